@@ -1,0 +1,192 @@
+"""The one renderer: what training supervises and what the server feeds the model come from here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from tunebuild.errors import fail
+from tunebuild.prompt.messages import Conversation, Message, with_system
+from tunebuild.prompt.template import PromptRefused, PromptTemplate
+from tunebuild.prompt.tokenizer import Detokenizer, PromptTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A training sample.
+
+    Attributes:
+        ids: token ids of the whole conversation.
+        supervised: half-open ranges ``[start, end)`` of ``ids`` that carry loss: each assistant turn from
+            the first token that the model must produce to its end-of-turn token.
+    """
+
+    ids: list[int]
+    supervised: tuple[tuple[int, int], ...]
+
+    @property
+    def labels(self) -> list[int]:
+        """``ids`` with -100 at every position that carries no loss."""
+        labels = [-100] * len(self.ids)
+        for start, end in self.supervised:
+            labels[start:end] = self.ids[start:end]
+        return labels
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSettings:
+    """What the spec says about the prompt, beside the template.
+
+    Attributes:
+        system: system text for conversations that bring none; ``None`` leaves it to the template.
+        extra_stop_ids: ids that end generation besides the template's end of turn, e.g. the base model's
+            own end-of-sequence ids.
+    """
+
+    system: str | None = None
+    extra_stop_ids: tuple[int, ...] = ()
+
+
+class Renderer:
+    """Renders conversations to token ids, for training and for serving.
+
+    Raises (on construction):
+        TunebuildError: the template does not end an assistant turn with a control token, so a model
+            trained on it could never learn to stop.
+    """
+
+    def __init__(
+        self, template: PromptTemplate, tokenizer: PromptTokenizer, settings: PromptSettings | None = None
+    ) -> None:
+        self.template = template
+        self.tokenizer = tokenizer
+        self.settings = settings or PromptSettings()
+        self.turn_end_id = self._find_turn_end()
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids at which generation stops."""
+        return frozenset((self.turn_end_id, *self.settings.extra_stop_ids))
+
+    @cached_property
+    def digest(self) -> str:
+        """``sha256:...`` of everything that shapes a prompt."""
+        parts = {
+            "template": self.template.source,
+            "special_tokens": dict(self.template.special_tokens),
+            "date": self.template.pinned_date,
+            "tokenizer": hashlib.sha256(self.tokenizer.definition.encode()).hexdigest(),
+            "system": self.settings.system,
+            "stop_ids": sorted(self.stop_ids),
+        }
+        canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+    def prompt_text(self, messages: Conversation) -> str:
+        """The prompt as text, for people to look at. Never tokenise it: use :meth:`prompt_ids`."""
+        return self.template.render(with_system(messages, self.settings.system), add_generation_prompt=True)
+
+    def prompt_ids(self, messages: Conversation) -> list[int]:
+        """Ids that the model is fed to answer ``messages``.
+
+        Raises:
+            PromptRefused: the template refuses the conversation.
+        """
+        return self._ids(with_system(messages, self.settings.system), add_generation_prompt=True)
+
+    def example(self, messages: Conversation) -> Example:
+        """The training sample of a conversation that ends with an assistant turn.
+
+        For each assistant turn the prompt before it, rendered as the server renders it, must be an exact
+        token prefix of the whole; what follows up to the end-of-turn token is what the model learns.
+
+        Raises:
+            PromptRefused: the conversation does not end with an assistant turn, the template refuses it,
+                rewrites history, or does not keep the prompt as a prefix.
+        """
+        turns = with_system(messages, self.settings.system)
+        if not turns or turns[-1]["role"] != "assistant":
+            raise _refused("no-target", "the conversation does not end with an assistant turn")
+        full = self._ids(turns, add_generation_prompt=False)
+        supervised = [
+            self._supervise(turns, index, full)
+            for index, turn in enumerate(turns)
+            if turn["role"] == "assistant"
+        ]
+        # Text after the last end-of-turn token (a newline, say) is never served and never learnt.
+        return Example(full[: supervised[-1][1]], tuple(supervised))
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of plain text that a user typed: control-token spellings stay text."""
+        quoted = self.tokenizer.quote([{"content": text}])[0]["content"]
+        return self.tokenizer.encode(quoted)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of an answer, without its end-of-turn token."""
+        return self.tokenizer.decode([i for i in ids if i not in self.stop_ids])
+
+    def detokenizer(self) -> Detokenizer:
+        """A fresh incremental decoder for one answer."""
+        return Detokenizer(self.tokenizer)
+
+    def _supervise(self, turns: list[Message], index: int, full: list[int]) -> tuple[int, int]:
+        prompt = self._ids(turns[:index], add_generation_prompt=True)
+        through = (
+            full if index == len(turns) - 1 else self._ids(turns[: index + 1], add_generation_prompt=False)
+        )
+        if (at := _first_difference(prompt, through)) is not None:
+            raise _refused(
+                "prompt-not-prefix",
+                f"turn {index + 1}: the prompt is not a token prefix of the training text; "
+                f"token {at} is {self._show(prompt, at)} when prompting "
+                f"and {self._show(through, at)} when training",
+            )
+        try:
+            end = len(through) - through[::-1].index(self.turn_end_id)
+        except ValueError:
+            end = 0
+        if end <= len(prompt):
+            raise _refused("no-end-of-turn", f"turn {index + 1}: no end-of-turn token after the answer")
+        if (at := _first_difference(through[:end], full)) is not None:
+            raise _refused(
+                "history-rewritten",
+                f"turn {index + 1}: the template rewrites it once more turns follow (first at token {at})",
+            )
+        return len(prompt), end
+
+    def _ids(self, turns: Conversation, *, add_generation_prompt: bool) -> list[int]:
+        quoted = self.tokenizer.quote(turns)
+        text = self.template.render(quoted, add_generation_prompt=add_generation_prompt)
+        return self.tokenizer.encode(text)
+
+    def _show(self, ids: list[int], at: int) -> str:
+        return repr(self.tokenizer.token_text(ids[at])) if at < len(ids) else "missing"
+
+    def _find_turn_end(self) -> int:
+        question = {"role": "user", "content": "a"}
+        prompt = self._ids([question], add_generation_prompt=True)
+        whole = self._ids([question, {"role": "assistant", "content": "b"}], add_generation_prompt=False)
+        controls = [i for i in whole[len(prompt) :] if i in self.tokenizer.control_ids]
+        if not controls:
+            raise fail(
+                "no-end-of-turn",
+                f"prompt template '{self.template.name}' ends an assistant turn with no control token, "
+                "so the model would never learn to stop",
+                "write {{ eos_token }} after the assistant's content",
+                path="prompt.template",
+            )
+        return controls[-1]
+
+
+def _first_difference(prefix: list[int], ids: list[int]) -> int | None:
+    """Index of the first token at which ``prefix`` is not a prefix of ``ids``."""
+    if ids[: len(prefix)] == prefix:
+        return None
+    return next((i for i, (a, b) in enumerate(zip(prefix, ids, strict=False)) if a != b), len(ids))
+
+
+def _refused(code: str, message: str) -> PromptRefused:
+    return PromptRefused(fail(code, message).diagnostics)
