@@ -15,12 +15,18 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
 from tunebuild.errors import fail
-from tunebuild.image.digest import BLOCK, Digest
+from tunebuild.store.digest import Digest
 
 Kind = Literal["file", "dir", "symlink", "hardlink"]
 
+BLOCK = 1 << 20
+"""Bytes read at a time wherever a file is hashed or copied."""
+
 END = bytes(1024)
 """The two zero blocks that close a tar."""
+
+ALIGNMENT = 4096
+"""Block size of the file systems that can share blocks between files (XFS, btrfs), in bytes."""
 
 _TYPES: dict[Kind, bytes] = {
     "file": tarfile.REGTYPE,
@@ -53,6 +59,29 @@ def entry_header(
     info.mtime = info.uid = info.gid = 0
     info.uname = info.gname = ""
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+
+
+def aligned_header(name: str, *, size: int, mode: int = 0o644, position: int) -> bytes:
+    """Like :func:`entry_header` for a file, but the data starts at a multiple of :data:`ALIGNMENT`.
+
+    ``position`` is the tar's length so far. File systems that share blocks between files can then put a large
+    file into a tar without copying it. The slack is an over-long GNU long-name record: a reader takes the
+    name up to its first zero byte.
+    """
+    plain = entry_header(name, size=size, mode=mode)
+    if (position + len(plain)) % ALIGNMENT == 0:
+        return plain
+    encoded = name.encode("utf-8", "surrogateescape") + b"\0"
+    needed = len(encoded) + -len(encoded) % 512
+    payload = needed + -(position + 1024 + needed) % ALIGNMENT
+    record = tarfile.TarInfo("././@LongLink")
+    record.type, record.size, record.mode = tarfile.GNUTYPE_LONGNAME, payload, 0
+    short = encoded[:-1][:100].decode("utf-8", "surrogateescape")
+    return (
+        record.tobuf(tarfile.GNU_FORMAT)
+        + encoded.ljust(payload, b"\0")
+        + entry_header(short, size=size, mode=mode)
+    )
 
 
 def padding(size: int) -> bytes:
