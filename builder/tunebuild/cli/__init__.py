@@ -1,0 +1,33 @@
+"""The command line: one small file per verb, only wiring and printing."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from tunebuild import __version__
+from tunebuild.cli._errors import run_reporting_errors
+from tunebuild.cli._lazy import LazyGroup
+
+_HELP = """One YAML spec in, one verified container image of a fine-tuned model out.
+
+Start with 'tunebuild validate SPEC', then 'tunebuild build SPEC', then 'tunebuild run SPEC'.
+"""
+
+_VERBS = {
+    "validate": ("tunebuild.cli.validate", "Check a spec; prints every problem with its line."),
+    "build": ("tunebuild.cli.build", "Train, merge and assemble the image; prints its digest."),
+    "render": ("tunebuild.cli.render", "Write the Docker build context for another builder."),
+    "run": ("tunebuild.cli.run", "Start the endpoint of a built spec."),
+    "verify": ("tunebuild.cli.verify", "Ask a running endpoint or an image what it was trained on."),
+    "schema": ("tunebuild.cli.schema", "Print the spec's JSON Schema, for editors."),
+}
+
+app = LazyGroup(_VERBS, _HELP)
+click.version_option(__version__, prog_name="tunebuild")(app)
+
+
+def main() -> None:
+    """Entry point of the ``tunebuild`` command."""
+    sys.exit(run_reporting_errors(lambda: app(standalone_mode=False)))

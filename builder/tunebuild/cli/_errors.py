@@ -1,0 +1,56 @@
+"""The one place where errors become text and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+
+import click
+
+from tunebuild.errors import Diagnostic, TunebuildError
+
+_EXIT_INTERRUPTED = 130
+
+
+def run_reporting_errors(main: Callable[[], None]) -> int:
+    """Call ``main``; print what went wrong on stderr and return the exit code."""
+    try:
+        main()
+    except TunebuildError as error:
+        for diagnostic in error.diagnostics:
+            _print(diagnostic)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted; the next build goes on from the last checkpoint", file=sys.stderr)
+        return _EXIT_INTERRUPTED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        _print(_storage_problem(error))
+        return 1
+    return 0
+
+
+def _print(diagnostic: Diagnostic) -> None:
+    position, path = str(diagnostic.position or ""), diagnostic.path
+    head = " ".join(
+        part
+        for part in (click.style(position, bold=True), click.style(path, fg="cyan"))
+        if click.unstyle(part)
+    )
+    label = click.style("error", fg="red", bold=True)
+    message = f"{head}: {diagnostic.message}" if head else f"{label}: {diagnostic.message}"
+    click.echo(f"{message}; {diagnostic.hint}" if diagnostic.hint else message, err=True)
+
+
+def _storage_problem(error: OSError) -> Diagnostic:
+    where = f" ({error.filename})" if error.filename else ""
+    hints = {
+        errno.ENOSPC: "free some space, or choose another place with --store; finished stages are kept",
+        errno.EDQUOT: "free some space, or choose another place with --store; finished stages are kept",
+    }
+    return Diagnostic("storage", f"{error.strerror}{where}", hints.get(error.errno or 0, ""))

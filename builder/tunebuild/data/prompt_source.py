@@ -1,0 +1,86 @@
+"""Builds the renderer that a spec asks for, out of the base model's directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tunebuild import resources
+from tunebuild.errors import fail
+from tunebuild.prompt import (
+    PromptSettings,
+    PromptTemplate,
+    PromptTokenizer,
+    Renderer,
+    base_template,
+    special_tokens,
+)
+from tunebuild.spec.model import PromptSpec
+
+
+def shipped_templates() -> list[str]:
+    """Names of the templates that ship with tunebuild."""
+    return sorted(p.stem for p in resources.path("templates", "prompts").glob("*.jinja"))
+
+
+def build_renderer(prompt: PromptSpec, base_dir: Path, spec_dir: Path) -> Renderer:
+    """The renderer for a spec.
+
+    Args:
+        prompt: the spec's section.
+        base_dir: the base model's files.
+        spec_dir: where a template file is looked for.
+
+    Raises:
+        TunebuildError: no such template, no tokenizer, or a template that breaks the contract.
+    """
+    tokenizer_file = base_dir / "tokenizer.json"
+    if not tokenizer_file.is_file():
+        raise fail(
+            "no-tokenizer",
+            "the base model has no tokenizer.json",
+            "save it once with transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
+            path="model.base",
+        )
+    tokenizer = PromptTokenizer(tokenizer_file.read_text("utf-8"))
+    name, source = _template(prompt, base_dir, spec_dir)
+    template = PromptTemplate(name, source, special_tokens(base_dir), prompt.date)
+    return Renderer(template, tokenizer, PromptSettings(prompt.system, _stop_ids(base_dir, tokenizer)))
+
+
+def _template(prompt: PromptSpec, base_dir: Path, spec_dir: Path) -> tuple[str, str]:
+    wanted = prompt.template
+    if not isinstance(wanted, str):
+        return Path(wanted.file).name, (spec_dir / wanted.file).read_text("utf-8")
+    if wanted == "base":
+        source = base_template(base_dir)
+        if source is None:
+            raise fail(
+                "no-chat-template",
+                "the base model has no chat template of its own",
+                f"choose a shipped one ({', '.join(shipped_templates())}) or {{file: prompt.jinja}}",
+                path="prompt.template",
+            )
+        return "base", source
+    if wanted not in shipped_templates():
+        raise fail(
+            "unknown-template",
+            f"there is no template '{wanted}'",
+            f"one of: base, {', '.join(shipped_templates())}, or {{file: prompt.jinja}}",
+            path="prompt.template",
+        )
+    return wanted, resources.path("templates", "prompts", f"{wanted}.jinja").read_text("utf-8")
+
+
+def _stop_ids(base_dir: Path, tokenizer: PromptTokenizer) -> tuple[int, ...]:
+    """Where the base model itself ends: its tokenizer's end token and its generation settings."""
+    found: set[int] = set()
+    if end := special_tokens(base_dir).get("eos_token"):
+        found.update(i for i in [tokenizer.token_id(end)] if i is not None)
+    for name in ("generation_config.json", "config.json"):
+        path = base_dir / name
+        config: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        ids = config.get("eos_token_id")
+        found.update([ids] if isinstance(ids, int) else ids or [])
+    return tuple(sorted(found))

@@ -1,0 +1,141 @@
+"""The ``data`` stage: rows in; tokenised examples, the prompt and the checks out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+from tunebuild.data.prepare import (
+    Kept,
+    Prepared,
+    Reject,
+    RowSource,
+    check_rejects,
+    count_reasons,
+    prepare,
+    split,
+)
+from tunebuild.data.tokenised import write_examples
+from tunebuild.errors import fail
+from tunebuild.prompt import Renderer
+from tunebuild.prompt.directory import save_prompt
+from tunebuild.spec.data import DataSpec
+from tunebuild.store import Digest, Inputs, Progress
+
+#: Trained questions that travel in the image for ``verify``.
+MAX_CHECKS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class DataStage:
+    """Prepares the training data.
+
+    Output::
+
+        train.arrow, eval.arrow   tokenised examples; eval only where rows are held out
+        rejects.jsonl             every row that is not used, and why
+        stats.json                counts, lengths, supervised share
+        checks.jsonl              trained questions and their answers
+        prompt/                   the prompt contract, as the image carries it
+    """
+
+    data: DataSpec
+    train: tuple[RowSource, ...]
+    held_out: tuple[RowSource, ...]
+    file_digests: tuple[Digest, ...]
+    renderer: Renderer
+    tokenizer_dir: Path
+    max_length: int
+    seed: int
+    vocabulary_size: int
+    name: str = "data"
+    version: int = 1
+
+    def inputs(self) -> Inputs:
+        """Contents of the files, never their paths."""
+        return {
+            "sources": [
+                {"digest": digest, "format": source.format, "columns": source.columns, "held_out": held}
+                for digest, (source, held) in zip(
+                    self.file_digests,
+                    [*((s, False) for s in self.train), *((s, True) for s in self.held_out)],
+                    strict=True,
+                )
+            ],
+            "eval_fraction": self.data.eval.fraction,
+            "on_long": self.data.on_long,
+            "max_rejected": self.data.max_rejected,
+            "max_length": self.max_length,
+            "seed": self.seed,
+            "prompt": self.renderer.digest,
+            "tokenizers": package_version("tokenizers"),
+            "jinja2": package_version("jinja2"),
+        }
+
+    def run(self, work: Path, out: Path, progress: Progress) -> None:
+        """Write the output; nothing of it where the data breaks the contract."""
+        if (highest := self.renderer.tokenizer.vocabulary_size) > self.vocabulary_size:
+            raise fail(
+                "vocabulary",
+                f"the tokenizer knows {highest} tokens, the model has embeddings for {self.vocabulary_size}",
+                "tokenizer and model do not belong together",
+                path="model.base",
+            )
+
+        def read(sources: tuple[RowSource, ...]) -> Prepared:
+            return prepare(sources, self.renderer, max_length=self.max_length, on_long=self.data.on_long)
+
+        prepared = read(self.train)
+        held = read(self.held_out)
+        everything = Prepared(prepared.kept + held.kept, prepared.rejects + held.rejects)
+        _write_jsonl(out / "rejects.jsonl", [asdict(r) for r in everything.rejects])
+        check_rejects(everything, self.data.max_rejected)
+        train, evaluation = split(prepared.kept, self.data.eval.fraction, self.seed)
+        evaluation += held.kept
+        if not train:
+            raise fail("no-rows", "no training row is left", path="data.train")
+        write_examples(out / "train.arrow", (k.example for k in train))
+        if evaluation:
+            write_examples(out / "eval.arrow", (k.example for k in evaluation))
+        stats = summarise(train, evaluation, everything.rejects)
+        (out / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", "utf-8")
+        _write_jsonl(out / "checks.jsonl", _checks(train))
+        first = [(f"data-{i}", list(k.messages[:-1])) for i, k in enumerate(train[:8], 1)]
+        save_prompt(out / "prompt", self.renderer, self.tokenizer_dir, first)
+        progress.say(
+            f"{len(train)} training rows, {len(evaluation)} held out, {len(everything.rejects)} rejected; "
+            f"{stats['supervised_share']:.0%} of {stats['tokens']:,} tokens carry loss"
+        )
+
+
+def summarise(train: Sequence[Kept], evaluation: Sequence[Kept], rejects: Sequence[Reject]) -> dict[str, Any]:
+    """Counts and lengths, for the plan and the report."""
+    lengths = sorted(len(k.example.ids) for k in train)
+    supervised = sum(end - start for k in train for start, end in k.example.supervised)
+    return {
+        "rows": {"train": len(train), "eval": len(evaluation), "rejected": len(rejects)},
+        "rejected": count_reasons(rejects),
+        "tokens": sum(lengths),
+        "supervised_share": supervised / sum(lengths),
+        "length": {
+            "min": lengths[0],
+            "median": lengths[len(lengths) // 2],
+            "p95": lengths[int(len(lengths) * 0.95)],
+            "max": lengths[-1],
+        },
+    }
+
+
+def _checks(train: Sequence[Kept]) -> list[dict[str, Any]]:
+    """Single-turn questions, evenly spread if there are more than travel."""
+    single = [k for k in train if sum(m["role"] == "assistant" for m in k.messages) == 1]
+    step = max(1, -(-len(single) // MAX_CHECKS))
+    return [{"messages": k.messages[:-1], "expected": k.messages[-1]["content"]} for k in single[::step]]
+
+
+def _write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")

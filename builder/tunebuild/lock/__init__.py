@@ -1,0 +1,1 @@
+"""Resolves what a spec names to content: models, wheels, packages."""

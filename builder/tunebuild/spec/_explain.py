@@ -1,0 +1,141 @@
+"""Turns JSON Schema violations into sentences about a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from jsonschema.exceptions import ValidationError
+
+from tunebuild.errors import Diagnostic
+from tunebuild.spec.yaml_loader import Document, NodePath
+
+_TYPES = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "number": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "null": "nothing",
+}
+_LIMITS = {
+    "minimum": "must be at least",
+    "maximum": "must be at most",
+    "exclusiveMinimum": "must be greater than",
+    "exclusiveMaximum": "must be less than",
+    "minLength": "is shorter than",
+    "maxLength": "is longer than",
+    "minItems": "has fewer items than",
+    "maxItems": "has more items than",
+}
+
+
+def explain(error: ValidationError, document: Document) -> Iterator[Diagnostic]:
+    """The diagnostics of one violation; several for several unknown keys."""
+    path: NodePath = tuple(error.absolute_path)
+    rule = str(error.validator)
+    schema: Any = error.schema
+    expected: Any = error.validator_value
+    value: Any = error.instance
+    if rule in ("anyOf", "oneOf"):
+        yield from _explain_union(error, document)
+    elif rule == "additionalProperties":
+        known = list(schema.get("properties", {}))
+        for key in value:
+            if key not in known:
+                place = (*path, key)
+                where = document.position(place, key=True)
+                yield Diagnostic("unknown-key", "unknown key", suggest(key, known), dotted(place), where)
+    elif rule == "required":
+        for key in expected:
+            if key not in value:
+                example = _example(schema["properties"].get(key, {}))
+                place = (*path, key)
+                yield Diagnostic(
+                    "missing-key", "is required", example, dotted(place), document.position(path)
+                )
+    else:
+        code, message, hint = _one(rule, expected, schema, value)
+        yield Diagnostic(code, message, hint, dotted(path), document.position(path))
+
+
+def dotted(path: NodePath) -> str:
+    """``("data", "train", 0, "path")`` as ``data.train[0].path``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """A hint for a misspelt word: the closest known one, or all of them if they are few."""
+    lowered = {k.lower(): k for k in known}
+    if match := get_close_matches(word.lower(), lowered, n=1, cutoff=0.55):
+        return f"did you mean '{lowered[match[0]]}'?"
+    return f"one of: {', '.join(known)}" if 0 < len(known) <= 14 else ""
+
+
+def _one(rule: str, expected: Any, schema: dict[str, Any], value: Any) -> tuple[str, str, str]:
+    if rule == "type":
+        names = [expected] if isinstance(expected, str) else expected
+        wanted = " or ".join(_TYPES[n] for n in names)
+        return "wrong-type", f"must be {wanted}, not {_show(value)}", _example(schema)
+    if rule in ("enum", "const"):
+        allowed = [str(v) for v in (expected if rule == "enum" else [expected])]
+        return "wrong-value", f"cannot be {_show(value)}", suggest(str(value), allowed)
+    if rule == "pattern":
+        return "wrong-form", f"{_show(value)} does not have the right form", _example(schema)
+    if rule in _LIMITS:
+        return "out-of-range", f"{_show(value)} {_LIMITS[rule]} {expected}", ""
+    return "invalid", f"{_show(value)} breaks the rule '{rule}: {expected}'", _example(schema)
+
+
+def _explain_union(error: ValidationError, document: Document) -> Iterator[Diagnostic]:
+    """A value that fits no branch: speak of the branch whose type it has, if there is just one."""
+    branches: dict[int, list[ValidationError]] = {}
+    for inner in error.context or ():
+        branches.setdefault(int(inner.schema_path[0]), []).append(inner)
+    depth = len(error.absolute_path)
+    typed = [
+        errors
+        for errors in branches.values()
+        if not any(e.validator == "type" and len(e.absolute_path) == depth for e in errors)
+    ]
+    if len(typed) == 1:
+        for inner in typed[0]:
+            yield from explain(inner, document)
+        return
+    path: NodePath = tuple(error.absolute_path)
+    schema: Any = error.schema
+    branch_schemas: Any = error.validator_value
+    words = [
+        "'" + str(s["const"]) + "'" if "const" in s else _TYPES.get(s.get("type", "object"), "a mapping")
+        for s in branch_schemas
+    ]
+    message = f"must be {' or '.join(words)}, not {_show(error.instance)}"
+    yield Diagnostic("wrong-type", message, _example(schema), dotted(path), document.position(path))
+
+
+def _example(schema: dict[str, Any]) -> str:
+    examples = schema.get("examples")
+    return f"for example: {_show(examples[0])}" if examples else ""
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return (
+            "a mapping"
+            if len(value) > 3
+            else "{" + ", ".join(f"{k}: {_show(v)}" for k, v in value.items()) + "}"
+        )
+    if isinstance(value, list | tuple):
+        return "a list" if len(value) > 3 else "[" + ", ".join(_show(v) for v in value) + "]"
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return f"'{text}'" if isinstance(value, str) else text

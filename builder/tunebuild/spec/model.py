@@ -1,0 +1,50 @@
+"""``model:`` and ``prompt:`` - the base model and how it is spoken to."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from tunebuild.spec._base import Section
+
+Revision = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+IsoDate = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+
+
+class ModelSpec(Section):
+    """The base model."""
+
+    base: str = Field(min_length=1, examples=["mistralai/Mistral-7B-Instruct-v0.1", "./base"])
+    """A model's id on the hub, or a directory beside the spec that starts with `./`. Weights must be
+    safetensors; code that comes with a model is never run."""
+
+    revision: Revision | None = Field(default=None, examples=["73068f3702d050a2fd5aa2ca1e612e5036429398"])
+    """Commit of the hub repository, all 40 digits. Required for a hub model, meaningless for a directory."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `base` names a directory."""
+        return self.base.startswith(("./", "../", "/"))
+
+
+class TemplateFile(Section):
+    """A Jinja chat template of your own."""
+
+    file: str = Field(min_length=1, examples=["prompt.jinja"])
+    """Path relative to the spec."""
+
+
+class PromptSpec(Section):
+    """The prompt, for training and serving alike."""
+
+    template: str | TemplateFile = Field(
+        default="base", examples=["base", "chatml", {"file": "prompt.jinja"}]
+    )
+    """`base` (the model's own chat template), the name of a shipped template, or `{file: ...}`."""
+
+    system: str | None = Field(default=None, examples=["You are the support desk of Example Ltd."])
+    """System text for conversations that bring none, in the data and in requests."""
+
+    date: IsoDate | None = Field(default=None, examples=["2026-01-31"])
+    """The date that a template prints as today's. Needed only by templates that print one."""

@@ -1,0 +1,86 @@
+"""``serving:`` and ``image:`` - what the container answers and what it is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from tunebuild.spec._base import Section
+
+Repository = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(?:[a-z0-9]+(?:[.-][a-z0-9]+)*(?::\d+)?/)?"
+        r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$"
+    ),
+]
+
+
+class ServingDefaults(Section):
+    """Sampling settings for requests that do not say."""
+
+    max_tokens: int = Field(default=512, ge=1, examples=[512])
+    """Longest answer in tokens."""
+
+    temperature: float = Field(default=0.0, ge=0.0, le=2.0, examples=[0.2])
+    """0 always takes the likeliest token."""
+
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0, examples=[0.95])
+    """Sample from the likeliest tokens that together have this probability."""
+
+
+class ServingLimits(Section):
+    """What the endpoint accepts."""
+
+    context: int = Field(default=2048, ge=16, examples=[4096])
+    """Longest prompt and answer together, in tokens."""
+
+    concurrency: int = Field(default=16, ge=1, examples=[16])
+    """Requests that are answered at the same time, as one batch."""
+
+    queue: int = Field(default=64, ge=0, examples=[64])
+    """Requests that may wait; more are refused with 429 and a Retry-After."""
+
+    drain_seconds: float = Field(default=30.0, ge=0.0, examples=[30])
+    """Time that running answers get to finish after SIGTERM."""
+
+
+class ServingSpec(Section):
+    """The endpoint."""
+
+    engine: Literal["transformers"] = Field(default="transformers", examples=["transformers"])
+    """What runs the model."""
+
+    device: Literal["cpu", "cuda"] = Field(default="cpu", examples=["cpu"])
+    """Where it runs."""
+
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(default="auto", examples=["auto"])
+    """Precision in memory. `auto` is bfloat16 where the hardware has it, else float32."""
+
+    port: int = Field(default=8080, ge=1, le=65535, examples=[8080])
+    """Port inside the container."""
+
+    defaults: ServingDefaults = Field(default_factory=ServingDefaults, examples=[{"max_tokens": 512}])
+    """Sampling settings for requests that do not say."""
+
+    limits: ServingLimits = Field(default_factory=ServingLimits, examples=[{"context": 4096}])
+    """What the endpoint accepts."""
+
+
+class ImageSpec(Section):
+    """The container image."""
+
+    repository: Repository | None = Field(default=None, examples=["registry.example.com/support-bot"])
+    """Name of the image; the spec's name if left out."""
+
+    tag: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")] = Field(
+        default="latest", examples=["1.4.0"]
+    )
+    """Tag of the image."""
+
+    base: Literal["apt"] = Field(default="apt", examples=["apt"])
+    """`apt`: the minimal Debian packages for Python, from the mirror that this machine is set up with."""
+
+    platform: Literal["linux/amd64"] = Field(default="linux/amd64", examples=["linux/amd64"])
+    """Platform of the image."""

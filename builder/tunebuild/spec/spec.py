@@ -1,0 +1,54 @@
+"""The spec: one file that owns training and serving."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from tunebuild.spec._base import Section
+from tunebuild.spec.data import DataSpec
+from tunebuild.spec.model import ModelSpec, PromptSpec
+from tunebuild.spec.serving import ImageSpec, ServingSpec
+from tunebuild.spec.tuning import MergeSpec, TuningSpec
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$", max_length=63)]
+
+
+class Spec(Section):
+    """A tunebuild spec, `apiVersion: tunebuild/v1`."""
+
+    api_version: Literal["tunebuild/v1"] = Field(alias="apiVersion", examples=["tunebuild/v1"])
+    """Version of this language."""
+
+    name: Name = Field(examples=["support-bot"])
+    """Name of the model: in the endpoint, and of the image unless `image.repository` says otherwise."""
+
+    description: str = Field(default="", examples=["Answers customers' questions."])
+    """One sentence for people; it goes into the image's labels."""
+
+    data: DataSpec = Field(examples=[{"train": [{"path": "faq.jsonl", "format": "qa"}]}])
+    """Training and evaluation data."""
+
+    model: ModelSpec = Field(examples=[{"base": "./base"}])
+    """The base model."""
+
+    prompt: PromptSpec = Field(default_factory=PromptSpec, examples=[{"template": "base"}])
+    """The prompt, for training and serving alike."""
+
+    tuning: TuningSpec = Field(default_factory=TuningSpec, examples=[{"method": "qlora", "epochs": 3}])
+    """Training."""
+
+    merge: MergeSpec = Field(default_factory=MergeSpec, examples=[{"strategy": "auto"}])
+    """How the adapter becomes part of the weights."""
+
+    serving: ServingSpec = Field(default_factory=ServingSpec, examples=[{"device": "cpu"}])
+    """The endpoint."""
+
+    image: ImageSpec = Field(default_factory=ImageSpec, examples=[{"base": "apt"}])
+    """The container image."""
+
+    @property
+    def reference(self) -> str:
+        """The image's name and tag."""
+        return f"{self.image.repository or self.name}:{self.image.tag}"

@@ -1,0 +1,86 @@
+"""What a build step is: named inputs that make its key, and a run that makes its output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tunebuild.store.digest import Digest, digest_json
+
+#: A JSON value; nested mappings name the fields that ``plan`` compares.
+Inputs = Mapping[str, Any]
+
+
+class Progress(Protocol):
+    """Where a running stage says how far it is. Implementations draw it or log it."""
+
+    def step(self, done: float, total: float, note: str = "") -> None:
+        """``done`` of ``total`` in the stage's own unit, with a short note such as the loss."""
+
+    def say(self, text: str) -> None:
+        """A line that a person should see even after the bar is gone."""
+
+
+class Silent:
+    """Progress for callers that do not look."""
+
+    def step(self, done: float, total: float, note: str = "") -> None:
+        """Ignore it."""
+
+    def say(self, text: str) -> None:
+        """Ignore it."""
+
+
+class Stage(Protocol):
+    """One step of a build. ``inputs`` are canonical and complete: equal inputs, equal meaning.
+
+    Attributes:
+        name: e.g. ``train``; part of the key.
+        version: raised whenever the step's code changes what it would write for equal inputs.
+    """
+
+    name: str
+    version: int
+
+    def inputs(self) -> Inputs:
+        """Everything the output depends on: settings, digests of files, upstream *output* digests."""
+
+    def run(self, work: Path, out: Path, progress: Progress) -> None:
+        """Write the output into ``out`` (empty, exists).
+
+        ``work`` survives a killed run of the same key, so a long step can go on from its checkpoints.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class StageKey:
+    """A stage's identity: its name and the digest of its version and inputs."""
+
+    stage: str
+    digest: Digest
+
+    def __str__(self) -> str:
+        return f"{self.stage}-{self.digest.removeprefix('sha256:')[:24]}"
+
+
+def key_of(stage: Stage) -> StageKey:
+    """The key under which a stage's output is kept."""
+    return StageKey(stage.name, digest_json({"version": stage.version, "inputs": stage.inputs()}))
+
+
+def first_difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | None:
+    """The first field, in key order, in which two inputs differ: its dotted path, old and new value."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted({*old, *new}):
+            inner = f"{path}.{name}" if path else name
+            if found := first_difference(old.get(name), new.get(name), inner):
+                return found
+        return None
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (a, b) in enumerate(zip(old, new, strict=True)):
+            if found := first_difference(a, b, f"{path}[{index}]"):
+                return found
+        return None
+    return None if old == new else (path, old, new)

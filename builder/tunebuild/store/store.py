@@ -1,0 +1,195 @@
+"""The content store: outputs of stages, found again by what went into them.
+
+::
+
+    records/<stage>/<key>.json    what a key's output is; published last, atomically
+    trees/<digest>/               outputs, immutable; trees/<digest>.json lists their files
+    work/<stage>-<key>/           unfinished runs and their checkpoints
+    locks/                        one lock file a key
+    memo.sqlite                   digests of files that have not changed
+
+A kill at any moment leaves a work directory and nothing that a later build would believe: an output is
+moved into place whole, and only then does a record name it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunebuild.errors import fail
+from tunebuild.store.digest import Digest, canonical_json
+from tunebuild.store.memo import DigestMemo
+from tunebuild.store.stage import Inputs, Progress, Stage, StageKey, first_difference, key_of
+from tunebuild.store.tree import Tree, load_manifest, save_manifest, scan
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a stage must run: the first input that differs from the most similar earlier run.
+
+    ``field`` is empty if the stage never ran in this store.
+    """
+
+    field: str = ""
+    old: object = None
+    new: object = None
+
+    def __str__(self) -> str:
+        if not self.field:
+            return "has not run yet"
+        return f"{self.field}: {_short(self.old)} -> {_short(self.new)}"
+
+
+class Store:
+    """A store in a directory, safe for several builds at once.
+
+    Args:
+        root: made if absent.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("records", "trees", "work", "locks"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        self.memo = DigestMemo(root / "memo.sqlite")
+
+    def find(self, stage: Stage) -> Tree | None:
+        """The stage's output if it is here, else ``None``.
+
+        Raises:
+            TunebuildError: a record names an output that is gone or whose files have other sizes.
+        """
+        return self._load(key_of(stage))
+
+    def ensure(self, stage: Stage, progress: Progress) -> Tree:
+        """The stage's output: found, or made by running it."""
+        key = key_of(stage)
+        with self._lock(key):
+            if found := self._load(key):
+                return found
+            work = self.root / "work" / str(key)
+            out = work / "out"
+            if out.exists():
+                shutil.rmtree(out)  # half an output of a killed run; checkpoints beside it stay
+            out.mkdir(parents=True)
+            (work / "scratch").mkdir(exist_ok=True)
+            stage.run(work / "scratch", out, progress)
+            tree = self._publish(key, stage.inputs(), out)
+            shutil.rmtree(work)
+            return tree
+
+    def why(self, stage: Stage) -> Reason:
+        """Why :meth:`find` finds nothing."""
+        inputs = stage.inputs()
+        newest = sorted(
+            (self.root / "records" / stage.name).glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True
+        )
+        best: Reason | None = None
+        for path in newest[:20]:
+            record = json.loads(path.read_text("utf-8"))
+            if difference := first_difference(record["inputs"], inputs):
+                best = best or Reason(*difference)
+        return best or Reason()
+
+    def record(self, stage: Stage) -> Inputs | None:
+        """The recorded inputs of a finished stage."""
+        path = self._record_path(key_of(stage))
+        return json.loads(path.read_text("utf-8"))["inputs"] if path.is_file() else None
+
+    def verify(self, tree: Tree) -> None:
+        """Read a tree back and compare every byte's digest.
+
+        Raises:
+            TunebuildError: names the first file that is not what was stored.
+        """
+        for file, actual in zip(tree.files, scan(tree.root).files, strict=False):
+            if file != actual:
+                raise _corrupt(tree.path(file.path))
+
+    def _publish(self, key: StageKey, inputs: Inputs, out: Path) -> Tree:
+        made = scan(out, self.memo.digest)
+        for file in made.files:
+            path = out / file.path
+            path.chmod(0o644)
+            _sync(path)
+        place = self._tree_path(made.digest)
+        manifest = place.with_suffix(".json")
+        if not place.exists():
+            _write_atomically(manifest, lambda p: save_manifest(made, p))
+            out.rename(place)
+            _sync(place.parent)
+        record = {"stage": key.stage, "key": key.digest, "output": made.digest, "inputs": inputs}
+        path = self._record_path(key)
+        path.parent.mkdir(exist_ok=True)
+        _write_atomically(path, lambda p: p.write_bytes(canonical_json(record)))
+        return Tree(place, made.files)
+
+    def _load(self, key: StageKey) -> Tree | None:
+        path = self._record_path(key)
+        if not path.is_file():
+            return None
+        place = self._tree_path(Digest(json.loads(path.read_text("utf-8"))["output"]))
+        if not place.with_suffix(".json").is_file():
+            raise _corrupt(place)
+        tree = load_manifest(place, place.with_suffix(".json"))
+        for file in tree.files:
+            try:
+                size = tree.path(file.path).stat().st_size
+            except FileNotFoundError:
+                size = -1
+            if size != file.size:
+                raise _corrupt(tree.path(file.path))
+        return tree
+
+    def _tree_path(self, digest: Digest) -> Path:
+        return self.root / "trees" / digest.removeprefix("sha256:")
+
+    def _record_path(self, key: StageKey) -> Path:
+        return self.root / "records" / key.stage / f"{key.digest.removeprefix('sha256:')}.json"
+
+    @contextmanager
+    def _lock(self, key: StageKey) -> Iterator[None]:
+        # The kernel drops the lock when the process dies, however it dies.
+        with (self.root / "locks" / f"{key}.lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write(temporary)
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _corrupt(path: Path) -> Exception:
+    return fail(
+        "store-corrupt",
+        f"{path} is not what the build wrote",
+        "something changed or removed it; run 'tunebuild cache gc --corrupt' and build again",
+    )
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return "absent"
+    text = value if isinstance(value, str) else canonical_json(value).decode()
+    if text.startswith("sha256:"):
+        return text[7:19]
+    return text if len(text) <= 40 else text[:37] + "..."

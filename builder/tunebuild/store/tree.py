@@ -1,0 +1,57 @@
+"""A stage's output: a directory, and the digest of all that is in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunebuild.store.digest import Digest, digest_file, digest_json
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFile:
+    """One file of a tree: POSIX path relative to the root, size in bytes, digest of its bytes."""
+
+    path: str
+    size: int
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A directory whose content is known. Times, owners and modes are not part of it."""
+
+    root: Path
+    files: tuple[TreeFile, ...]
+
+    @property
+    def digest(self) -> Digest:
+        """Digest over paths and contents."""
+        return digest_json([[f.path, f.size, f.digest] for f in self.files])
+
+    def path(self, *parts: str) -> Path:
+        """A path inside the tree."""
+        return self.root.joinpath(*parts)
+
+
+def scan(root: Path, digest: Callable[[Path], Digest] = digest_file) -> Tree:
+    """Look at every file below ``root``, in order of path."""
+    files = sorted(p for p in root.rglob("*") if p.is_file())
+    return Tree(
+        root,
+        tuple(TreeFile(p.relative_to(root).as_posix(), p.stat().st_size, digest(p)) for p in files),
+    )
+
+
+def save_manifest(tree: Tree, path: Path) -> None:
+    """Write what a tree holds, for :func:`load_manifest`."""
+    rows = [[f.path, f.size, f.digest] for f in tree.files]
+    path.write_text(json.dumps(rows, indent=0) + "\n", "utf-8")
+
+
+def load_manifest(root: Path, path: Path) -> Tree:
+    """Read what a tree held when it was written."""
+    rows = json.loads(path.read_text("utf-8"))
+    return Tree(root, tuple(TreeFile(name, size, Digest(digest)) for name, size, digest in rows))
