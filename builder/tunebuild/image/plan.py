@@ -1,0 +1,181 @@
+"""What goes into the image, in which layer and in which order. Reads names, sizes and modes, never contents.
+
+Order is by how rarely a thing changes: base, Python packages, weights, then the app with the prompt and the
+settings. An edit of the prompt or of the server replaces the last layer only, which is kilobytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tunebuild
+from tunebuild.errors import fail
+from tunebuild.image.layer import Entry, FilesLayer, Layer, layer_of_files
+from tunebuild.image.oci import Healthcheck, Image, Platform, Runtime, Variables, make_image, merge_variables
+from tunebuild.image.reference import ImageReference
+
+HOME = "opt/tunebuild"
+"""Everything of ours is below this path of the image."""
+
+BUNDLE = f"{HOME}/bundle"
+APP = f"{HOME}/app"
+SITE_PACKAGES = f"{HOME}/site-packages"
+"""Where the layers of Python packages put them."""
+
+_PYTHON = "/usr/bin/python3"
+_WEIGHTS = ".safetensors"
+_PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+_RUN_TIME = ("__init__.py", "py.typed", "errors.py", "prompt", "serve")
+_MAX_WEIGHT_LAYERS = 100  # overlay file systems stop at 127 layers, base and packages included
+
+_ENVIRONMENT: Variables = (
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("LANG", "C.UTF-8"),
+    ("PYTHONPATH", f"/{APP}:/{SITE_PACKAGES}"),
+    ("PYTHONUNBUFFERED", "1"),
+    ("PYTHONDONTWRITEBYTECODE", "1"),
+    ("HF_HUB_OFFLINE", "1"),
+    # The one place that is writable under a read-only root without asking for a tmpfs; torch needs one.
+    ("TMPDIR", "/dev/shm"),  # noqa: S108
+    ("HOME", "/home/nonroot"),
+    ("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"),
+    ("TUNEBUILD_HOST", "0.0.0.0"),  # noqa: S104
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInputs:
+    """What an image is made of.
+
+    Attributes:
+        reference: the image's name.
+        bundle: directory with ``bundle.json``, ``prompt/``, ``model/`` and ``checks.jsonl``;
+            symlinks are followed.
+        layers: finished layers in order: the base, then the Python packages.
+        port: where the server listens.
+        env: variables that are added or win, by name.
+        labels: labels that are added or win, by name.
+        base_env: variables of the base image, kept unless named again.
+    """
+
+    reference: ImageReference
+    bundle: Path
+    layers: tuple[Layer, ...]
+    port: int = 8080
+    env: Variables = ()
+    labels: Variables = ()
+    base_env: Variables = ()
+    platform: Platform = field(default_factory=Platform)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """The image before its files have been read. Both back ends work from this value."""
+
+    reference: ImageReference
+    runtime: Runtime
+    layers: tuple[Layer | FilesLayer, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all layers."""
+        return sum(layer.size for layer in self.layers)
+
+
+def plan_image(inputs: ImageInputs) -> ImagePlan:
+    """Lay out the image.
+
+    Raises:
+        TunebuildError: ``bundle-incomplete``, ``pickled-weights`` or ``bad-variable``.
+    """
+    files = tuple(_files_below(inputs.bundle))
+    _check_bundle(inputs.bundle, files)
+    weights = [file for file in files if file.suffix == _WEIGHTS]
+    bundle = [_bundle_entry(inputs.bundle, file) for file in files if file.suffix != _WEIGHTS]
+    app = FilesLayer("app", "tunebuild: server, prompt and settings", (*_app_entries(), *bundle))
+    return ImagePlan(
+        inputs.reference, _runtime(inputs), (*inputs.layers, *_weight_layers(inputs.bundle, weights), app)
+    )
+
+
+def assemble(plan: ImagePlan) -> Image:
+    """Read the planned files once, to learn their layers' digests. Writes nothing."""
+    layers = tuple(layer if isinstance(layer, Layer) else layer_of_files(layer) for layer in plan.layers)
+    return make_image(plan.reference, plan.runtime, layers)
+
+
+def _runtime(inputs: ImageInputs) -> Runtime:
+    labels: Variables = (
+        ("org.opencontainers.image.title", inputs.reference.repository.rpartition("/")[2]),
+        ("org.opencontainers.image.version", inputs.reference.tag),
+        ("org.opencontainers.image.created", "1970-01-01T00:00:00Z"),
+        ("org.tunebuild.version", tunebuild.__version__),
+    )
+    runtime = Runtime(
+        entrypoint=(_PYTHON, f"/{APP}/start.py", f"/{BUNDLE}"),
+        env=merge_variables(
+            inputs.base_env, _ENVIRONMENT, (("TUNEBUILD_PORT", str(inputs.port)),), inputs.env
+        ),
+        labels=merge_variables(labels, inputs.labels),
+        port=inputs.port,
+        working_dir=f"/{HOME}",
+        healthcheck=Healthcheck((_PYTHON, "-S", "-I", f"/{APP}/probe.py")),
+        platform=inputs.platform,
+    )
+    for name, value in (*runtime.env, *runtime.labels):
+        # A Dockerfile cannot carry line breaks in a value, and the two back ends must agree.
+        if "=" in name or not name or not (name + value).isprintable():
+            hint = "use printable characters on one line, and no '=' in the name"
+            raise fail("bad-variable", f"the image cannot carry the variable or label {name!r}", hint)
+    return runtime
+
+
+def _app_entries() -> Iterator[Entry]:
+    package = Path(tunebuild.__file__).parent
+    start = Path(__file__).with_name("container")
+    yield Entry.of_file(f"{APP}/start.py", start / "start.py")
+    yield Entry.of_file(f"{APP}/probe.py", start / "probe.py")
+    for name in _RUN_TIME:
+        source = package / name
+        for file in _files_below(source) if source.is_dir() else [source]:
+            if "__pycache__" not in file.parts:
+                yield Entry.of_file(f"{APP}/tunebuild/{file.relative_to(package).as_posix()}", file)
+
+
+def _weight_layers(bundle: Path, weights: list[Path]) -> Iterator[FilesLayer]:
+    # One layer a shard, so that a shard shared with another image is stored and sent once.
+    per_layer = -(-len(weights) // _MAX_WEIGHT_LAYERS) or 1
+    groups = [weights[i : i + per_layer] for i in range(0, len(weights), per_layer)]
+    for number, group in enumerate(groups, 1):
+        name = f"weights {number}/{len(groups)}"
+        entries = tuple(_bundle_entry(bundle, file) for file in group)
+        yield FilesLayer(name, f"tunebuild: {', '.join(file.name for file in group)}", entries)
+
+
+def _bundle_entry(bundle: Path, file: Path) -> Entry:
+    # Always 0644: libraries write weights as 0600, which another user in the container could not read.
+    entry = Entry.of_file(f"{BUNDLE}/{file.relative_to(bundle).as_posix()}", file)
+    return Entry(entry.name, entry.content, 0o644)
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    for directory, folders, names in os.walk(root, followlinks=True):
+        folders.sort()
+        yield from (Path(directory) / name for name in sorted(names))
+
+
+def _check_bundle(bundle: Path, files: tuple[Path, ...]) -> None:
+    present = {file.relative_to(bundle).as_posix() for file in files}
+    for name in ("bundle.json", "prompt/prompt.json", "model/config.json"):
+        if name not in present:
+            hint = "this is what the merge leaves behind; build again"
+            raise fail("bundle-incomplete", f"{bundle} has no {name}", hint)
+    if not any(name.startswith("model/") and name.endswith(_WEIGHTS) for name in present):
+        raise fail("bundle-incomplete", f"{bundle} has no weights (model/*{_WEIGHTS})", "build again")
+    for name in sorted(present):
+        if name.endswith(_PICKLED):
+            hint = "an image carries weights as safetensors only; remove or convert it"
+            raise fail("pickled-weights", f"{bundle / name} may run code when it is loaded", hint)
