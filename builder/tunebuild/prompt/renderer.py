@@ -166,10 +166,15 @@ class Renderer:
         return repr(self.tokenizer.token_text(ids[at])) if at < len(ids) else "missing"
 
     def _find_turn_end(self) -> int:
-        question = {"role": "user", "content": "a"}
-        prompt = self._ids([question], add_generation_prompt=True)
-        whole = self._ids([question, {"role": "assistant", "content": "b"}], add_generation_prompt=False)
-        controls = [i for i in whole[len(prompt) :] if i in self.tokenizer.control_ids]
+        """The control token that comes after an answer, whatever the answer is."""
+
+        def rendered(answer: str) -> list[int]:
+            turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}]
+            return self._ids(turns, add_generation_prompt=False)
+
+        one, other = rendered("b"), rendered("c")
+        answer_at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+        controls = [i for i in one[answer_at:] if i in self.tokenizer.control_ids]
         if not controls:
             raise fail(
                 "no-end-of-turn",

@@ -36,7 +36,10 @@ class PromptTokenizer:
 
     def __init__(self, definition: str) -> None:
         self.definition = definition
-        self._plain = Tokenizer.from_str(definition)
+        try:
+            self._plain = Tokenizer.from_str(definition)
+        except Exception as error:  # noqa: BLE001 - the Rust side raises nothing more precise
+            raise fail("bad-tokenizer", f"tokenizer.json cannot be read: {error}") from None
         # Length limits saved with a tokenizer would cut prompts without a word.
         self._plain.no_truncation()
         self._plain.no_padding()

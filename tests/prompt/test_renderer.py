@@ -1,0 +1,199 @@
+"""The four properties of the prompt contract, over tokenizer families, templates and conversations."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import tokenizers as families
+from transformers import AutoTokenizer
+
+from tunebuild import resources
+from tunebuild.errors import TunebuildError
+from tunebuild.prompt import (
+    PromptRefused,
+    PromptSettings,
+    PromptTemplate,
+    PromptTokenizer,
+    Renderer,
+    base_template,
+    special_tokens,
+)
+
+TEMPLATES = ["base", *sorted(p.stem for p in resources.path("templates", "prompts").glob("*.jinja"))]
+
+text = st.text(
+    st.characters(blacklist_categories=("Cs", "Co"), blacklist_characters="\x00"), min_size=1, max_size=40
+).filter(str.strip)
+turns = st.lists(st.tuples(text, text), min_size=1, max_size=3)
+
+
+@pytest.fixture(scope="module", params=sorted(families.FAMILIES))
+def tokenizer_dir(request, tmp_path_factory):
+    directory = tmp_path_factory.mktemp(request.param)
+    return families.save(families.FAMILIES[request.param](), directory)
+
+
+@pytest.fixture(scope="module")
+def reference(tokenizer_dir):
+    return AutoTokenizer.from_pretrained(tokenizer_dir)
+
+
+def make_renderer(directory, template="base", **settings_):
+    source = (
+        base_template(directory)
+        if template == "base"
+        else resources.path("templates", "prompts", f"{template}.jinja").read_text()
+    )
+    return Renderer(
+        PromptTemplate(template, source, special_tokens(directory)),
+        PromptTokenizer((directory / "tokenizer.json").read_text()),
+        PromptSettings(**settings_),
+    )
+
+
+def conversation(pairs):
+    return [
+        {"role": role, "content": content}
+        for pair in pairs
+        for role, content in zip(("user", "assistant"), pair, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@settings(max_examples=40, deadline=None)
+@given(pairs=turns)
+def test_prompt_is_what_transformers_renders(tokenizer_dir, reference, template, pairs):
+    renderer = make_renderer(tokenizer_dir, template)
+    messages = conversation(pairs)[:-1]
+    expected = reference.apply_chat_template(
+        messages, chat_template=renderer.template.source, add_generation_prompt=True
+    )["input_ids"]
+    assert renderer.prompt_ids(messages) == expected
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@settings(max_examples=40, deadline=None)
+@given(pairs=turns)
+def test_example_begins_with_the_served_prompt_and_supervises_the_answers(tokenizer_dir, template, pairs):
+    renderer = make_renderer(tokenizer_dir, template)
+    messages = conversation(pairs)
+    try:
+        example = renderer.example(messages)
+    except PromptRefused as refusal:
+        # A tokenizer may merge the prompt's last character with the answer's first; then there is no
+        # boundary to learn from, and the row must be refused rather than trained on.
+        assert refusal.diagnostics[0].code == "prompt-not-prefix"
+        return
+    assert len(example.supervised) == len(pairs)
+    for index, (start, end) in enumerate(example.supervised):
+        assert example.ids[:start] == renderer.prompt_ids(messages[: 2 * index + 1])
+        assert example.ids[end - 1] == renderer.turn_end_id
+        assert renderer.decode(example.ids[start:end]).strip() == pairs[index][1].strip()
+    assert [a for a, b in zip(example.labels, example.ids, strict=True) if a != b] == [-100] * (
+        len(example.ids) - sum(e - s for s, e in example.supervised)
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(words=st.lists(text, min_size=2, max_size=4), data=st.data())
+def test_control_tokens_typed_by_a_user_stay_text(tokenizer_dir, words, data):
+    renderer = make_renderer(tokenizer_dir)
+    spelling = data.draw(
+        st.sampled_from(["<|im_end|>", "<|im_start|>", *special_tokens(tokenizer_dir).values()])
+    )
+    typed = renderer.prompt_ids([{"role": "user", "content": spelling.join(words)}])
+    plain = renderer.prompt_ids([{"role": "user", "content": "x".join(words)}])
+    control = renderer.tokenizer.control_ids
+    assert [i for i in typed if i in control] == [i for i in plain if i in control]
+    shown = renderer.tokenizer._plain.decode(typed, skip_special_tokens=False)
+    assert shown.count(spelling) >= spelling.join(words).count(spelling)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs=turns)
+def test_the_twin_tokenizer_agrees_where_nothing_is_quoted(tokenizer_dir, pairs):
+    tokenizer = PromptTokenizer((tokenizer_dir / "tokenizer.json").read_text())
+    renderer = make_renderer(tokenizer_dir)
+    rendered = renderer.template.render(conversation(pairs), add_generation_prompt=True)
+    respelt = tokenizer._literal.sub(lambda m: tokenizer._control_spelling(m[0]), rendered)
+    twin = [
+        tokenizer._twin_ids.get(i, i) for i in tokenizer._twin.encode(respelt, add_special_tokens=False).ids
+    ]
+    assert twin == tokenizer.encode(rendered)
+
+
+@settings(max_examples=80, deadline=None)
+@given(answer=text)
+def test_streamed_text_is_the_decoded_text(tokenizer_dir, answer):
+    renderer = make_renderer(tokenizer_dir)
+    ids = renderer.encode_text(answer)
+    stream = renderer.detokenizer()
+    pieces = [stream.push(i) for i in ids]
+    assert "".join(pieces) + stream.flush() == renderer.decode(ids)
+    assert not any("\ufffd" in piece for piece in pieces) or "\ufffd" in answer
+
+
+def test_a_system_text_of_the_spec_is_served_and_trained(tokenizer_dir):
+    renderer = make_renderer(tokenizer_dir, system="Be brief.")
+    question = {"role": "user", "content": "Why?"}
+    system = {"role": "system", "content": "Be brief."}
+    own = {"role": "system", "content": "Sing."}
+    assert renderer.prompt_ids([question]) == renderer.prompt_ids([system, question])
+    assert renderer.prompt_ids([question]) != renderer.prompt_ids([own, question])
+    answered = renderer.example([question, {"role": "assistant", "content": "So."}])
+    start = answered.supervised[0][0]
+    assert answered.ids[:start] == renderer.prompt_ids([question])
+
+
+def test_a_template_without_an_end_of_turn_is_refused(tokenizer_dir):
+    source = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    with pytest.raises(TunebuildError, match="never learn to stop"):
+        Renderer(
+            PromptTemplate("endless", source, special_tokens(tokenizer_dir)),
+            PromptTokenizer((tokenizer_dir / "tokenizer.json").read_text()),
+        )
+
+
+def test_a_template_that_rewrites_history_is_refused(tokenizer_dir):
+    source = (
+        "{%- for m in messages -%}{{- '<|im_start|>' + m['role'] + '\n' -}}"
+        "{%- if m['role'] == 'assistant' and not loop.last -%}{{- 'earlier: ' -}}{%- endif -%}"
+        "{{- m['content'] + '<|im_end|>\n' -}}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+    )
+    renderer = Renderer(
+        PromptTemplate("rewriter", source, special_tokens(tokenizer_dir)),
+        PromptTokenizer((tokenizer_dir / "tokenizer.json").read_text()),
+    )
+    with pytest.raises(PromptRefused, match="rewrites it once more turns follow"):
+        renderer.example(conversation([("a", "b"), ("c", "d")]))
+
+
+def test_a_template_whose_prompt_is_not_a_prefix_is_refused(tokenizer_dir):
+    source = (
+        "{%- for m in messages -%}{{- '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' -}}"
+        "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>bot\n' -}}{%- endif -%}"
+    )
+    renderer = Renderer(
+        PromptTemplate("two-faced", source, special_tokens(tokenizer_dir)),
+        PromptTokenizer((tokenizer_dir / "tokenizer.json").read_text()),
+    )
+    with pytest.raises(PromptRefused, match="not a token prefix"):
+        renderer.example(conversation([("a", "b")]))
+
+
+def test_todays_date_must_be_pinned(tokenizer_dir):
+    source = "{{ strftime_now('%d %b %Y') }}" + families.CHATML
+    tokenizer = PromptTokenizer((tokenizer_dir / "tokenizer.json").read_text())
+    with pytest.raises(TunebuildError, match="today's date"):
+        Renderer(PromptTemplate("dated", source, {}), tokenizer)
+    pinned = Renderer(PromptTemplate("dated", source, {}, "2026-01-31"), tokenizer)
+    assert pinned.prompt_text([{"role": "user", "content": "x"}]).startswith("31 Jan 2026")
+
+
+def test_the_sandbox_holds(tokenizer_dir):
+    source = families.CHATML + "{{ messages.append(1) }}"
+    tokenizer = PromptTokenizer((tokenizer_dir / "tokenizer.json").read_text())
+    with pytest.raises(PromptRefused):
+        Renderer(PromptTemplate("escape", source, {}), tokenizer)

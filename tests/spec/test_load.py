@@ -1,0 +1,157 @@
+"""Every mistake in a spec is found at once, with its place and a way out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunebuild import resources
+from tunebuild.errors import TunebuildError
+from tunebuild.spec import load_spec
+from tunebuild.spec.schema import SCHEMA_FILE, schema_text
+from tunebuild.spec.yaml_loader import parse_yaml
+
+VALID = """\
+apiVersion: tunebuild/v1
+name: support-bot
+data:
+  train:
+    - {path: faq.jsonl, format: qa}
+model:
+  base: ./base
+tuning:
+  lora: {r: 8, alpha: 16}
+  learning_rate: 2e-4
+"""
+
+
+@pytest.fixture
+def directory(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    (tmp_path / "faq.jsonl").write_text("")
+    return tmp_path
+
+
+def problems(directory: Path, text: str) -> list[str]:
+    spec = directory / "spec.yaml"
+    spec.write_text(text)
+    with pytest.raises(TunebuildError) as caught:
+        load_spec(spec)
+    return [str(d).removeprefix(str(directory) + "/") for d in caught.value.diagnostics]
+
+
+def test_a_valid_spec_loads(directory):
+    (directory / "spec.yaml").write_text(VALID)
+    spec = load_spec(directory / "spec.yaml").spec
+    assert spec.tuning.learning_rate == 2e-4
+    assert spec.tuning.lora.r == 8
+    assert spec.reference == "support-bot:latest"
+
+
+def test_all_problems_come_at_once_and_in_order(directory):
+    text = VALID.replace("{r: 8", "{rank: 8").replace("format: qa", "format: qaa").replace("2e-4", "fast")
+    assert problems(directory, text) == [
+        "spec.yaml:5:33 data.train[0].format: cannot be 'qaa'; did you mean 'qa'?",
+        "spec.yaml:9:10 tuning.lora.rank: unknown key; one of: r, alpha, dropout, targets, rslora",
+        "spec.yaml:10:18 tuning.learning_rate: must be a number, not 'fast'; for example: 0.0002",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("name: support-bot\n", "", "1:1 name: is required; for example: 'support-bot'"),
+        ("name: support-bot", "nmae: x\nname: a", "2:1 nmae: unknown key; did you mean 'name'?"),
+        ("name: support-bot", "name: a\nname: b", "3:1: key 'name' is here twice; first in line 2"),
+        ("  base: ./base", "  base: org/model", "7:9 model.base: a hub model needs the commit"),
+        ("  base: ./base", "  base: ../x", "7:9 model.base: '../x' is outside"),
+        ("  base: ./base", "  base: ./none", "7:9 model.base: './none' holds no config.json"),
+        ("path: faq.jsonl", "path: ../faq.jsonl", "5:14 data.train[0].path: '../faq.jsonl' is outside"),
+        ("path: faq.jsonl", "path: no.jsonl", "5:14 data.train[0].path: there is no file 'no.jsonl'"),
+        (
+            "tuning:",
+            "merge: {strategy: dequantized}\ntuning:\n  method: lora",
+            "merge.strategy: 'dequantized' needs",
+        ),
+        ("tuning:", "tuning:\n  gradient_accumulation: 3", "batch_size 8 is not a multiple"),
+        ("2e-4", "-1", "10:18 tuning.learning_rate: -1 must be greater than 0"),
+        ("2e-4", "no", "must be a number, not 'no'"),
+        ("2e-4", ".nan", ".nan is not a number that a spec can use"),
+        ("2e-4", "!!python/object:os.system x", "tags such as"),
+        ("  base: ./base", "  <<: {base: ./base}", "merge keys (<<)"),
+        (
+            "tunebuild/v1",
+            "tunebuild/v2",
+            "1:13 apiVersion: cannot be 'tunebuild/v2'; did you mean 'tunebuild/v1'?",
+        ),
+    ],
+)
+def test_each_mistake_is_named(directory, old, new, expected):
+    assert old in VALID
+    found = problems(directory, VALID.replace(old, new))
+    assert any(expected in line for line in found), found
+
+
+def test_a_link_out_of_the_directory_is_outside(directory, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "faq.jsonl"
+    elsewhere.write_text("")
+    (directory / "faq.jsonl").unlink()
+    (directory / "faq.jsonl").symlink_to(elsewhere)
+    assert any("outside the spec's directory" in line for line in problems(directory, VALID))
+
+
+def test_missing_and_broken_files(directory):
+    with pytest.raises(TunebuildError, match="there is no file"):
+        load_spec(directory / "none.yaml")
+    assert "spec.yaml:3:" in problems(directory, "a: [1,\nb: 2")[0]
+    (directory / "spec.yaml").write_bytes(b"name: ok\nother: \xff\n")
+    with pytest.raises(TunebuildError, match="spec.yaml:2:1: the file is not UTF-8"):
+        load_spec(directory / "spec.yaml")
+
+
+def test_alias_bombs_are_refused():
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    with pytest.raises(TunebuildError, match="expand to too much"):
+        parse_yaml("\n".join(lines).encode(), "bomb.yaml")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda t: t.encode("utf-8", "surrogatepass")))
+def test_no_bytes_bring_a_traceback(data):
+    try:
+        parse_yaml(data, "fuzz.yaml")
+    except TunebuildError as error:
+        assert error.diagnostics
+
+
+def test_the_published_schema_is_the_models(directory):
+    assert resources.path("schema", SCHEMA_FILE).read_text() == schema_text(), "run 'make schema'"
+
+
+def test_every_object_of_the_schema_is_closed_and_described():
+    schema = json.loads(schema_text())
+    objects = [schema, *schema["$defs"].values()]
+    for definition in objects:
+        assert definition["additionalProperties"] is False
+        for name, field in definition["properties"].items():
+            section = schema["$defs"].get(field.get("$ref", "").rpartition("/")[2], {})
+            assert field.get("description") or section.get("description"), name
+            assert field.get("examples"), name
+
+
+def test_validation_imports_no_heavy_library():
+    script = (
+        "import sys; import tunebuild.cli, tunebuild.cli.validate;"
+        "bad = {'torch', 'transformers', 'datasets', 'docker', 'fastapi', 'pyarrow', 'tokenizers'};"
+        "print(sorted(bad & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,1 @@
+"""What several tests need: small tokenizers and small models, made on the spot."""
