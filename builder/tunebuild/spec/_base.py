@@ -9,5 +9,10 @@ class Section(BaseModel):
     """A closed, immutable mapping of the spec: an unknown key is an error at every depth."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True, strict=False
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        defer_build=True,
+        populate_by_name=True,
+        strict=False,
     )

@@ -75,6 +75,8 @@ def first_difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any]
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted({*old, *new}):
             inner = f"{path}.{name}" if path else name
+            if (name in old) != (name in new):
+                return inner, old.get(name), new.get(name)
             if found := first_difference(old.get(name), new.get(name), inner):
                 return found
         return None
