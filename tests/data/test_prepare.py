@@ -1,0 +1,218 @@
+"""Rows are used or accounted for; targets are never cut; what is written is what the renderer said."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pytest
+from support import tokenizers as families
+
+from tunebuild.data.formats import FORMATS, RowRejected, to_conversation
+from tunebuild.data.prepare import RowSource, check_rejects, prepare, split
+from tunebuild.data.prompt_source import build_renderer
+from tunebuild.data.sources import read_rows
+from tunebuild.data.stage import DataStage
+from tunebuild.errors import TunebuildError
+from tunebuild.prompt import check_golden, load_golden, load_prompt
+from tunebuild.spec.data import DataSpec, EvalSplit, FileSource
+from tunebuild.spec.model import PromptSpec
+from tunebuild.store import Silent, Store, digest_file
+
+QA = [{"question": f"Question {i}?", "answer": f"The answer is {i}."} for i in range(20)]
+
+
+@pytest.fixture
+def base(tmp_path):
+    return families.save(families.byte_level(), tmp_path / "base")
+
+
+@pytest.fixture
+def renderer(base, tmp_path):
+    return build_renderer(PromptSpec(), base, tmp_path)
+
+
+def jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def source(path, format_name="qa", **columns):
+    return RowSource(path, path.name, format_name, columns)
+
+
+def stage(tmp_path, renderer, rows, **data):
+    path = jsonl(tmp_path / "rows.jsonl", rows)
+    spec = DataSpec(train=(FileSource(path="rows.jsonl", format="qa"),), **data)
+    return DataStage(
+        data=spec,
+        train=(source(path),),
+        held_out=(),
+        file_digests=(digest_file(path),),
+        renderer=renderer,
+        tokenizer_dir=tmp_path / "base",
+        max_length=200,
+        seed=0,
+        vocabulary_size=renderer.tokenizer.vocabulary_size,
+    )
+
+
+@pytest.mark.parametrize(
+    ("format_name", "row"),
+    [
+        ("qa", {"question": "q", "answer": "a"}),
+        ("alpaca", {"instruction": "q", "input": "", "output": "a"}),
+        ("alpaca", {"instruction": "q", "output": "a"}),
+        ("prompt_completion", {"prompt": "q", "completion": "a"}),
+        ("messages", {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}),
+    ],
+)
+def test_every_format_gives_the_same_conversation(format_name, row):
+    assert to_conversation(row, format_name, {}) == [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a"},
+    ]
+
+
+def test_alpaca_input_follows_the_instruction():
+    row = {"instruction": "Translate", "input": "Guten Tag", "output": "Hello"}
+    assert to_conversation(row, "alpaca", {})[0]["content"] == "Translate\n\nGuten Tag"
+
+
+def test_columns_are_mapped():
+    row = {"frage": "q", "antwort": "a"}
+    mapped = to_conversation(row, "qa", {"question": "frage", "answer": "antwort"})
+    assert [m["content"] for m in mapped] == ["q", "a"]
+
+
+@pytest.mark.parametrize(
+    ("format_name", "row", "reason"),
+    [
+        ("qa", {"question": "q"}, "has no column 'answer'"),
+        ("qa", {"question": "q", "answer": "  "}, "'answer' is empty"),
+        ("qa", {"question": "q", "answer": 3}, "'answer' is not text"),
+        ("qa", {"question": None, "answer": "a"}, "'question' is not text"),
+        ("qa", ["q", "a"], "is not a mapping"),
+        ("messages", {"messages": []}, "not a list of turns"),
+        ("messages", {"messages": [{"role": "human", "content": "q"}]}, "turn 1 has no role out of"),
+        ("messages", {"messages": [{"role": "user", "content": "q"}]}, "the last turn is not the assistant's"),
+        ("messages", {"messages": [{"role": "assistant", "content": ""}]}, "the answer is empty"),
+    ],
+)
+def test_unusable_rows_say_why(format_name, row, reason):
+    with pytest.raises(RowRejected, match=reason):
+        to_conversation(row, format_name, {})
+
+
+def test_all_file_kinds_read_alike(tmp_path):
+    rows = [{"question": "a, b\nc", "answer": 'd "e"'}, {"question": "ü", "answer": "x"}]
+    jsonl(tmp_path / "r.jsonl", rows)
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    (tmp_path / "r.csv").write_bytes('\ufeffquestion,answer\r\n"a, b\nc","d ""e"""\r\nü,x\r\n'.encode())
+    for name in ("r.jsonl", "r.json", "r.csv"):
+        assert [row.value for row in read_rows(tmp_path / name, name)] == rows, name
+    assert [row.line for row in read_rows(tmp_path / "r.csv", "r.csv")] == [2, 4]
+
+
+def test_unreadable_rows_are_rejected_with_their_line(tmp_path, renderer):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"question": "q", "answer": "a"}\n\n{"question": \n\xff\xfe\n["list"]\n')
+    prepared = prepare([source(path)], renderer, max_length=200, on_long="error")
+    assert len(prepared.kept) == 1
+    assert [(r.line, r.code) for r in prepared.rejects] == [(3, "unreadable"), (4, "unreadable"), (5, "bad-row")]
+    with pytest.raises(TunebuildError, match=r"3 of 4 rows cannot be used(.|\n)*rows.jsonl:3: is not JSON"):
+        check_rejects(prepared, 0.5)
+    check_rejects(prepared, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("r.csv", b"", "the file is empty"),
+        ("r.csv", b"\xff\xfe", "is not UTF-8"),
+        ("r.json", b"{}", "must be a list of rows"),
+        ("r.json", b"[1,\n", "r.json:2:1: not JSON"),
+        ("r.xlsx", b"", "cannot read '.xlsx' files"),
+    ],
+)
+def test_unreadable_files_stop_the_build(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TunebuildError, match=message):
+        list(read_rows(tmp_path / name, name))
+
+
+def test_ragged_csv_lines_are_rejected(tmp_path):
+    (tmp_path / "r.csv").write_text("question,answer\nonly\nq,a\n")
+    rows = list(read_rows(tmp_path / "r.csv", "r.csv"))
+    assert rows[0].problem == "has 1 cells, the header has 2"
+    assert rows[1].value == {"question": "q", "answer": "a"}
+
+
+def test_long_rows_stop_the_build_or_are_dropped_never_cut(tmp_path, renderer):
+    path = jsonl(tmp_path / "rows.jsonl", [QA[0], {"question": "q", "answer": "long " * 300}])
+    with pytest.raises(TunebuildError, match=r"rows.jsonl:2: has \d+ tokens, at most 200 are allowed"):
+        prepare([source(path)], renderer, max_length=200, on_long="error")
+    prepared = prepare([source(path)], renderer, max_length=200, on_long="drop")
+    assert [r.code for r in prepared.rejects] == ["too-long"]
+    assert len(prepared.kept) == 1
+
+
+def test_split_is_seeded_complete_and_disjoint():
+    rows = list(range(50))
+    train, held = split(rows, 0.2, seed=1)
+    assert sorted(train + held) == rows
+    assert len(held) == 10
+    assert (train, held) == split(rows, 0.2, seed=1)
+    assert held != split(rows, 0.2, seed=2)[1]
+
+
+def test_stage_writes_what_the_renderer_says(tmp_path, renderer):
+    store = Store(tmp_path / "store")
+    tree = store.ensure(stage(tmp_path, renderer, QA, eval=EvalSplit(fraction=0.1)), Silent())
+    with pa.OSFile(str(tree.path("train.arrow"))) as file:
+        table = pa.ipc.open_file(file).read_all()
+    assert table.num_rows == 18
+    checks = [json.loads(line) for line in tree.path("checks.jsonl").read_text().splitlines()]
+    assert len(checks) == 18
+    for row, check in zip(table.to_pylist(), checks, strict=True):
+        prompt = renderer.prompt_ids(check["messages"])
+        assert row["input_ids"][: len(prompt)] == prompt
+        assert row["labels"][: len(prompt)] == [-100] * len(prompt)
+        assert renderer.decode(row["labels"][len(prompt) :]) == check["expected"]
+        assert row["labels"][-1] == renderer.turn_end_id
+    served = load_prompt(tree.path("prompt"))
+    vectors = load_golden(tree.path("prompt", "golden.json"))
+    assert served.digest == renderer.digest
+    assert check_golden(served, vectors) is None
+    assert "data-1" in {v.name for v in vectors}
+    assert json.loads(tree.path("stats.json").read_text())["rows"] == {"train": 18, "eval": 2, "rejected": 0}
+
+
+def test_one_byte_of_data_makes_another_key(tmp_path, renderer):
+    store = Store(tmp_path / "store")
+    store.ensure(stage(tmp_path, renderer, QA), Silent())
+    assert store.find(stage(tmp_path, renderer, QA)) is not None
+    changed = stage(tmp_path, renderer, [{**QA[0], "answer": "The answer is 0!"}, *QA[1:]])
+    assert store.find(changed) is None
+    assert store.why(changed).field == "sources[0].digest"
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path, renderer):
+    from dataclasses import replace
+
+    small = replace(stage(tmp_path, renderer, QA), vocabulary_size=10)
+    with pytest.raises(TunebuildError, match="do not belong together"):
+        Store(tmp_path / "store").ensure(small, Silent())
+
+
+def test_a_base_without_chat_template_needs_one_named(tmp_path):
+    bare = families.save(families.byte_level(), tmp_path / "bare", chat_template=None)
+    with pytest.raises(TunebuildError, match="no chat template of its own"):
+        build_renderer(PromptSpec(), bare, tmp_path)
+    with pytest.raises(TunebuildError, match="there is no template 'chatlm'"):
+        build_renderer(PromptSpec(template="chatlm"), bare, tmp_path)
+    assert build_renderer(PromptSpec(template="qa"), bare, tmp_path).template.name == "qa"
+
+
+def test_formats_are_the_schemas():
+    assert set(FORMATS) == set(FileSource.model_fields["format"].annotation.__args__)
