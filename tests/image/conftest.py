@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tunebuild.errors import TunebuildError
+from tunebuild.image.engines import Engine, find_engine
 from tunebuild.image.layer import layer_of_blob
 from tunebuild.image.oci import Image
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
@@ -68,3 +71,22 @@ def inputs(tmp_path: Path, make_inputs: Callable[[Path], ImageInputs]) -> ImageI
 @pytest.fixture
 def image(inputs: ImageInputs) -> Image:
     return assemble(plan_image(inputs))
+
+
+@pytest.fixture(params=["docker", "podman"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine in turn. On CI both must be there; elsewhere a missing one is skipped."""
+    try:
+        return find_engine(request.param)
+    except TunebuildError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def loaded(engine: Engine, image: Image) -> Iterator[ImageReference]:
+    """The synthetic image, in the engine for the time of a test."""
+    engine.load(image)
+    yield image.reference
+    engine.remove(image.reference)

@@ -84,7 +84,7 @@ def write_layout(image: Image, target: Path, progress: Progress | None = None) -
     """
     if target.exists() and any(target.iterdir()) and not (target / "oci-layout").is_file():
         raise fail("not-a-layout", f"{target} is not empty and not an OCI layout", "name another directory")
-    with _explained(target):
+    with explained(target):
         (target / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
     counter = _Counter(image.size, progress or Silent())
     files = layout_files(image)
@@ -135,7 +135,7 @@ def _written_whole(target: Path) -> Iterator[BinaryIO]:
     """A file that appears under its name only when it is complete and on disk."""
     # The name is fixed, not random: what a killed run left is overwritten, not collected.
     partial = target.with_name(f".{target.name}.partial")
-    with _explained(target):
+    with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
         with partial.open("r+b") as sink:
@@ -163,7 +163,8 @@ def _lock(sink: BinaryIO, path: Path) -> bool:
 
 
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def explained(target: Path) -> Iterator[None]:
+    """Turn what the system says while ``target`` is written into ``disk-full`` or ``cannot-write``."""
     try:
         yield
     except OSError as error:
