@@ -170,7 +170,7 @@ def test_stage_writes_what_the_renderer_says(tmp_path, renderer):
     store = Store(tmp_path / "store")
     tree = store.ensure(stage(tmp_path, renderer, QA, eval=EvalSplit(fraction=0.1)), Silent())
     with pa.OSFile(str(tree.path("train.arrow"))) as file:
-        table = pa.ipc.open_file(file).read_all()
+        table = pa.ipc.open_stream(file).read_all()
     assert table.num_rows == 18
     checks = [json.loads(line) for line in tree.path("checks.jsonl").read_text().splitlines()]
     assert len(checks) == 18

@@ -1,4 +1,4 @@
-"""The tokenised data set on disk: an Arrow file of ids and labels."""
+"""The tokenised data set on disk: an Arrow stream of ids and labels."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.
 
 
 def write_examples(path: Path, examples: Iterable[Example], batch_rows: int = 1000) -> int:
-    """Write examples to an Arrow IPC file, a batch at a time; returns how many."""
+    """Write examples, a batch at a time, to an Arrow IPC stream: what ``datasets`` maps into memory.
+
+    Returns how many.
+    """
     count = 0
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         batch: list[Example] = []
         for example in examples:
             batch.append(example)

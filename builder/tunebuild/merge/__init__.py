@@ -1,0 +1,1 @@
+"""Folds the adapter into the weights."""

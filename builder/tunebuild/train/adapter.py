@@ -1,0 +1,78 @@
+"""Makes the LoRA adapter: seeded, in float32, and saved without a trace of this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel, set_seed
+
+from tunebuild.errors import fail
+from tunebuild.spec.tuning import LoraSpec
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def add_adapter(model: PreTrainedModel, lora: LoraSpec, seed: int) -> PeftModel:
+    """Wrap the base in a fresh adapter.
+
+    The seed is set here, right before the adapter is made: trainers seed themselves too late for that.
+
+    Raises:
+        TunebuildError: no module of the model has one of the target names.
+    """
+    set_seed(seed)
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        use_rslora=lora.rslora,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        peft_model = get_peft_model(model, config)
+    except ValueError as error:
+        message = str(error).splitlines()[0]
+        raise fail(
+            "lora-targets", message, "use all-linear, or names of linear modules", path="tuning.lora.targets"
+        ) from error
+    for parameter in peft_model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return peft_model
+
+
+def trainable_copy(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The adapter's tensors as they are now."""
+    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def restore_trainable(model: PeftModel, saved: dict[str, torch.Tensor]) -> None:
+    """Put the adapter's tensors back, dtype included.
+
+    TRL casts the adapter of a quantised model to bfloat16. At small learning rates its updates then
+    vanish in rounding: a final loss of 6.63 instead of 6.20 was measured.
+    """
+    for name, parameter in model.named_parameters():
+        if name in saved:
+            parameter.data = saved[name]
+
+
+def save_adapter(model: PeftModel, directory: Path) -> None:
+    """Write the adapter in PEFT's format, and nothing else that PEFT would add."""
+    model.save_pretrained(directory, safe_serialization=True)
+    for path in directory.iterdir():
+        if path.name not in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+            path.unlink()
+    path = directory / ADAPTER_CONFIG
+    config = json.loads(path.read_text("utf-8"))
+    config["base_model_name_or_path"] = None  # a path of this machine means nothing elsewhere
+    for key, value in config.items():
+        if isinstance(value, list):
+            config[key] = sorted(value)  # PEFT keeps target modules in a set; its order changes by run
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")

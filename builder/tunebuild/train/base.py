@@ -1,0 +1,148 @@
+"""Loads the base model for training, quantised or not, with the guards that loading needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from tunebuild.errors import fail
+from tunebuild.train.settings import TrainSettings
+
+#: bitsandbytes' AVX512 kernels dequantise other widths wrongly, with a relative error of 0.2 instead of
+#: 0.09 and without a word (seen in 0.50.2 for every multiple of 16 that is not one of 64).
+CPU_WIDTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Quantisation:
+    """How the base was held during training; the merge repeats it exactly.
+
+    Attributes:
+        modules: full names of the modules that were quantised.
+        quant_type, double_quant, blocksize: bitsandbytes' settings.
+        load_dtype: dtype of the weights when they were quantised: another one flips codes.
+        compute_dtype: dtype they are dequantised to.
+    """
+
+    modules: tuple[str, ...]
+    quant_type: str
+    double_quant: bool
+    blocksize: int
+    load_dtype: str
+    compute_dtype: str
+    device: str
+    bitsandbytes: str
+    torch: str
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``quantisation.json``."""
+        return asdict(self)
+
+
+def load_base(directory: Path, settings: TrainSettings) -> PreTrainedModel:
+    """The base model, ready for an adapter.
+
+    Raises:
+        TunebuildError: a width that bitsandbytes gets wrong on CPU, or an architecture that cannot load.
+    """
+    dtype = getattr(torch, settings.compute_dtype)
+    quantised = settings.tuning.method == "qlora"
+    if quantised and settings.device == "cpu":
+        refuse_bad_widths(directory)
+    config = (
+        BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+        if quantised
+        else None
+    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype,
+            quantization_config=config,
+            device_map={"": 0} if settings.device == "cuda" else None,
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (ValueError, OSError, KeyError) as error:
+        message = str(error).strip().splitlines()[0]
+        raise fail("base-model", f"the base model cannot be loaded: {message}", path="model.base") from error
+    keep_4bit_weights_unpacked(model)
+    model.config.use_cache = False
+    return model
+
+
+def keep_4bit_weights_unpacked(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights in place.
+
+    On processors with AVX512-BF16, the first forward in eval mode without gradients (an evaluation, a
+    sample) repacks weight and quantisation state for inference. Training afterwards gets wrong gradients
+    and a merge reads garbage; nothing is raised. The switch is the module's own attribute.
+    """
+    for _, module in _quantised_modules(model):
+        module.support_avx512bf16_for_cpu = False
+
+
+def describe_quantisation(model: nn.Module, settings: TrainSettings) -> Quantisation | None:
+    """What was quantised and how; ``None`` if nothing was."""
+    modules = dict(_quantised_modules(model))
+    if not modules:
+        return None
+    state: Any = next(iter(modules.values())).weight.quant_state
+    return Quantisation(
+        modules=tuple(sorted(modules)),
+        quant_type=state.quant_type,
+        double_quant=state.nested,
+        blocksize=state.blocksize,
+        load_dtype=settings.compute_dtype,
+        compute_dtype=settings.compute_dtype,
+        device=settings.device,
+        bitsandbytes=version("bitsandbytes"),
+        torch=version("torch"),
+    )
+
+
+def refuse_bad_widths(directory: Path) -> None:
+    """Refuse linear layers whose input width bitsandbytes dequantises wrongly on CPU.
+
+    Looks at a skeleton of the model, so that it costs no memory.
+
+    Raises:
+        TunebuildError: names the first such module.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    head = skeleton.get_output_embeddings()
+    for name, module in skeleton.named_modules():
+        if isinstance(module, nn.Linear) and module is not head and module.in_features % CPU_WIDTH:
+            raise fail(
+                "width-4bit",
+                f"{name} has {module.in_features} inputs; bitsandbytes on CPU is right only for "
+                f"multiples of {CPU_WIDTH}",
+                "use tuning.method: lora, or train on a GPU",
+                path="tuning.method",
+            )
+
+
+def _quantised_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    from bitsandbytes.nn import Linear4bit
+
+    for name, module in model.named_modules():
+        if isinstance(module, Linear4bit):
+            yield name, module

@@ -1,0 +1,31 @@
+"""What training depends on, after everything that says ``auto`` has been decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tunebuild.spec.tuning import TuningSpec
+
+ComputeDtype = Literal["bfloat16", "float32"]
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """A tuning section plus the decisions that the hardware made.
+
+    Attributes:
+        tuning: the spec's section.
+        device: where it runs.
+        compute_dtype: precision of matrix products; the base is loaded in it too.
+    """
+
+    tuning: TuningSpec
+    device: Device
+    compute_dtype: ComputeDtype
+
+    @property
+    def rows_per_pass(self) -> int:
+        """Rows that go through the model at once."""
+        return self.tuning.batch_size // self.tuning.gradient_accumulation

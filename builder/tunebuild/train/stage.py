@@ -1,0 +1,49 @@
+"""The ``train`` stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version as package_version
+from pathlib import Path
+
+from tunebuild.lock.base_model import BaseModel
+from tunebuild.store import Inputs, Progress, Tree
+from tunebuild.train.settings import TrainSettings
+
+# Libraries whose version changes what training computes.
+_LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainStage:
+    """Trains the adapter. Its output is recorded, not reproducible: hardware and threads differ."""
+
+    settings: TrainSettings
+    data: Tree
+    base: BaseModel
+    name: str = "train"
+    version: int = 1
+
+    def inputs(self) -> Inputs:
+        """Settings, tokenised rows and base weights."""
+        return {
+            "tuning": self.settings.tuning.model_dump(mode="json"),
+            "device": self.settings.device,
+            "compute_dtype": self.settings.compute_dtype,
+            "rows": {f.path: f.digest for f in self.data.files if f.path.endswith(".arrow")},
+            "base": dict(self.base.weight_digests),
+            "libraries": {name: package_version(name) for name in _LIBRARIES},
+        }
+
+    def run(self, work: Path, out: Path, progress: Progress) -> None:
+        """Train; resumes from the last whole checkpoint in ``work``."""
+        from tunebuild.train.run import train_adapter
+
+        train_adapter(
+            self.settings,
+            data=self.data.root,
+            base=self.base.directory,
+            work=work,
+            out=out,
+            progress=progress,
+        )
