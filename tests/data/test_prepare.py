@@ -95,7 +95,11 @@ def test_columns_are_mapped():
         ("qa", ["q", "a"], "is not a mapping"),
         ("messages", {"messages": []}, "not a list of turns"),
         ("messages", {"messages": [{"role": "human", "content": "q"}]}, "turn 1 has no role out of"),
-        ("messages", {"messages": [{"role": "user", "content": "q"}]}, "the last turn is not the assistant's"),
+        (
+            "messages",
+            {"messages": [{"role": "user", "content": "q"}]},
+            "the last turn is not the assistant's",
+        ),
         ("messages", {"messages": [{"role": "assistant", "content": ""}]}, "the answer is empty"),
     ],
 )
@@ -119,7 +123,11 @@ def test_unreadable_rows_are_rejected_with_their_line(tmp_path, renderer):
     path.write_bytes(b'{"question": "q", "answer": "a"}\n\n{"question": \n\xff\xfe\n["list"]\n')
     prepared = prepare([source(path)], renderer, max_length=200, on_long="error")
     assert len(prepared.kept) == 1
-    assert [(r.line, r.code) for r in prepared.rejects] == [(3, "unreadable"), (4, "unreadable"), (5, "bad-row")]
+    assert [(r.line, r.code) for r in prepared.rejects] == [
+        (3, "unreadable"),
+        (4, "unreadable"),
+        (5, "bad-row"),
+    ]
     with pytest.raises(TunebuildError, match=r"3 of 4 rows cannot be used(.|\n)*rows.jsonl:3: is not JSON"):
         check_rejects(prepared, 0.5)
     check_rejects(prepared, 0.75)
@@ -172,7 +180,7 @@ def test_stage_writes_what_the_renderer_says(tmp_path, renderer):
     with pa.OSFile(str(tree.path("train.arrow"))) as file:
         table = pa.ipc.open_stream(file).read_all()
     assert table.num_rows == 18
-    checks = [json.loads(line) for line in tree.path("checks.jsonl").read_text().splitlines()]
+    checks = [json.loads(line) for line in tree.path("prompt", "checks.jsonl").read_text().splitlines()]
     assert len(checks) == 18
     for row, check in zip(table.to_pylist(), checks, strict=True):
         prompt = renderer.prompt_ids(check["messages"])

@@ -13,11 +13,11 @@ _QUIET_SECONDS = 10.0
 
 
 class Reporter:
-    """One stage after the other, each with its own bar. Implements :class:`tunebuild.store.Progress`."""
+    """Draws one bar a running stage. Call it with a stage's name for that stage's progress."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self._bars = Progress(
+        self.bars = Progress(
             TextColumn("  {task.description:<7}"),
             BarColumn(bar_width=28),
             TextColumn("{task.percentage:>3.0f}%"),
@@ -28,36 +28,40 @@ class Reporter:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self._task: TaskID | None = None
-        self._stage = ""
-        self._spoke = 0.0
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        self.bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        self.bars.stop()
 
-    def begin(self, stage: str) -> None:
-        """A new stage starts."""
-        if self._task is not None:
-            self._bars.remove_task(self._task)
-        self._stage, self._task = stage, self._bars.add_task(stage, total=None, note="")
+    def __call__(self, stage: str) -> StageProgress:
+        """Progress of a stage that starts now."""
+        return StageProgress(self, stage)
+
+
+class StageProgress:
+    """One stage's bar. Implements :class:`tunebuild.store.Progress`."""
+
+    def __init__(self, reporter: Reporter, stage: str) -> None:
+        self._reporter, self._stage = reporter, stage
+        self._task: TaskID | None = None
         self._spoke = time.monotonic()
 
     def step(self, done: float, total: float, note: str = "") -> None:
         """Move the bar; off a terminal, print a line every ten seconds."""
-        assert self._task is not None
-        self._bars.update(self._task, completed=done, total=total, note=note)
-        now = time.monotonic()
-        if not self.console.is_terminal and now - self._spoke >= _QUIET_SECONDS:
-            self._spoke = now
+        bars, console = self._reporter.bars, self._reporter.console
+        if self._task is None:
+            self._task = bars.add_task(self._stage, total=total, note=note)
+        bars.update(self._task, completed=done, total=total, note=note, visible=done < total)
+        if not console.is_terminal and time.monotonic() - self._spoke >= _QUIET_SECONDS:
+            self._spoke = time.monotonic()
             share = done / total if total else 0.0
-            self.console.print(f"  {self._stage:<7} {share:4.0%} {note}".rstrip(), markup=False)
+            console.print(f"  {self._stage:<7} {share:4.0%} {note}".rstrip(), markup=False)
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(f"  {self._stage:<7} {text}", markup=False, soft_wrap=True)
+        self._reporter.console.print(f"  {self._stage:<7} {text}", markup=False, soft_wrap=True)

@@ -39,8 +39,8 @@ class DataStage:
         train.arrow, eval.arrow   tokenised examples; eval only where rows are held out
         rejects.jsonl             every row that is not used, and why
         stats.json                counts, lengths, supervised share
-        checks.jsonl              trained questions and their answers
-        prompt/                   the prompt contract, as the image carries it
+        prompt/                   the prompt contract, as the image carries it, with checks.jsonl:
+                                  trained questions and their answers
     """
 
     data: DataSpec
@@ -103,9 +103,9 @@ class DataStage:
             write_examples(out / "eval.arrow", (k.example for k in evaluation))
         stats = summarise(train, evaluation, everything.rejects)
         (out / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", "utf-8")
-        _write_jsonl(out / "checks.jsonl", _checks(train))
         first = [(f"data-{i}", list(k.messages[:-1])) for i, k in enumerate(train[:8], 1)]
         save_prompt(out / "prompt", self.renderer, self.tokenizer_dir, first)
+        _write_jsonl(out / "prompt" / "checks.jsonl", _checks(train))
         progress.say(
             f"{len(train)} training rows, {len(evaluation)} held out, {len(everything.rejects)} rejected; "
             f"{stats['supervised_share']:.0%} of {stats['tokens']:,} tokens carry loss"

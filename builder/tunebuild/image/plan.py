@@ -95,7 +95,7 @@ def plan_image(inputs: ImageInputs) -> ImagePlan:
     _check_bundle(inputs.bundle, files)
     weights = [file for file in files if file.suffix == _WEIGHTS]
     bundle = [_bundle_entry(inputs.bundle, file) for file in files if file.suffix != _WEIGHTS]
-    app = FilesLayer("app", "tunebuild: server, prompt and settings", (*_app_entries(), *bundle))
+    app = FilesLayer("app", "tunebuild: server, prompt and settings", (*app_entries(), *bundle))
     return ImagePlan(
         inputs.reference, _runtime(inputs), (*inputs.layers, *_weight_layers(inputs.bundle, weights), app)
     )
@@ -133,7 +133,8 @@ def _runtime(inputs: ImageInputs) -> Runtime:
     return runtime
 
 
-def _app_entries() -> Iterator[Entry]:
+def app_entries() -> Iterator[Entry]:
+    """The program that the container runs: the server, what it imports of ours, and how it is started."""
     package = Path(tunebuild.__file__).parent
     start = Path(__file__).with_name("container")
     yield Entry.of_file(f"{APP}/start.py", start / "start.py")

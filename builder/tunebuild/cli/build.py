@@ -1,0 +1,65 @@
+"""``tunebuild build``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tunebuild.cli._options import spec_argument, store_option
+
+
+@click.command("build")
+@spec_argument
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Archive to write.  [default: dist/NAME.tar beside SPEC]",
+)
+@click.option(
+    "--builder",
+    type=click.Choice(["oci", "docker"]),
+    default="oci",
+    show_default=True,
+    help="Who assembles the image: tunebuild itself, or a Docker engine from the rendered Dockerfile.",
+)
+@click.option("--load", is_flag=True, help="Give the image to the container engine as well.")
+@store_option
+def command(spec: Path, output: Path | None, builder: str, load: bool, store: Path) -> None:
+    """Build SPEC: train, merge, assemble. Only what changed since the last build is done again.
+
+    Prints the image's digest on stdout and nothing else; progress goes to stderr. The archive is an OCI
+    layout and a docker-archive at once: 'docker load -i', 'podman load -i' and 'skopeo copy oci-archive:'
+    all take it. With --builder docker the image is left in the engine and its id is printed.
+    """
+    from tunebuild.cli._building import build_spec
+    from tunebuild.cli._progress import Reporter
+
+    built = build_spec(spec, store)
+    with Reporter() as reporter:
+        if builder == "docker":
+            from tunebuild.image.docker_backend import build_with_docker
+
+            click.echo(build_with_docker(built.plan, reporter("docker")))
+            return
+        from tunebuild.image.archive import holds, write_archive
+
+        archive = output or spec.parent / "dist" / f"{built.parts.settings.name}.tar"
+        progress = reporter("archive")
+        if holds(archive, built.image):
+            progress.say(f"{archive} is up to date")
+        else:
+            write_archive(built.image, archive, progress)
+            progress.say(f"{archive}, {archive.stat().st_size / 1e6:,.1f} MB")
+        if load:
+            from tunebuild.image.engines import find_engine
+
+            engine = find_engine()
+            report = engine.load(built.image, reporter("load"))
+            reporter("load").say(
+                f"{built.image.reference} in {engine.name}, {report.sent / 1e6:,.1f} MB sent"
+            )
+    if not built.ran:
+        click.echo("nothing changed", err=True)
+    click.echo(built.image.digest)

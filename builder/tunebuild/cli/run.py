@@ -1,0 +1,44 @@
+"""``tunebuild run``."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import click
+
+from tunebuild.cli._options import spec_argument, store_option
+from tunebuild.cli._serving import endpoint, engine_option
+
+
+@click.command("run")
+@spec_argument
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8080, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option("--ask", metavar="QUESTION", help="Ask one question, print the answer, and stop.")
+@engine_option
+@store_option
+def command(spec: Path, host: str, port: int, ask: str | None, engine: str, store: Path) -> None:
+    """Start the endpoint of SPEC, building first what is not built yet.
+
+    The endpoint speaks OpenAI's chat API below /v1. Stop it with Ctrl-C; running answers are finished.
+    """
+    from tunebuild.cli._building import build_spec
+    from tunebuild.verify.endpoint import ask_question
+
+    built = build_spec(spec, store)
+    # An orchestrator's SIGTERM ends the endpoint as Ctrl-C does, with its drain.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with endpoint(built, engine, host, port, quiet=ask is not None) as running:
+        click.echo(f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True)
+        if ask is not None:
+            click.echo(ask_question(running.url, ask))
+            return
+        click.echo(_example(running.url, built.parts.settings.name), err=True)
+        if running.runner == "local process":
+            signal.pause()
+
+
+def _example(url: str, model: str) -> str:
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    return f"\n  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"

@@ -1,0 +1,96 @@
+"""``tunebuild verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import click
+
+from tunebuild.cli._options import spec_argument, store_option
+from tunebuild.cli._progress import Reporter
+from tunebuild.cli._serving import endpoint, engine_option
+from tunebuild.errors import fail
+from tunebuild.verify.checks import Contract, read_contract
+from tunebuild.verify.endpoint import Answer, ask
+
+
+@click.command("verify")
+@spec_argument
+@click.option("--url", metavar="URL", help="Ask this running endpoint instead of starting one.")
+@click.option(
+    "--min-exact",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of trained questions that must be answered word for word.",
+)
+@click.option("--offline", is_flag=True, help="Check the image only; start and ask nothing.")
+@engine_option
+@store_option
+def command(spec: Path, url: str | None, min_exact: float, offline: bool, engine: str, store: Path) -> None:
+    """Prove a build: SPEC is a spec, or an archive that 'build' wrote.
+
+    Checks every byte of an archive against its digests, reproduces the golden prompts in the image, then
+    asks the trained questions at temperature 0 and compares answers and prompt lengths. Exit 1 if
+    anything differs.
+    """
+    with TemporaryDirectory(prefix="tunebuild-") as directory:
+        built = None
+        if spec.suffix == ".tar" or spec.is_dir():
+            prompt = _unpack(spec, Path(directory))
+        else:
+            from tunebuild.cli._building import build_spec
+
+            built = build_spec(spec, store)
+            prompt = built.parts.data.path("prompt")
+        contract = read_contract(prompt)
+    click.echo(f"  prompt  {contract.vectors} golden vectors reproduce", err=True)
+    if url:
+        _question(url, contract, min_exact)
+    elif built and not offline:
+        with endpoint(built, engine, "127.0.0.1", 0, quiet=True) as running:
+            click.echo(
+                f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True
+            )
+            _question(running.url, contract, min_exact)
+
+
+def _unpack(archive: Path, directory: Path) -> Path:
+    """Check an archive's bytes and take out its prompt directory."""
+    from tunebuild.image.plan import BUNDLE
+    from tunebuild.image.reading import open_archive
+
+    image = open_archive(archive)
+    image.check()
+    click.echo(f"  image   {image.digest}: every byte is what its digest says", err=True)
+    image.extract(f"{BUNDLE}/prompt", directory)
+    return directory
+
+
+def _question(url: str, contract: Contract, min_exact: float) -> None:
+    """Ask everything and judge."""
+    with Reporter() as reporter:
+        progress = reporter("answers")
+        answers = ask(url, contract.checks, lambda n: progress.step(n, len(contract.checks)))
+        exact = sum(a.exact for a in answers)
+        seconds = median(a.seconds for a in answers) if answers else 0.0
+        progress.say(f"{exact} of {len(answers)} word for word, median {seconds * 1000:.0f} ms")
+    if unlike := next((a for a in answers if not a.same_prompt), None):
+        raise fail(
+            "prompt-parity",
+            f"the endpoint counted {unlike.prompt_tokens} prompt tokens where the contract has "
+            f"{unlike.check.prompt_tokens}: {_question_of(unlike)}",
+            "it is another image, or something between you and it changes requests",
+        )
+    if answers and exact / len(answers) < min_exact:
+        wrong = [a for a in answers if not a.exact][:3]
+        shown = "".join(
+            f"\n  {_question_of(a)}\n    trained  {a.check.expected}\n    answered {a.text}" for a in wrong
+        )
+        raise fail("not-exact", f"{exact} of {len(answers)} answers are word for word{shown}")
+
+
+def _question_of(answer: Answer) -> str:
+    return str(answer.check.messages[-1]["content"])

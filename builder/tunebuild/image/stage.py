@@ -1,0 +1,105 @@
+"""The ``image`` stage: knows every layer's digest without keeping a second copy of any layer.
+
+Its output is small: config, manifest, and the digests of the layers. The layers themselves are described
+as ranges of files that other stages wrote, so an archive, an engine or a registry is fed from those.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tunebuild.image.bundle import BundleParts
+from tunebuild.image.layer import FileRange, FilesLayer, Layer, layer_of_files
+from tunebuild.image.oci import Image, Variables, make_image
+from tunebuild.image.plan import ImageInputs, ImagePlan, app_entries, plan_image
+from tunebuild.image.reference import ImageReference
+from tunebuild.store import Digest, Inputs, Progress, Tree, digest_bytes, digest_file
+
+_BUNDLE = "bundle.json"
+_LAYERS = "layers.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStage:
+    """Plans the image and learns its digests.
+
+    Attributes:
+        reference: name and tag.
+        parts: what the bundle is made of.
+        runtime: base and Python layers, finished.
+        labels: labels that describe where the image came from.
+    """
+
+    reference: ImageReference
+    parts: BundleParts
+    runtime: tuple[Layer, ...]
+    labels: Variables
+    name: str = "image"
+    version: int = 1
+
+    def inputs(self) -> Inputs:
+        """Digests of everything in the image."""
+        in_prompt = [f for f in self.parts.data.files if f.path.startswith("prompt/")]
+        in_model = [f for f in self.parts.merged.files if f.path.startswith("model/")]
+        return {
+            "reference": str(self.reference),
+            "settings": self.parts.settings.model_dump(mode="json"),
+            "labels": dict(self.labels),
+            "prompt": {f.path: f.digest for f in in_prompt},
+            "weights": {f.path: f.digest for f in in_model},
+            "runtime": [layer.digest for layer in self.runtime],
+            "server": {entry.name: _digest_of(entry.content) for entry in app_entries()},
+        }
+
+    def run(self, work: Path, out: Path, progress: Progress) -> None:
+        """Hash the layers that are not finished yet."""
+        self.parts.settings.save(out)
+        plan = self.plan(out)
+        layers = []
+        for number, layer in enumerate(plan.layers, 1):
+            layers.append(layer if isinstance(layer, Layer) else layer_of_files(layer))
+            progress.step(number, len(plan.layers), layer.name)
+        image = make_image(plan.reference, plan.runtime, tuple(layers))
+        (out / "config.json").write_bytes(image.config)
+        (out / "manifest.json").write_bytes(image.manifest)
+        rows = [{"name": x.name, "digest": x.digest, "size": x.size} for x in layers]
+        (out / _LAYERS).write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
+        progress.say(f"{len(layers)} layers, {image.size / 1e6:,.1f} MB, {image.digest}")
+
+    def plan(self, settings_dir: Path) -> ImagePlan:
+        """The plan; ``settings_dir`` holds this stage's ``bundle.json``."""
+        with TemporaryDirectory(prefix="tunebuild-") as directory:
+            # Plans hold resolved paths, so the links may go once the plan is made.
+            self.parts.lay_out(Path(directory), settings_dir / _BUNDLE)
+            return plan_image(
+                ImageInputs(
+                    self.reference,
+                    Path(directory),
+                    self.runtime,
+                    port=self.parts.settings.port,
+                    labels=self.labels,
+                )
+            )
+
+    def image(self, output: Tree) -> Image:
+        """The finished image, from this stage's output; reads no layer."""
+        plan = self.plan(output.root)
+        digests = [Digest(row["digest"]) for row in json.loads(output.path(_LAYERS).read_text("utf-8"))]
+        layers = tuple(_finished(layer, digest) for layer, digest in zip(plan.layers, digests, strict=True))
+        return make_image(plan.reference, plan.runtime, layers)
+
+
+def _finished(layer: Layer | FilesLayer, digest: Digest) -> Layer:
+    if isinstance(layer, Layer):
+        return layer
+    return Layer(layer.name, layer.created_by, layer.segments, digest, layer.size)
+
+
+def _digest_of(content: object) -> Digest:
+    if isinstance(content, FileRange):
+        return digest_file(content.path)
+    assert isinstance(content, bytes)
+    return digest_bytes(content)

@@ -1,0 +1,168 @@
+"""The build: five stages, each keyed by what the ones before it really wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from tunebuild.data.prepare import RowSource
+from tunebuild.data.prompt_source import build_renderer
+from tunebuild.data.stage import DataStage
+from tunebuild.image.bundle import BundleParts
+from tunebuild.image.oci import Image
+from tunebuild.image.plan import ImagePlan
+from tunebuild.image.reference import ImageReference
+from tunebuild.image.runtime import RuntimeStage, runtime_layers
+from tunebuild.image.stage import ImageStage
+from tunebuild.lock.base_model import BaseModel, find_base_model
+from tunebuild.merge.stage import MergeStage
+from tunebuild.prompt import Renderer
+from tunebuild.serve.bundle import Bundle
+from tunebuild.spec import LoadedSpec
+from tunebuild.spec.data import FileSource
+from tunebuild.store import Progress, Stage, Store, Tree, digest_json
+from tunebuild.train.hardware import decide
+from tunebuild.train.stage import TrainStage
+
+#: Makes the progress of one stage from its name.
+Reporter = Callable[[str], Progress]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A finished build.
+
+    Attributes:
+        image: the image, ready to be written, loaded or pushed.
+        plan: the same image for the Docker back end.
+        parts: what its bundle is made of, for serving without a container.
+        settings: the image stage's output, with ``bundle.json``.
+        ran: names of the stages that were not found in the store.
+    """
+
+    image: Image
+    plan: ImagePlan
+    parts: BundleParts
+    settings: Tree
+    ran: tuple[str, ...]
+
+
+class Pipeline:
+    """A spec's stages. Making one looks at files, and downloads a hub model that is not here yet.
+
+    Raises:
+        TunebuildError: the base model or the prompt template cannot be used.
+    """
+
+    def __init__(self, loaded: LoadedSpec, store: Store) -> None:
+        self.loaded = loaded
+        self.spec = loaded.spec
+        self.store = store
+
+    @cached_property
+    def base(self) -> BaseModel:
+        """The base model's files."""
+        hub_cache = self.store.root / "hub"
+        return find_base_model(self.spec.model, self.loaded.directory, hub_cache, self.store.memo.digest)
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """The prompt contract."""
+        return build_renderer(self.spec.prompt, self.base.directory, self.loaded.directory)
+
+    def data(self) -> DataStage:
+        """Rows to tokens."""
+        train = tuple(self._source(s) for s in self.spec.data.train)
+        held_out = tuple(self._source(s) for s in self.spec.data.eval.files)
+        return DataStage(
+            data=self.spec.data,
+            train=train,
+            held_out=held_out,
+            file_digests=tuple(self.store.memo.digest(s.path) for s in (*train, *held_out)),
+            renderer=self.renderer,
+            tokenizer_dir=self.base.directory,
+            max_length=self.spec.tuning.max_length,
+            seed=self.spec.tuning.seed,
+            vocabulary_size=self.base.vocabulary_size,
+        )
+
+    def train(self, data: Tree) -> TrainStage:
+        """Tokens to an adapter."""
+        return TrainStage(decide(self.spec.tuning), data, self.base)
+
+    def merge(self, trained: Tree) -> MergeStage:
+        """Adapter and base to a model."""
+        strategy: Literal["original", "dequantized"]
+        if self.spec.merge.strategy == "auto":
+            strategy = "dequantized" if self.spec.tuning.method == "qlora" else "original"
+        else:
+            strategy = self.spec.merge.strategy
+        return MergeStage(strategy, self.base, trained)
+
+    def runtime(self) -> RuntimeStage:
+        """The image's base and Python packages. Depends on no other stage."""
+        return RuntimeStage.of(self.spec.image, self.spec.serving)
+
+    def image(self, data: Tree, merged: Tree, runtime: Tree) -> ImageStage:
+        """Everything to an image."""
+        spec = self.spec
+        settings = Bundle.model_validate(
+            {
+                "name": spec.name,
+                "description": spec.description,
+                "prompt_digest": self.renderer.digest,
+                "spec_digest": digest_json(spec.model_dump(mode="json", by_alias=True)),
+                **spec.serving.model_dump(mode="json"),
+            }
+        )
+        labels = (
+            ("org.opencontainers.image.description", spec.description or f"Fine-tuned model {spec.name}"),
+            ("org.tunebuild.spec", settings.spec_digest),
+            ("org.tunebuild.prompt", settings.prompt_digest),
+            ("org.tunebuild.base", spec.model.base),
+        )
+        return ImageStage(
+            ImageReference.parse(spec.reference),
+            BundleParts(settings, data, merged),
+            runtime_layers(runtime),
+            labels,
+        )
+
+    def _source(self, source: FileSource) -> RowSource:
+        path = self.loaded.directory / source.path
+        return RowSource(path, source.path, source.format, dict(source.columns))
+
+
+def build(pipeline: Pipeline, reporter: Reporter) -> Built:
+    """Run what has not been run yet.
+
+    The image's runtime is prepared beside the training, which leaves the disk and the network idle.
+
+    Raises:
+        TunebuildError: what a stage cannot do, with positions in the spec.
+    """
+    ran: list[str] = []
+
+    def ensure(stage: Stage, store: Store) -> Tree:
+        progress = reporter(stage.name)
+        if found := store.find(stage):
+            progress.say("unchanged")
+            return found
+        ran.append(stage.name)
+        return store.ensure(stage, progress)
+
+    def runtime() -> Tree:
+        # A store belongs to one thread; two of them on one directory are safe.
+        return ensure(pipeline.runtime(), Store(pipeline.store.root))
+
+    with ThreadPoolExecutor(1) as beside:
+        data = ensure(pipeline.data(), pipeline.store)
+        prepared = beside.submit(runtime)
+        trained = ensure(pipeline.train(data), pipeline.store)
+        merged = ensure(pipeline.merge(trained), pipeline.store)
+        stage = pipeline.image(data, merged, prepared.result())
+    output = ensure(stage, pipeline.store)
+    return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(ran))
