@@ -1,0 +1,79 @@
+"""``bundle.json``: what the server must know besides the prompt and the weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tunebuild.errors import fail
+
+FILE_NAME = "bundle.json"
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Defaults(_Closed):
+    """Sampling settings for requests that do not say."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+
+
+class Limits(_Closed):
+    """What the endpoint accepts.
+
+    Attributes:
+        context: longest prompt and answer together, in tokens.
+        concurrency: requests answered at the same time.
+        queue: requests that may wait.
+        drain_seconds: time that running answers get after SIGTERM.
+    """
+
+    context: int
+    concurrency: int
+    queue: int
+    drain_seconds: float
+
+
+class Bundle(_Closed):
+    """Settings of an endpoint. Holds nothing that changes from build to build of the same inputs."""
+
+    format: Literal[1] = 1
+    name: str
+    description: str = ""
+    prompt_digest: str
+    spec_digest: str
+    engine: Literal["transformers"]
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["auto", "bfloat16", "float32"]
+    port: int
+    defaults: Defaults
+    limits: Limits
+
+    @classmethod
+    def load(cls, directory: Path) -> Bundle:
+        """Read a bundle directory's settings.
+
+        Raises:
+            TunebuildError: absent, or not of this format.
+        """
+        path = directory / FILE_NAME
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise fail("no-bundle", f"{directory} holds no {FILE_NAME}", "name a bundle directory") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise fail("bad-bundle", f"{path}: {where}: {first['msg']}", "rebuild the image") from None
+
+    def save(self, directory: Path) -> None:
+        """Write ``bundle.json``; equal settings give equal bytes."""
+        text = json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+        (directory / FILE_NAME).write_text(text, "utf-8")
