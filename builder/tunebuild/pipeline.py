@@ -104,7 +104,7 @@ class Pipeline:
 
     def runtime(self) -> RuntimeStage:
         """The image's base and Python packages. Depends on no other stage."""
-        return RuntimeStage.of(self.spec.image, self.spec.serving)
+        return RuntimeStage.of(self.spec.image, self.store.root / "downloads")
 
     def image(self, data: Tree, merged: Tree, runtime: Tree) -> ImageStage:
         """Everything to an image."""

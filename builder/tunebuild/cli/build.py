@@ -43,7 +43,8 @@ def command(spec: Path, output: Path | None, builder: str, load: bool, store: Pa
 
             click.echo(build_with_docker(built.plan, reporter("docker")))
             return
-        from tunebuild.image.archive import holds, write_archive
+        from tunebuild.image.archive import write_archive
+        from tunebuild.image.reading import holds
 
         archive = output or spec.parent / "dist" / f"{built.parts.settings.name}.tar"
         progress = reporter("archive")

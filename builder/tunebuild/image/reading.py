@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.image._blobs import ArchiveFiles, DirectoryFiles, check_digest
-from tunebuild.image.oci import blob_path
+from tunebuild.image.oci import Image, blob_path
 from tunebuild.store.digest import Digest, digest_bytes
 
 
@@ -136,6 +136,14 @@ def open_archive(path: Path) -> StoredImage:
     except (LookupError, TypeError, ValueError, tarfile.TarError, EOFError) as error:
         hint = "it is damaged or not an OCI image; build or fetch it again"
         raise fail("bad-archive", f"cannot read an image from {path}: {error}", hint) from error
+
+
+def holds(path: Path, image: Image) -> bool:
+    """Whether the archive or layout at ``path`` is this image, by its digest; contents are not read."""
+    try:
+        return open_archive(path).digest == image.digest
+    except TunebuildError:
+        return False
 
 
 def _open(path: Path, files: LayoutFiles) -> StoredImage:

@@ -34,15 +34,15 @@ class Silent:
 
 
 class Stage(Protocol):
-    """One step of a build. ``inputs`` are canonical and complete: equal inputs, equal meaning.
+    """One step of a build. ``inputs`` are canonical and complete: equal inputs, equal meaning."""
 
-    Attributes:
-        name: e.g. ``train``; part of the key.
-        version: raised whenever the step's code changes what it would write for equal inputs.
-    """
+    @property
+    def name(self) -> str:
+        """E.g. ``train``; part of the key."""
 
-    name: str
-    version: int
+    @property
+    def version(self) -> int:
+        """Raised whenever the step's code changes what it would write for equal inputs."""
 
     def inputs(self) -> Inputs:
         """Everything the output depends on: settings, digests of files, upstream *output* digests."""

@@ -16,7 +16,13 @@ PYTHON_OF_SUITE = {"bookworm": "3.11", "trixie": "3.13"}
 
 # Wanted by packages' installation scripts, or by people at a shell; nothing in the image calls them.
 _DROPPED = frozenset(
-    ["debconf", "debconf-2.0", "dpkg", "openssl", "install-info", "libc-bin", "media-types", "mime-support", "netbase", "perl-base", "tar", "base-passwd", "awk", "mawk", "gcc-12-base", "gcc-14-base", "tzdata", "tzdata-legacy", "python3-minimal", "readline-common", "libreadline8", "libreadline8t64", "libtinfo6", "libncursesw6", "libnsl2", "libtirpc3", "libtirpc3t64", "libtirpc-common", "libkrb5-3", "libgssapi-krb5-2", "libk5crypto3", "libkrb5support0", "libcom-err2", "libkeyutils1", "krb5-locales", "libdb5.3", "libdb5.3t64", "openssl-provider-legacy"]
+    """
+    debconf debconf-2.0 dpkg openssl install-info libc-bin media-types mime-support netbase perl-base tar
+    base-passwd awk mawk gcc-12-base gcc-14-base tzdata tzdata-legacy python3-minimal readline-common
+    libreadline8 libreadline8t64 libtinfo6 libncursesw6 libnsl2 libtirpc3 libtirpc3t64 libtirpc-common
+    libkrb5-3 libgssapi-krb5-2 libk5crypto3 libkrb5support0 libcom-err2 libkeyutils1 krb5-locales
+    libdb5.3 libdb5.3t64 openssl-provider-legacy
+    """.split()  # noqa: SIM905 - one name a line would be a page
 )
 
 

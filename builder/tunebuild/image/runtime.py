@@ -1,0 +1,112 @@
+"""The ``runtime`` stage: what every image of ours stands on, the operating system and Python packages.
+
+It depends on no model and no data, so it is built once for a machine's mirrors and constraints, and all
+images share its layers.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tunebuild import resources
+from tunebuild.image.apt.layer import base_entries
+from tunebuild.image.apt.resolve import resolve_apt
+from tunebuild.image.apt.sources import Repository, read_sources
+from tunebuild.image.layer import Entry, FilesLayer, Layer, layer_of_blob, layer_of_files, read_segments
+from tunebuild.image.wheels.bytecode import ImagePython
+from tunebuild.image.wheels.layers import WrittenLayer, write_wheel_layers
+from tunebuild.image.wheels.lock import fetch_wheels, serving_requirements
+from tunebuild.spec.serving import ImageSpec
+from tunebuild.store import Digest, Inputs, Progress, Tree, digest_file
+
+_RECORD = "runtime.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeStage:
+    """Builds the base and package layers.
+
+    Output: ``base.tar``, ``torch.tar``, ``packages.tar``, and ``runtime.json`` with every package's version
+    and digest.
+    """
+
+    platform: str
+    requirements: tuple[str, ...]
+    constraints: Path
+    repositories: tuple[Repository, ...]
+    cache: Path
+    name: str = "runtime"
+    version: int = 1
+
+    @classmethod
+    def of(cls, image: ImageSpec, cache: Path) -> RuntimeStage:
+        """The stage for a spec.
+
+        Raises:
+            TunebuildError: this machine has no apt mirror set up.
+        """
+        return cls(
+            image.platform,
+            serving_requirements(),
+            resources.path("constraints.txt"),
+            tuple(read_sources()),
+            cache,
+        )
+
+    def inputs(self) -> Inputs:
+        """What is asked for. What was chosen is in the output, and stays until something here changes."""
+        return {
+            "platform": self.platform,
+            "requirements": list(self.requirements),
+            "constraints": digest_file(self.constraints),
+            "suites": sorted({r.suite for r in self.repositories}),
+        }
+
+    def run(self, work: Path, out: Path, progress: Progress) -> None:
+        """Fetch, unpack, compile and write."""
+        lock = resolve_apt(list(self.repositories))
+        base = _write_base(base_entries(lock, self.cache / "debs", progress), out)
+        unpacked = work / "base"
+        shutil.rmtree(unpacked, ignore_errors=True)
+        with tarfile.open(out / base.file) as tar:
+            tar.extractall(unpacked, filter="fully_trusted")  # noqa: S202 - our own tar, links out of it included
+        wheels = fetch_wheels(self.requirements, self.constraints, lock.python, "x86_64", work / "wheels")
+        for stale in ("torch", "packages"):
+            shutil.rmtree(work / stale, ignore_errors=True)
+        python = ImagePython(unpacked, lock.python)
+        layers = (base, *write_wheel_layers(wheels, work / "wheels", python, work, out, progress))
+        record = {
+            "layers": [asdict(layer) for layer in layers],
+            "apt": lock.to_json(),
+            "wheels": wheels.to_json(),
+        }
+        (out / _RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        sizes = ", ".join(f"{layer.name} {layer.size / 1e6:.0f} MB" for layer in layers)
+        progress.say(f"{len(lock.packages)} Debian packages, {len(wheels.wheels)} wheels: {sizes}")
+
+
+def runtime_layers(output: Tree) -> tuple[Layer, ...]:
+    """The finished layers of a runtime, bottom first."""
+    record = json.loads(output.path(_RECORD).read_text("utf-8"))
+    return tuple(
+        layer_of_blob(
+            output.path(row["file"]),
+            Digest(row["digest"]),
+            row["size"],
+            name=row["name"],
+            created_by=row["created_by"],
+        )
+        for row in record["layers"]
+    )
+
+
+def _write_base(entries: list[Entry], out: Path) -> WrittenLayer:
+    layer = layer_of_files(FilesLayer("base", "tunebuild: minimal Debian with Python", tuple(entries)))
+    with (out / "base.tar").open("wb") as sink:
+        for block in read_segments(layer.segments):
+            sink.write(block)
+    return WrittenLayer(layer.name, "base.tar", layer.digest, layer.size, layer.created_by)

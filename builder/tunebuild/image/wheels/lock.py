@@ -1,0 +1,108 @@
+"""Resolves what the server needs to wheels for the image's Python, and fetches them.
+
+pip does it, because pip knows this machine's indexes, mirrors and local wheel directories, and because no
+wheel may be missing from them that the machine itself was installed with.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import requires
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import parse_wheel_filename
+
+from tunebuild.errors import fail
+from tunebuild.store import Digest, digest_file
+
+# pip takes platform tags literally, so every level that an older wheel may name must be listed.
+_GLIBC_LEVELS = (36, 35, 34, 31, 28, 27, 26, 24, 17, 12, 5)
+_OLD_NAMES = ("manylinux2014", "manylinux2010", "manylinux1", "linux")
+
+
+@dataclass(frozen=True, slots=True)
+class LockedWheel:
+    """A wheel pinned by content. ``size`` in bytes."""
+
+    name: str
+    version: str
+    filename: str
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class WheelLock:
+    """All wheels of an image, in order of name."""
+
+    python: str
+    wheels: tuple[LockedWheel, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For a lock file."""
+        return asdict(self)
+
+
+def serving_requirements() -> tuple[str, ...]:
+    """What the ``serve`` extra of this installation asks for."""
+    found = []
+    for text in requires("tunebuild") or ():
+        requirement = Requirement(text)
+        marker = requirement.marker
+        if marker and marker.evaluate({"extra": "serve"}) and not marker.evaluate({"extra": ""}):
+            requirement.marker = None
+            found.append(str(requirement))
+    return tuple(sorted(found))
+
+
+def fetch_wheels(
+    requirements: Sequence[str], constraints: Path, python: str, machine: str, target: Path
+) -> WheelLock:
+    """Resolve and download wheels into ``target``.
+
+    Args:
+        requirements: requirement strings.
+        constraints: a pip constraints file that pins versions.
+        python: the image's Python, e.g. ``3.11``.
+        machine: e.g. ``x86_64``.
+        target: directory; only the wheels of this resolution are left in it.
+
+    Raises:
+        TunebuildError: pip is not installed, a package has no wheel for the image, or no index answers.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for stale in target.iterdir():
+        stale.unlink()
+    tag = "cp" + python.replace(".", "")
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    argv += ["--dest", str(target), "--only-binary", ":all:", "--constraint", str(constraints)]
+    argv += ["--python-version", python, "--implementation", "cp"]
+    for abi in (tag, "abi3", "none"):
+        argv += ["--abi", abi]
+    for platform in _platforms(machine):
+        argv += ["--platform", platform]
+    done = subprocess.run([*argv, *requirements], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        errors = [line for line in done.stderr.splitlines() if "ERROR" in line or "No module" in line]
+        reason = (errors or ["no reason given"])[0].removeprefix("ERROR: ")
+        raise fail(
+            "wheels",
+            f"pip cannot get the image's wheels: {reason}",
+            "is pip installed here, and does its index answer? 'pip download torch' shows more",
+            path="image",
+        )
+    return WheelLock(python, tuple(_locked(path) for path in sorted(target.iterdir())))
+
+
+def _platforms(machine: str) -> list[str]:
+    return [f"manylinux_2_{n}_{machine}" for n in _GLIBC_LEVELS] + [f"{n}_{machine}" for n in _OLD_NAMES]
+
+
+def _locked(path: Path) -> LockedWheel:
+    name, version, _, _ = parse_wheel_filename(path.name)
+    return LockedWheel(name, str(version), path.name, digest_file(path), path.stat().st_size)
