@@ -27,7 +27,7 @@ _NOT_IMPORTED = tuple(
     torch/distributed/checkpoint/ torch/distributed/pipelining/ torch/distributed/benchmarks/
     transformers/pipelines/ transformers/cli/ transformers/exporters/ transformers/data/
     sympy/physics/ sympy/stats/ sympy/geometry/ sympy/vector/ sympy/plotting/ sympy/holonomic/ sympy/crypto/
-    sympy/diffgeom/ sympy/categories/ sympy/sandbox/ sympy/liealgebras/ sympy/benchmarks/ sympy/integrals/rubi/
+    sympy/diffgeom/ sympy/categories/ sympy/sandbox/ sympy/liealgebras/ sympy/benchmarks/
     sympy/parsing/ sympy/codegen/ sympy/combinatorics/ sympy/tensor/ sympy/logic/algorithms/ sympy/testing/
     networkx/ numpy/f2py/ numpy/distutils/ pygments/ rich/ typer/ shellingham/ markdown_it/ mdurl/
     """.split()  # noqa: SIM905 - one a line would be a page

@@ -1,0 +1,75 @@
+"""``python -m tunebuild.serve BUNDLE``: serves a bundle directory over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunebuild.serve.bundle import Bundle
+
+# Importing the libraries below takes seconds; a SIGTERM in that time must end the process at once.
+if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+
+
+def main() -> None:
+    """Parse arguments and serve until a signal."""
+    parser = argparse.ArgumentParser(prog="python -m tunebuild.serve", description=__doc__)
+    parser.add_argument("bundle", type=Path, help="directory with bundle.json, prompt/ and model/")
+    parser.add_argument("--host", default=os.environ.get("TUNEBUILD_HOST", "127.0.0.1"))
+    parser.add_argument(
+        "--port", type=int, default=os.environ.get("TUNEBUILD_PORT"), help="default: the bundle's"
+    )
+    parser.add_argument("--log", choices=("text", "json"), default=os.environ.get("TUNEBUILD_LOG", "text"))
+    options = parser.parse_args()
+
+    from tunebuild.errors import TunebuildError
+    from tunebuild.serve import logs
+    from tunebuild.serve.bundle import Bundle
+
+    logs.configure(options.log)
+    try:
+        bundle = Bundle.load(options.bundle)
+    except TunebuildError as error:
+        sys.exit(f"error: {error}")
+    serve(options.bundle, bundle, options.host, options.port or bundle.port)
+
+
+def serve(directory: Path, bundle: Bundle, host: str, port: int) -> None:
+    """Run the server; returns once it has drained."""
+    import uvicorn
+
+    from tunebuild.serve.api.app import make_app
+    from tunebuild.serve.engines.transformers import TransformersEngine
+    from tunebuild.serve.service import Service
+
+    engine = TransformersEngine(directory / "model", bundle.device, bundle.dtype, bundle.limits.concurrency)
+    service = Service(directory, bundle, engine)
+
+    class Server(uvicorn.Server):
+        """uvicorn's server, which tells the service before it begins to shut down."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            service.drain()
+            super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(
+        make_app(service),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=max(1, round(bundle.limits.drain_seconds)),
+        server_header=False,
+    )
+    Server(config).run()
+
+
+if __name__ == "__main__":
+    main()

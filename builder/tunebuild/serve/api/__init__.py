@@ -1,0 +1,1 @@
+"""The HTTP side: OpenAI's chat and completions API, health and metrics."""

@@ -1,0 +1,99 @@
+"""A batch of running answers whose members come and go between two steps of the model.
+
+All rows share one cache of keys and values, padded on the left to the longest row. A row that joins or
+leaves changes the batch dimension only, so no row waits for another to finish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+
+class Batch:
+    """Rows of a running batch.
+
+    Attributes:
+        mask: ``[rows, length]`` of int64, 1 where the cache holds a token of the row.
+        cache: keys and values ``[rows, heads, length, width]`` a layer.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._device = next(model.parameters()).device
+        self._clear()
+
+    def _clear(self) -> None:
+        self.mask = torch.zeros(0, 0, dtype=torch.long, device=self._device)
+        self.cache = DynamicCache()
+
+    def __len__(self) -> int:
+        return self.mask.shape[0]
+
+    def join(self, prompts: Sequence[list[int]]) -> torch.Tensor:
+        """Run prompts through the model and append them as rows; logits of their next tokens.
+
+        Returns ``[prompts, vocabulary]`` in float32.
+        """
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=self._device)
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self._device)
+        # No configuration: sliding-window layers then keep all keys, so that rows can be padded alike; the
+        # window itself is in the attention mask.
+        cache = DynamicCache()
+        logits = self._forward(ids, mask, (mask.cumsum(1) - 1).clamp_min(0), cache)
+        if not len(self):
+            self.mask, self.cache = mask, cache
+            return logits
+        length = max(self.mask.shape[1], longest)
+        self.mask = torch.cat([_pad_left(self.mask, length), _pad_left(mask, length)])
+        for ours, theirs in zip(self.cache.layers, cache.layers, strict=True):
+            ours.keys = torch.cat([_pad_cache(ours.keys, length), _pad_cache(theirs.keys, length)])
+            ours.values = torch.cat([_pad_cache(ours.values, length), _pad_cache(theirs.values, length)])
+        return logits
+
+    def step(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Append one token to every row; the logits of the next ``[rows, vocabulary]``."""
+        positions = self.mask.sum(1, keepdim=True)
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self), 1)], dim=1)
+        ids = torch.tensor(tokens, device=self._device)[:, None]
+        return self._forward(ids, self.mask, positions, self.cache)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all other rows, and the padding that no row needs any more."""
+        if not rows:
+            self._clear()
+            return
+        index = torch.tensor(rows, device=self._device)
+        self.mask = self.mask[index]
+        spare = int((self.mask.shape[1] - self.mask.sum(1)).min())
+        self.mask = self.mask[:, spare:]
+        for layer in self.cache.layers:
+            layer.keys = layer.keys[index, :, spare:]
+            layer.values = layer.values[index, :, spare:]
+
+    def _forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache
+    ) -> torch.Tensor:
+        with torch.inference_mode():
+            output = self._model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        logits: torch.Tensor = output.logits[:, -1].float()
+        return logits
+
+
+def _pad_left(mask: torch.Tensor, length: int) -> torch.Tensor:
+    return torch.nn.functional.pad(mask, (length - mask.shape[1], 0))
+
+
+def _pad_cache(states: torch.Tensor, length: int) -> torch.Tensor:
+    return torch.nn.functional.pad(states, (0, 0, length - states.shape[2], 0))
