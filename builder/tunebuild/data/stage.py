@@ -19,7 +19,6 @@ from tunebuild.data.prepare import (
     prepare,
     split,
 )
-from tunebuild.data.tokenised import write_examples
 from tunebuild.errors import fail
 from tunebuild.prompt import Renderer
 from tunebuild.prompt.directory import save_prompt
@@ -78,6 +77,9 @@ class DataStage:
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Write the output; nothing of it where the data breaks the contract."""
+        # Arrow takes a quarter of a second to import, and a build with nothing to do should not wait for it.
+        from tunebuild.data.tokenised import write_examples
+
         if (highest := self.renderer.tokenizer.vocabulary_size) > self.vocabulary_size:
             raise fail(
                 "vocabulary",

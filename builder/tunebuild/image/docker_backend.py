@@ -6,6 +6,7 @@ never holds them a second time. The image's id is the engine's own, since it wri
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tunebuild.errors import fail
@@ -13,6 +14,8 @@ from tunebuild.image._docker import connect, short_error
 from tunebuild.image.context import build_context, context_stream
 from tunebuild.image.plan import ImagePlan
 from tunebuild.store import Digest, Progress, Silent
+
+_STEP = re.compile(r"Step (\d+)/(\d+) : (.*)")
 
 
 def build_with_docker(plan: ImagePlan, progress: Progress | None = None) -> Digest:
@@ -45,8 +48,8 @@ def _follow(answers: Any, progress: Progress) -> Digest:
     for answer in answers:
         if "error" in answer:
             raise fail("docker-build-failed", f"docker did not build: {answer['error'].strip()}")
-        if line := answer.get("stream", "").strip():
-            progress.say(line)
+        if step := _STEP.match(answer.get("stream", "")):
+            progress.step(int(step[1]), int(step[2]), step[3].split(" ")[0])
         built = answer.get("aux", {}).get("ID", built)
     if built is None:
         raise fail("docker-build-failed", "docker ended the build without naming an image", "see its log")

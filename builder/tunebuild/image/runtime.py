@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tunebuild import resources
-from tunebuild.image.apt.layer import base_entries
-from tunebuild.image.apt.resolve import resolve_apt
 from tunebuild.image.apt.sources import Repository, read_sources
 from tunebuild.image.layer import Entry, FilesLayer, Layer, layer_of_blob, layer_of_files, read_segments
 from tunebuild.image.wheels.bytecode import ImagePython
@@ -68,6 +66,9 @@ class RuntimeStage:
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Fetch, unpack, compile and write."""
+        from tunebuild.image.apt.layer import base_entries
+        from tunebuild.image.apt.resolve import resolve_apt
+
         lock = resolve_apt(list(self.repositories))
         base = _write_base(base_entries(lock, self.cache / "debs", progress), out)
         unpacked = work / "base"

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from typing import IO, BinaryIO, Literal
 
 from tunebuild.errors import fail
 from tunebuild.store.digest import Digest
@@ -133,14 +133,14 @@ class TarWriter:
                 name, size=status.st_size, mode=normal_mode(status.st_mode) if mode is None else mode
             )
         )
-        left = status.st_size
         with path.open("rb", buffering=0) as source:
-            while left and (block := source.read(min(BLOCK, left))):
-                self._write(block)
-                left -= len(block)
-        if left:
-            raise fail("file-changed", f"{path} became shorter while it was read", "build again")
-        self._write(padding(status.st_size))
+            self._content(source, status.st_size, str(path))
+
+    def stream(self, name: str, size: int, source: IO[bytes], mode: int = 0o644) -> None:
+        """Add a file of ``size`` bytes that are read from ``source``, such as a member of another archive."""
+        self._parents(name)
+        self._write(entry_header(name, size=size, mode=mode))
+        self._content(source, size, name)
 
     def symlink(self, name: str, target: str) -> None:
         """Add a symbolic link; ``target`` is kept as it is."""
@@ -151,6 +151,15 @@ class TarWriter:
         """Close the tar (not the sink) and tell what was written."""
         self._write(END)
         return TarDigest(Digest("sha256:" + self._hash.hexdigest()), self._size)
+
+    def _content(self, source: IO[bytes], size: int, shown: str) -> None:
+        left = size
+        while left and (block := source.read(min(BLOCK, left))):
+            self._write(block)
+            left -= len(block)
+        if left:
+            raise fail("file-changed", f"{shown} became shorter while it was read", "build again")
+        self._write(padding(size))
 
     def _parents(self, name: str) -> None:
         for parent in missing_parents(name, self._directories):

@@ -1,22 +1,38 @@
-"""Fetches a mirror's package lists and believes them only if the distribution signed them."""
+"""A mirror's lists of packages, verified from the signature down to each list's own digest."""
 
 from __future__ import annotations
 
-import hashlib
 import lzma
-import shutil
-import subprocess
-import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from tunebuild.errors import fail
+from tunebuild.image.apt.download import Downloads
+from tunebuild.image.apt.signature import verified
 from tunebuild.image.apt.sources import Repository
+from tunebuild.image.apt.version import DebianVersion
 
-_TIMEOUT = 30  # seconds for one request
+_COMPONENT = "main"  # Python and all it needs are free software
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The signed index of one suite.
+
+    Attributes:
+        repository: where it came from.
+        origin: who makes it, e.g. ``Debian``.
+        codename: e.g. ``bookworm-security``, whatever name apt calls it by.
+        automatic: false for suites whose packages are only for those who ask, such as backports.
+        lists: SHA-256 of the files below it, by path.
+    """
+
+    repository: Repository
+    origin: str
+    codename: str
+    automatic: bool
+    lists: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,80 +54,90 @@ class Package:
     stanza: str
 
 
-def fetch(url: str) -> bytes:
-    """One file of a mirror.
+class PackageIndex:
+    """The packages of several suites. Of 60,000 paragraphs some twenty are ever looked at closely."""
+
+    def __init__(self) -> None:
+        self._stanzas: dict[str, list[tuple[str, str]]] = {}
+
+    def add(self, text: str, uri: str) -> None:
+        """Add a list's text; ``uri`` is its mirror."""
+        for stanza in text.split("\n\n"):
+            head, _, _ = stanza.partition("\n")
+            if head.startswith("Package: "):
+                self._stanzas.setdefault(head[9:], []).append((stanza, uri))
+
+    def newest(self, name: str) -> Package | None:
+        """The highest version in any suite: security fixes win by number, not by order."""
+        found = [_package(stanza, uri) for stanza, uri in self._stanzas.get(name, ())]
+        return max(found, key=lambda p: DebianVersion(p.version), default=None)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._stanzas
+
+
+def read_release(repository: Repository, downloads: Downloads) -> Release:
+    """Fetch and verify a suite's index.
 
     Raises:
-        TunebuildError: out of reach, or not there.
+        TunebuildError: out of reach, not signed by the right key, of another suite, or out of date.
     """
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:  # noqa: S310 - apt's own sources
-            return bytes(response.read())
-    except (urllib.error.URLError, OSError) as error:
-        reason = getattr(error, "reason", error)
-        raise fail(
-            "mirror",
-            f"cannot fetch {url}: {reason}",
-            "is the mirror in /etc/apt reachable from here? Packages fetched before are kept",
-            path="image.base",
-        ) from None
-
-
-def read_packages(repository: Repository, architecture: str) -> Iterator[Package]:
-    """All packages of a repository, verified from the signature down to the list's own digest."""
-    root = f"{repository.uri}/dists/{repository.suite}"
-    release = verified(fetch(f"{root}/InRelease"), repository.keyring, f"{root}/InRelease")
-    digests = _sha256_section(release)
-    for component in repository.components:
-        name = f"{component}/binary-{architecture}/Packages.xz"
-        if name not in digests:
-            continue
-        data = fetch(f"{root}/{name}")
-        if hashlib.sha256(data).hexdigest() != digests[name]:
+    url = f"{repository.uri}/dists/{repository.suite}/InRelease"
+    text = verified(downloads.fetch(url), repository.signed_by, url)
+    fields, lists = _parse_release(text)
+    names = {fields.get("Suite"), fields.get("Codename")}
+    if repository.suite not in names:
+        # Signed, but not what was asked for: an old release would bring its old holes along.
+        other = " / ".join(sorted(filter(None, names)))
+        raise fail("wrong-suite", f"{url} is the index of {other}", "look at the mirror", path="image.base")
+    if downloads.settings.check_valid_until and (until := fields.get("Valid-Until")):
+        if parsedate_to_datetime(until) < datetime.now(UTC):
             raise fail(
-                "mirror-changed",
-                f"{root}/{name} is not what its signed index says",
-                "the mirror may be updating: try again in a few minutes",
+                "mirror-outdated",
+                f"{url} was valid until {until}",
+                "the mirror is not kept up, or this machine's clock is wrong; for a snapshot on purpose "
+                'set Acquire::Check-Valid-Until "false" in /etc/apt/apt.conf.d, as apt itself needs',
                 path="image.base",
             )
-        for stanza in lzma.decompress(data).decode("utf-8").split("\n\n"):
-            if stanza.strip():
-                yield _package(stanza, repository.uri)
+    return Release(
+        repository,
+        fields.get("Origin", ""),
+        fields.get("Codename", repository.suite),
+        fields.get("NotAutomatic", "no").lower() != "yes",
+        lists,
+    )
 
 
-def verified(signed: bytes, keyring: Path, shown: str) -> str:
-    """The text of a clear-signed index.
+def read_index(releases: list[Release], downloads: Downloads, architecture: str) -> PackageIndex:
+    """The packages of all ``releases``.
 
     Raises:
-        TunebuildError: gpgv or the keyring is missing, or the signature is not good.
+        TunebuildError: a list cannot be fetched, is missing, or is not what the signed index says.
     """
-    gpgv = shutil.which("gpgv")
-    if gpgv is None or not keyring.is_file():
-        missing = "gpgv" if gpgv is None else str(keyring)
-        hint = "apt-get install gpgv debian-archive-keyring"
-        raise fail("no-gpgv", f"cannot check the signature of {shown}: no {missing}", hint, path="image.base")
-    with tempfile.TemporaryDirectory() as directory:
-        source, text = Path(directory, "InRelease"), Path(directory, "Release")
-        source.write_bytes(signed)
-        argv = [gpgv, "--keyring", str(keyring), "--output", str(text), str(source)]
-        checked = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if checked.returncode != 0:
-            reason = (checked.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise fail("bad-signature", f"{shown} is not signed by {keyring}: {reason}", path="image.base")
-        # Only what gpgv wrote is covered by the signature; text around it is not.
-        return text.read_text("utf-8")
+    index = PackageIndex()
+    for release in releases:
+        name = f"{_COMPONENT}/binary-{architecture}/Packages.xz"
+        root = f"{release.repository.uri}/dists/{release.repository.suite}"
+        if name not in release.lists:
+            message = f"{root} has no packages for {architecture}"
+            raise fail("no-packages", message, "look at the mirror", path="image.base")
+        path = downloads.file(f"{root}/{name}", release.lists[name], ".xz")
+        index.add(lzma.decompress(path.read_bytes()).decode("utf-8"), release.repository.uri)
+    return index
 
 
-def _sha256_section(release: str) -> dict[str, str]:
-    digests: dict[str, str] = {}
-    inside = False
-    for line in release.splitlines():
+def _parse_release(text: str) -> tuple[dict[str, str], dict[str, str]]:
+    fields: dict[str, str] = {}
+    lists: dict[str, str] = {}
+    key = ""
+    for line in text.splitlines():
         if not line.startswith(" "):
-            inside = line.startswith("SHA256:")
-        elif inside:
+            key, _, value = line.partition(":")
+            fields[key] = value.strip()
+        elif key == "SHA256":
             digest, _, name = line.split()
-            digests[name] = digest
-    return digests
+            lists[name] = digest
+    return fields, lists
 
 
 def _package(stanza: str, uri: str) -> Package:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import posixpath
 import tarfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tunebuild.errors import fail
 from tunebuild.image.apt.deb import data_members
-from tunebuild.image.apt.index import fetch
+from tunebuild.image.apt.download import Downloads
 from tunebuild.image.apt.resolve import AptLock, LockedPackage
 from tunebuild.image.layer import Entry, Symlink
 from tunebuild.store import Progress
-from tunebuild.store.digest import digest_bytes
 
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _CERTIFICATES = "usr/share/ca-certificates/mozilla/"
@@ -23,7 +20,6 @@ _NOBODY = 65532
 
 # For people and for other languages; half of the packages' size.
 _UNUSED = (
-    "usr/share/doc/",
     "usr/share/man/",
     "usr/share/info/",
     "usr/share/lintian/",
@@ -39,7 +35,7 @@ _UNUSED = (
     "var/",
     "etc/cron",
 )
-_KEPT = ("usr/share/doc/{package}/copyright",)
+_DOCS = "usr/share/doc/"
 
 
 @dataclass(slots=True)
@@ -61,43 +57,36 @@ class _Tree:
         self.add(Entry(name, None, mode))
 
 
-def download(lock: AptLock, cache: Path, progress: Progress) -> list[Path]:
+def download(lock: AptLock, downloads: Downloads, progress: Progress) -> list[Path]:
     """Paths of the locked packages' files, fetched where they are not in the cache.
 
     Raises:
         TunebuildError: a mirror is out of reach, or a file is not the locked one.
     """
-    cache.mkdir(parents=True, exist_ok=True)
 
     def one(package: LockedPackage) -> Path:
-        path = cache / f"{package.sha256}.deb"
-        if not path.is_file() or path.stat().st_size != package.size:
-            data = fetch(package.url)
-            _check(package, data)
-            temporary = path.with_suffix(".partial")
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        return path
+        return downloads.file(package.url, package.sha256, ".deb")
 
     paths = []
     with ThreadPoolExecutor(4) as pool:
-        for number, path in enumerate(pool.map(one, lock.packages), 1):
+        for package, path in zip(lock.packages, pool.map(one, lock.packages), strict=True):
             paths.append(path)
-            progress.step(number, len(lock.packages), lock.packages[number - 1].name)
+            progress.step(len(paths), len(lock.packages), package.name)
     return paths
 
 
-def base_entries(lock: AptLock, cache: Path, progress: Progress) -> list[Entry]:
+def base_entries(lock: AptLock, downloads: Downloads, progress: Progress) -> list[Entry]:
     """Everything in the base layer, in order of path.
 
     Raises:
         TunebuildError: as :func:`download`.
     """
     tree = _Tree()
-    for package, path in zip(lock.packages, download(lock, cache, progress), strict=True):
-        data = path.read_bytes()
-        _check(package, data)
-        for entry in _package_entries(package, data):
+    paths = download(lock, downloads, progress)
+    with ThreadPoolExecutor(2) as pool:  # xz leaves the interpreter to others while it works
+        unpacked = list(pool.map(_package_entries, lock.packages, paths))
+    for package, entries in zip(lock.packages, unpacked, strict=True):
+        for entry in entries:
             tree.add(entry)
         # Where scanners look for packages in images that have no dpkg.
         tree.file(f"var/lib/dpkg/status.d/{package.name}", _status(package))
@@ -105,22 +94,21 @@ def base_entries(lock: AptLock, cache: Path, progress: Progress) -> list[Entry]:
     return sorted(tree.entries.values(), key=lambda e: e.name.encode())
 
 
-def _package_entries(package: LockedPackage, deb: bytes) -> Iterator[Entry]:
-    contents: dict[str, bytes] = {}
-    for member, content in data_members(deb, f"{package.name}_{package.version}.deb"):
+def _package_entries(package: LockedPackage, path: Path) -> list[Entry]:
+    shown = f"{package.name}_{package.version}.deb"
+    files: dict[str, Entry] = {}
+    found: list[Entry] = []
+    for member, content in data_members(path.read_bytes(), shown):
         name = _merged(posixpath.normpath(member.name))
-        if name == "." or _is_unused(name, package.name):
-            continue
-        if member.isdir():
-            continue  # parents are made as needed; an empty directory of a package holds nothing we run
-        if member.issym():
-            yield Entry(name, Symlink(_merged_target(member)))
+        if member.isreg():
+            files[name] = Entry(name, content, _mode(member))
+            found.append(files[name])
+        elif member.issym():
+            found.append(Entry(name, Symlink(_merged_target(member))))
         elif member.islnk():
-            source = _merged(posixpath.normpath(member.linkname))
-            yield Entry(name, contents[source], _mode(member))
-        elif member.isreg():
-            contents[name] = content
-            yield Entry(name, content, _mode(member))
+            found.append(replace(files[_merged(posixpath.normpath(member.linkname))], name=name))
+        # Directories are made as needed: an empty one of a package holds nothing that we run.
+    return [entry for entry in found if not _is_unused(entry)]
 
 
 def _configure(tree: _Tree, lock: AptLock) -> None:
@@ -129,7 +117,7 @@ def _configure(tree: _Tree, lock: AptLock) -> None:
         tree.link(name, f"usr/{name}")
     tree.link("usr/bin/python3", f"python{lock.python}")
     certificates = [e for n, e in sorted(tree.entries.items()) if n.startswith(_CERTIFICATES)]
-    bundle = b"".join(e.content for e in certificates if isinstance(e.content, bytes))
+    bundle = b"".join(e.content.rstrip() + b"\n" for e in certificates if isinstance(e.content, bytes))
     tree.add(Entry("etc/ssl/certs/ca-certificates.crt", bundle))
     tree.link("usr/lib/ssl/cert.pem", "/etc/ssl/certs/ca-certificates.crt")
     shell = "/usr/sbin/nologin"
@@ -153,10 +141,15 @@ def _merged(name: str) -> str:
 
 
 def _merged_target(member: tarfile.TarInfo) -> str:
-    """A link's target with its own directory and its target moved below ``/usr`` alike."""
-    if not member.linkname.startswith("/"):
-        return member.linkname
-    return "/" + _merged(member.linkname.lstrip("/"))
+    """A link's target, with its own directory and the target moved below ``/usr`` alike."""
+    target = member.linkname
+    if target.startswith("/"):
+        return "/" + _merged(target.lstrip("/"))
+    old = posixpath.dirname(posixpath.normpath(member.name))
+    absolute = posixpath.normpath(posixpath.join(old, target))
+    if _merged(old) == old and _merged(absolute) == absolute:
+        return target
+    return posixpath.relpath(f"/{_merged(absolute)}", f"/{_merged(old)}")
 
 
 def _mode(member: tarfile.TarInfo) -> int:
@@ -164,22 +157,13 @@ def _mode(member: tarfile.TarInfo) -> int:
     return 0o755 if member.mode & 0o100 else 0o644
 
 
-def _is_unused(name: str, package: str) -> bool:
-    if name in (kept.format(package=package) for kept in _KEPT):
-        return False
-    return name.startswith(_UNUSED)
+def _is_unused(entry: Entry) -> bool:
+    if entry.name.startswith(_DOCS):
+        # Licences stay, and so do links to a directory that holds another package's.
+        return not (entry.name.endswith("/copyright") or isinstance(entry.content, Symlink))
+    return entry.name.startswith(_UNUSED)
 
 
 def _status(package: LockedPackage) -> str:
     head, _, rest = package.stanza.partition("\n")
     return f"{head}\nStatus: install ok installed\n{rest}"
-
-
-def _check(package: LockedPackage, data: bytes) -> None:
-    if digest_bytes(data) != f"sha256:{package.sha256}":
-        raise fail(
-            "deb-changed",
-            f"{package.name} {package.version} is not the file that was locked",
-            "the download was damaged or the mirror replaced it; remove it from the cache and try again",
-            path="image.base",
-        )

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tunebuild.errors import fail
-from tunebuild.image.apt.index import Package, read_packages
+from tunebuild.image.apt.download import Downloads
+from tunebuild.image.apt.index import Package, PackageIndex, Release, read_index, read_release
 from tunebuild.image.apt.sources import Repository
-from tunebuild.image.apt.version import DebianVersion
 
 #: Python of each suite; other suites are not known to work.
 PYTHON_OF_SUITE = {"bookworm": "3.11", "trixie": "3.13"}
+
+# Names that stand for a suite and move from one to the next; the signed index tells which it is.
+_MOVING = ("stable", "oldstable")
 
 # Wanted by packages' installation scripts, or by people at a shell; nothing in the image calls them.
 _DROPPED = frozenset(
     """
     debconf debconf-2.0 dpkg openssl install-info libc-bin media-types mime-support netbase perl-base tar
-    base-passwd awk mawk gcc-12-base gcc-14-base tzdata tzdata-legacy python3-minimal readline-common
+    base-passwd awk mawk tzdata tzdata-legacy python3-minimal readline-common
     libreadline8 libreadline8t64 libtinfo6 libncursesw6 libnsl2 libtirpc3 libtirpc3t64 libtirpc-common
     libkrb5-3 libgssapi-krb5-2 libk5crypto3 libkrb5support0 libcom-err2 libkeyutils1 krb5-locales
     libdb5.3 libdb5.3t64 openssl-provider-legacy
@@ -57,43 +60,56 @@ class AptLock:
         return asdict(self)
 
 
-def resolve_apt(repositories: list[Repository], architecture: str = "amd64") -> AptLock:
+def resolve_apt(
+    repositories: Sequence[Repository], downloads: Downloads, architecture: str = "amd64"
+) -> AptLock:
     """Resolve the base against the mirrors that this machine uses.
 
     Raises:
         TunebuildError: a mirror cannot be reached or believed, or its suite is not known.
     """
-    suite = next((r.suite for r in repositories if r.suite in PYTHON_OF_SUITE), None)
+    candidates = [r for r in repositories if r.suite.split("-")[0] in (*PYTHON_OF_SUITE, *_MOVING)]
+    releases = [read_release(repository, downloads) for repository in candidates]
+    suite, ours = choose_suite(releases)
+    return lock_packages(suite, read_index(ours, downloads, architecture))
+
+
+def choose_suite(releases: Sequence[Release]) -> tuple[str, list[Release]]:
+    """The first suite whose Python is known, with its updates and security fixes.
+
+    Raises:
+        TunebuildError: there is none.
+    """
+    # Other makers name their suites after Debian's; backports are only for those who ask.
+    debian = [r for r in releases if r.origin == "Debian" and r.automatic]
+    suite = next((r.codename for r in debian if r.codename in PYTHON_OF_SUITE), None)
     if suite is None:
-        known = ", ".join(PYTHON_OF_SUITE)
         raise fail(
             "suite",
-            f"apt is set up with none of the suites {known}",
+            f"apt is set up with none of Debian's suites {', '.join(PYTHON_OF_SUITE)}",
             "build on such a Debian, or choose another image.base",
             path="image.base",
         )
-    # A suite's updates and security fixes are suites of their own; the highest version wins.
-    ours = [r for r in repositories if r.suite == suite or r.suite.startswith(f"{suite}-")]
-    newest: dict[str, Package] = {}
-    for repository in ours:
-        for package in read_packages(repository, architecture):
-            known_one = newest.get(package.name)
-            if known_one is None or DebianVersion(known_one.version) < DebianVersion(package.version):
-                newest[package.name] = package
+    return suite, [r for r in debian if r.codename == suite or r.codename.startswith(f"{suite}-")]
+
+
+def lock_packages(suite: str, packages: PackageIndex) -> AptLock:
+    """Choose the base's packages out of a suite's lists. Pure: equal lists, equal lock.
+
+    Raises:
+        TunebuildError: ``no-package``.
+    """
     python = PYTHON_OF_SUITE[suite]
-    wanted = ["base-files", "ca-certificates", f"python{python}", f"libpython{python}-stdlib", "libstdc++6"]
-    chosen = closure(wanted, newest)
+    wanted = ("base-files", "ca-certificates", f"python{python}", f"libpython{python}-stdlib", "libstdc++6")
+    chosen = sorted(closure(wanted, packages), key=lambda p: p.name)
     return AptLock(
         suite,
         python,
-        tuple(
-            LockedPackage(p.name, p.version, p.sha256, p.size, p.url, p.stanza)
-            for p in sorted(chosen, key=lambda p: p.name)
-        ),
+        tuple(LockedPackage(p.name, p.version, p.sha256, p.size, p.url, p.stanza) for p in chosen),
     )
 
 
-def closure(wanted: Iterable[str], packages: dict[str, Package]) -> list[Package]:
+def closure(wanted: Iterable[str], packages: PackageIndex) -> list[Package]:
     """``wanted`` and all they depend on, first alternatives first, without what is dropped on purpose.
 
     Raises:
@@ -105,9 +121,9 @@ def closure(wanted: Iterable[str], packages: dict[str, Package]) -> list[Package
         name = queue.pop()
         if name in chosen:
             continue
-        package = packages.get(name)
+        package = packages.newest(name)
         if package is None:
-            raise fail("no-package", f"the mirror has no package {name}", "apt-get update, then try again")
+            raise fail("no-package", f"the mirror has no package {name}", "look at /etc/apt", path="image.base")
         chosen[name] = package
         for group in package.depends:
             if _DROPPED.isdisjoint(group) and not any(option in chosen for option in group):

@@ -10,7 +10,7 @@ from pathlib import Path
 from tunebuild.errors import fail
 
 _ETC = Path("/etc/apt")
-_DEFAULT_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_ARMOUR = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +21,18 @@ class Repository:
         uri: the mirror, without a slash at the end.
         suite: e.g. ``bookworm`` or ``bookworm-security``.
         components: e.g. ``("main",)``.
-        keyring: the keys that may sign its index.
+        signed_by: whose keys may sign its index: paths of keyrings, or one armoured key itself.
+            Empty means the keys that apt trusts for everything.
     """
 
     uri: str
     suite: str
     components: tuple[str, ...]
-    keyring: Path
+    signed_by: tuple[str, ...] = ()
 
 
 def read_sources(etc: Path = _ETC) -> list[Repository]:
-    """The binary repositories that apt is set up with, in apt's order of files.
+    """The binary repositories with a ``main`` component that apt is set up with, in apt's order of files.
 
     Raises:
         TunebuildError: there is none.
@@ -46,36 +47,35 @@ def read_sources(etc: Path = _ETC) -> list[Repository]:
             found.extend(_deb822(text))
         elif file.suffix == ".list":
             found.extend(_one_line(text))
-    debian = [r for r in found if "main" in r.components]
-    if not debian:
+    usable = [r for r in found if "main" in r.components]
+    if not usable:
         raise fail(
             "no-mirror",
             f"apt is set up with no Debian mirror in {etc}",
             "image.base: apt takes its packages from the mirror that this machine uses",
             path="image.base",
         )
-    return debian
+    return usable
 
 
 def _deb822(text: str) -> Iterator[Repository]:
+    text = re.sub(r"(?m)^#.*\n?", "", text)
     for paragraph in re.split(r"\n\s*\n", text):
-        lines = [line for line in paragraph.splitlines() if not line.startswith("#")]
         fields: dict[str, str] = {}
         key = ""
-        for line in lines:
+        for line in paragraph.splitlines():
             if line[:1].isspace():
-                fields[key] = fields.get(key, "") + " " + line.strip()
+                fields[key] = fields.get(key, "") + "\n" + line.strip()
             elif ":" in line:
                 key, _, value = line.partition(":")
                 key = key.strip().lower()
                 fields[key] = value.strip()
         if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() == "no":
             continue
-        signed_by = fields.get("signed-by", "")
-        keyring = Path(signed_by) if signed_by.startswith("/") else _DEFAULT_KEYRING
+        signed_by = _signed_by(fields.get("signed-by", ""))
         for uri in fields.get("uris", "").split():
             for suite in fields.get("suites", "").split():
-                yield _repository(uri, suite, fields.get("components", "").split(), keyring)
+                yield _repository(uri, suite, fields.get("components", "").split(), signed_by)
 
 
 def _one_line(text: str) -> Iterator[Repository]:
@@ -87,9 +87,15 @@ def _one_line(text: str) -> Iterator[Repository]:
             continue
         uri, suite, *components = match["rest"].split()
         options = dict(o.split("=", 1) for o in (match["options"] or "").split() if "=" in o)
-        signed_by = options.get("signed-by", "")
-        yield _repository(uri, suite, components, Path(signed_by) if signed_by else _DEFAULT_KEYRING)
+        yield _repository(uri, suite, components, _signed_by(options.get("signed-by", "")))
 
 
-def _repository(uri: str, suite: str, components: list[str], keyring: Path) -> Repository:
-    return Repository(uri.rstrip("/"), suite, tuple(components), keyring)
+def _signed_by(value: str) -> tuple[str, ...]:
+    if _ARMOUR in value:
+        # A key in the file itself; a dot stands for an empty line.
+        return ("\n".join("" if line == "." else line for line in value.strip().splitlines()) + "\n",)
+    return tuple(value.replace(",", " ").split())
+
+
+def _repository(uri: str, suite: str, components: list[str], signed_by: tuple[str, ...]) -> Repository:
+    return Repository(uri.rstrip("/"), suite, tuple(components), signed_by)

@@ -31,9 +31,13 @@ class DebianVersion:
 
 
 def _key(part: str) -> tuple[tuple[tuple[int, ...], int], ...]:
-    pieces = [(_letters(text), int(digits or 0)) for text, digits in _PIECE.findall(part) if text or digits]
-    # The end sorts before everything but a tilde: an empty piece stands for it.
-    return (*pieces, (_letters(""), 0))
+    pieces = [(_letters(text), int(digits or 0)) for text, digits in _PIECE.findall(part)]
+    # The end sorts before everything but a tilde: an empty piece stands for it. A zero that follows nothing
+    # is such a piece too, which makes "1-0" equal to "1".
+    end = (_letters(""), 0)
+    while pieces and pieces[-1] == end:
+        pieces.pop()
+    return (*pieces, end)
 
 
 def _letters(text: str) -> tuple[int, ...]:

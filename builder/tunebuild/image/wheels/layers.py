@@ -1,4 +1,7 @@
-"""Writes the unpacked packages as layers: torch, which hardly changes, below all others."""
+"""Writes wheels as layers: torch, which hardly changes, below all others.
+
+Contents go from the wheels straight into the layer; only sources touch the disk in between, to be compiled.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunebuild.image.plan import SITE_PACKAGES
-from tunebuild.image.tar import write_tree
+from tunebuild.image.tar import TarWriter
 from tunebuild.image.wheels.bytecode import ImagePython, compile_packages
 from tunebuild.image.wheels.lock import LockedWheel, WheelLock
-from tunebuild.image.wheels.unpack import unpack_wheels
+from tunebuild.image.wheels.unpack import Member, extract_sources, open_wheels
 from tunebuild.store import Digest, Progress
 
 # torch and what only torch brings along.
@@ -38,15 +41,15 @@ class WrittenLayer:
 def write_wheel_layers(
     lock: WheelLock, wheels: Path, python: ImagePython, work: Path, out: Path, progress: Progress
 ) -> tuple[WrittenLayer, ...]:
-    """Unpack, compile and write the packages.
+    """Compile and write the packages.
 
     Args:
         lock: which wheels.
         wheels: the directory they are in.
         python: the image's interpreter.
-        work: scratch space for the unpacked trees.
+        work: scratch space for the sources.
         out: where the layers' tars go.
-        progress: told the bytes unpacked.
+        progress: told the files written.
     """
     torch = [w for w in lock.wheels if w.name.startswith(_TORCH)]
     others = [w for w in lock.wheels if w not in torch]
@@ -66,11 +69,22 @@ def _write(
     progress: Progress,
 ) -> WrittenLayer:
     group = tuple(group)
-    tree = work / name
-    unpack_wheels((wheels / w.filename for w in group), tree, progress)
-    compile_packages(python, tree, SITE_PACKAGES)
+    sources = work / name
     file = out / f"{name}.tar"
-    with file.open("wb") as sink:
-        tar = write_tree(tree, SITE_PACKAGES, sink)
+    with open_wheels(wheels / w.filename for w in group) as members, file.open("wb") as sink:
+        extract_sources(members, sources)
+        compile_packages(python, sources, SITE_PACKAGES)
+        entries: dict[str, Member | Path] = {member.name: member for member in members}
+        entries.update((path.relative_to(sources).as_posix(), path) for path in sources.rglob("*.pyc"))
+        tar = TarWriter(sink)
+        for number, path in enumerate(sorted(entries, key=str.encode), 1):
+            entry = entries[path]
+            progress.step(number, len(entries), name)
+            if isinstance(entry, Path):
+                tar.file(f"{SITE_PACKAGES}/{path}", entry, 0o644)
+                continue
+            with entry.archive.open(entry.info) as source:
+                tar.stream(f"{SITE_PACKAGES}/{path}", entry.info.file_size, source, entry.mode)
+        written = tar.finish()
     listed = ", ".join(f"{w.name} {w.version}" for w in group)
-    return WrittenLayer(name, file.name, tar.digest, tar.size, f"tunebuild: {listed}")
+    return WrittenLayer(name, file.name, written.digest, written.size, f"tunebuild: {listed}")

@@ -1,15 +1,15 @@
-"""Unpacks wheels into a directory as an installer would, without what a running server never reads."""
+"""Reads wheels as the tree that an installer would make of them, without what a server never reads."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tunebuild.errors import fail
-from tunebuild.store import Progress
 
 # Headers, tests and build tools. ``torch/bin/torch_shm_manager`` stays: importing torch looks for it.
 # Tests inside torch and numpy.testing are imported by the libraries themselves.
@@ -27,25 +27,49 @@ _UNUSED = re.compile(
 )
 
 
-def unpack_wheels(wheels: Iterable[Path], target: Path, progress: Progress) -> None:
-    """Unpack wheels one over the other.
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file of a wheel: where it goes in ``site-packages``, and how to read it."""
+
+    name: str
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+
+    @property
+    def mode(self) -> int:
+        """0755 for programs, else 0644."""
+        return 0o755 if (self.info.external_attr >> 16) & 0o100 else 0o644
+
+
+@contextmanager
+def open_wheels(wheels: Iterable[Path]) -> Iterator[list[Member]]:
+    """The files of several wheels as one tree, in order of name; later wheels win.
 
     Raises:
-        TunebuildError: a wheel is damaged or names a file outside the target.
+        TunebuildError: a wheel is damaged or names a file outside ``site-packages``.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    paths = list(wheels)
-    total = sum(path.stat().st_size for path in paths)
-    done = 0
-    for path in paths:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    _unpack_one(archive, info, target)
-        except zipfile.BadZipFile as error:
-            raise fail("bad-wheel", f"{path.name} is damaged: {error}", "remove it and build again") from None
-        done += path.stat().st_size
-        progress.step(done, total, path.name.split("-")[0])
+    members: dict[str, Member] = {}
+    with ExitStack() as opened:
+        for path in wheels:
+            try:
+                archive = opened.enter_context(zipfile.ZipFile(path))
+            except zipfile.BadZipFile as error:
+                hint = "remove it and build again"
+                raise fail("bad-wheel", f"{path.name} is damaged: {error}", hint) from None
+            for info in archive.infolist():
+                name = None if info.is_dir() else installed_name(info.filename)
+                if name is not None:
+                    members[name] = Member(name, archive, info)
+        yield sorted(members.values(), key=lambda m: m.name.encode())
+
+
+def extract_sources(members: Iterable[Member], target: Path) -> None:
+    """Write the Python sources to disk, for the compiler; everything else stays in the wheels."""
+    for member in members:
+        if member.name.endswith(".py"):
+            path = target / member.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(member.archive.read(member.info))
 
 
 def installed_name(name: str) -> str | None:
@@ -63,16 +87,3 @@ def installed_name(name: str) -> str | None:
         parts = parts[2:]
     installed = "/".join(parts)
     return None if _UNUSED.match(installed) else installed
-
-
-def _unpack_one(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
-    if info.is_dir():
-        return
-    name = installed_name(info.filename)
-    if name is None:
-        return
-    path = target / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with archive.open(info) as source, path.open("wb") as sink:
-        shutil.copyfileobj(source, sink, 1 << 20)
-    path.chmod(0o755 if (info.external_attr >> 16) & 0o100 else 0o644)

@@ -1,0 +1,42 @@
+# Everything runs in a virtual environment of its own; no target needs anything installed by hand but
+# Python 3.11 or newer. A container engine is used where one answers.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+QUICKSTART := examples/quickstart
+
+.PHONY: quickstart test check schema bench clean
+
+quickstart: $(VENV)/.quickstart  ## set up, build the quickstart, start it, ask it, print the answer
+	$(BIN)/python $(QUICKSTART)/make_base.py
+	$(BIN)/tunebuild build $(QUICKSTART)/spec.yaml
+	$(BIN)/tunebuild run $(QUICKSTART)/spec.yaml --port 0 --ask "$$(cat $(QUICKSTART)/question.txt)"
+
+test: $(VENV)/.test check  ## all checks and all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test  ## style, types and import boundaries
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+schema: $(VENV)/.test  ## regenerate schema/ from the models
+	$(BIN)/tunebuild schema > schema/tunebuild-v1.schema.json
+
+bench: $(VENV)/.test  ## the paired benchmarks
+	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+
+clean:
+	rm -rf $(VENV) examples/*/base examples/*/dist
+
+$(VENV)/.quickstart: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,docker,image]'
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,docker,image,dev]'
+	touch $@
