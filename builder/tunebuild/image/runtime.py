@@ -38,7 +38,7 @@ class RuntimeStage:
     repositories: tuple[Repository, ...]
     cache: Path
     name: str = "runtime"
-    version: int = 1
+    version: int = 2
 
     @classmethod
     def of(cls, image: ImageSpec, cache: Path) -> RuntimeStage:
@@ -66,11 +66,14 @@ class RuntimeStage:
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Fetch, unpack, compile and write."""
+        from tunebuild.image.apt.download import Downloads
         from tunebuild.image.apt.layer import base_entries
         from tunebuild.image.apt.resolve import resolve_apt
+        from tunebuild.image.apt.settings import read_settings
 
-        lock = resolve_apt(list(self.repositories))
-        base = _write_base(base_entries(lock, self.cache / "debs", progress), out)
+        downloads = Downloads(self.cache / "apt", read_settings())
+        lock = resolve_apt(self.repositories, downloads)
+        base = _write_base(base_entries(lock, downloads, progress), out)
         unpacked = work / "base"
         shutil.rmtree(unpacked, ignore_errors=True)
         with tarfile.open(out / base.file) as tar:

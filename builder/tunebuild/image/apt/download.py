@@ -8,7 +8,7 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunebuild.errors import fail
@@ -28,7 +28,7 @@ class Downloads:
     """
 
     cache: Path
-    settings: AptSettings = AptSettings()
+    settings: AptSettings = field(default_factory=AptSettings)
 
     def fetch(self, url: str) -> bytes:
         """One file, anew.

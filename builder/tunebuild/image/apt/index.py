@@ -90,15 +90,15 @@ def read_release(repository: Repository, downloads: Downloads) -> Release:
         # Signed, but not what was asked for: an old release would bring its old holes along.
         other = " / ".join(sorted(filter(None, names)))
         raise fail("wrong-suite", f"{url} is the index of {other}", "look at the mirror", path="image.base")
-    if downloads.settings.check_valid_until and (until := fields.get("Valid-Until")):
-        if parsedate_to_datetime(until) < datetime.now(UTC):
-            raise fail(
-                "mirror-outdated",
-                f"{url} was valid until {until}",
-                "the mirror is not kept up, or this machine's clock is wrong; for a snapshot on purpose "
-                'set Acquire::Check-Valid-Until "false" in /etc/apt/apt.conf.d, as apt itself needs',
-                path="image.base",
-            )
+    until = fields.get("Valid-Until") if downloads.settings.check_valid_until else None
+    if until and parsedate_to_datetime(until) < datetime.now(UTC):
+        raise fail(
+            "mirror-outdated",
+            f"{url} was valid until {until}",
+            "the mirror is not kept up, or this machine's clock is wrong; for a snapshot on purpose "
+            'set Acquire::Check-Valid-Until "false" in /etc/apt/apt.conf.d, as apt itself needs',
+            path="image.base",
+        )
     return Release(
         repository,
         fields.get("Origin", ""),

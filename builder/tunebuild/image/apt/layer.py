@@ -160,7 +160,8 @@ def _mode(member: tarfile.TarInfo) -> int:
 def _is_unused(entry: Entry) -> bool:
     if entry.name.startswith(_DOCS):
         # Licences stay, and so do links to a directory that holds another package's.
-        return not (entry.name.endswith("/copyright") or isinstance(entry.content, Symlink))
+        linked = isinstance(entry.content, Symlink) and entry.name.count("/") == _DOCS.count("/")
+        return not (entry.name.endswith("/copyright") or linked)
     return entry.name.startswith(_UNUSED)
 
 

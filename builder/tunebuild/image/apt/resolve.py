@@ -123,7 +123,8 @@ def closure(wanted: Iterable[str], packages: PackageIndex) -> list[Package]:
             continue
         package = packages.newest(name)
         if package is None:
-            raise fail("no-package", f"the mirror has no package {name}", "look at /etc/apt", path="image.base")
+            message = f"the mirror has no package {name}"
+            raise fail("no-package", message, "look at /etc/apt", path="image.base")
         chosen[name] = package
         for group in package.depends:
             if _DROPPED.isdisjoint(group) and not any(option in chosen for option in group):

@@ -73,13 +73,13 @@ def _keyrings(signed_by: Sequence[str], scratch: Path, shown: str) -> Iterator[P
 
 
 def _without_armour(text: str, shown: str) -> bytes:
-    # gpgv reads binary keyrings only. RFC 9580, section 6.2: headers, an empty line, base64, "=" and a checksum.
+    # gpgv reads binary keyrings only. RFC 9580, section 6.2: headers, empty line, base64, checksum.
     try:
         body = text.split(_ARMOUR, 1)[1].split("-----END", 1)[0].replace("\r", "").split("\n\n", 1)[1]
         return base64.b64decode("".join(line for line in body.splitlines() if not line.startswith("=")))
     except (IndexError, ValueError):
-        hint = "look at Signed-By in /etc/apt"
-        raise fail("bad-key", f"a key that may sign {shown} cannot be read", hint, path="image.base") from None
+        message = f"a key that may sign {shown} cannot be read"
+        raise fail("bad-key", message, "look at Signed-By in /etc/apt", path="image.base") from None
 
 
 def _missing(shown: str, what: str) -> Exception:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import re
 from functools import total_ordering
+from itertools import zip_longest
 
 _PIECE = re.compile(r"(\D*)(\d*)")
+
+#: Text, then a number: what a part of a version is cut into.
+_Piece = tuple[tuple[int, ...], int]
+
+# The end of a part: it sorts before everything but a tilde, and goes on for ever, so that "1-0" equals "1".
+_END: _Piece = ((0,), 0)
 
 
 @total_ordering
@@ -18,29 +25,36 @@ class DebianVersion:
         upstream, _, revision = (rest if colon else text).rpartition("-")
         if not upstream:
             upstream, revision = revision, ""
-        self._key = (int(epoch) if colon else 0, _key(upstream), _key(revision))
+        self._epoch = int(epoch) if colon else 0
+        self._parts = (_pieces(upstream), _pieces(revision))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DebianVersion) and self._key == other._key
 
     def __lt__(self, other: DebianVersion) -> bool:
-        return self._key < other._key
+        if self._epoch != other._epoch:
+            return self._epoch < other._epoch
+        for mine, its in zip(self._parts, other._parts, strict=True):
+            for a, b in zip_longest(mine, its, fillvalue=_END):
+                if a != b:
+                    return a < b
+        return False
 
     def __hash__(self) -> int:
         return hash(self._key)
 
+    @property
+    def _key(self) -> tuple[int, tuple[tuple[_Piece, ...], ...]]:
+        return self._epoch, self._parts
 
-def _key(part: str) -> tuple[tuple[tuple[int, ...], int], ...]:
-    pieces = [(_letters(text), int(digits or 0)) for text, digits in _PIECE.findall(part)]
-    # The end sorts before everything but a tilde: an empty piece stands for it. A zero that follows nothing
-    # is such a piece too, which makes "1-0" equal to "1".
-    end = (_letters(""), 0)
-    while pieces and pieces[-1] == end:
+
+def _pieces(part: str) -> tuple[_Piece, ...]:
+    pieces = [(_order(text), int(digits or 0)) for text, digits in _PIECE.findall(part)]
+    while pieces and pieces[-1] == _END:
         pieces.pop()
-    return (*pieces, end)
+    return tuple(pieces)
 
 
-def _letters(text: str) -> tuple[int, ...]:
+def _order(text: str) -> tuple[int, ...]:
     # Tilde before the end, the end before letters, letters before all other characters.
-    order = [-1 if c == "~" else ord(c) if c.isalpha() else ord(c) + 256 for c in text]
-    return (*order, 0)
+    return (*(-1 if c == "~" else ord(c) if c.isalpha() else ord(c) + 256 for c in text), 0)
