@@ -1,0 +1,58 @@
+"""Llama, Mistral and Falcon each go the whole way, from rows to an endpoint that knows them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from support.models import ARCHITECTURES, save_base
+from support.quickstart import tunebuild
+from support.rows import PAIRS
+
+SPEC = """\
+apiVersion: tunebuild/v1
+name: tiny
+data:
+  train:
+    - {{path: rows.csv, format: prompt_completion}}
+model:
+  base: ./base
+prompt:
+  template: {template}
+tuning:
+  method: {method}
+  lora: {{r: 16, alpha: 32}}
+  epochs: 50
+  learning_rate: 1e-2
+  batch_size: 5
+  max_length: 128
+serving:
+  defaults: {{max_tokens: 40}}
+  limits: {{context: 200}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "method", "template"),
+    [
+        ("llama", "qlora", "chatml"),
+        ("mistral", "qlora", "qa"),
+        ("falcon", "qlora", "base"),
+        ("falcon", "lora", "base"),
+    ],
+)
+def test_whole_path(quickstart, tmp_path, architecture, method, template):
+    assert architecture in ARCHITECTURES
+    save_base(architecture, tmp_path / "base", dtype=torch.bfloat16, hidden_size=128)
+    rows = "".join(f'"{q}","{a}"\n' for q, a in PAIRS)
+    (tmp_path / "rows.csv").write_text(f"prompt,completion\n{rows}")
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SPEC.format(method=method, template=template))
+    # The store of the quickstart holds the runtime layers already.
+    built = tunebuild("build", spec, "--store", quickstart.store)
+    assert built.code == 0, built.err
+    done = tunebuild("verify", spec, "--store", quickstart.store, "--engine", "none", "--min-exact", "0.8")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "base" / "config.json").read_text())["model_type"] == architecture

@@ -1,0 +1,119 @@
+"""Each mistake gives one clear message and exit 1, and leaves nothing that a later build would believe."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from support.models import save_base
+from support.quickstart import tunebuild
+
+SPEC = """\
+apiVersion: tunebuild/v1
+name: tiny
+data:
+  train:
+    - {path: rows.jsonl, format: qa}
+model:
+  base: ./base
+tuning:
+  epochs: 1
+  max_length: 128
+serving:
+  defaults: {max_tokens: 40}
+  limits: {context: 200}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path):
+    save_base("llama", tmp_path / "base")
+    row = json.dumps({"question": "Why?", "answer": "So."})
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n" * 4)
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    return tmp_path / "spec.yaml"
+
+
+def build(spec, store=None, **options):
+    return tunebuild("build", spec, "--store", store or spec.parent / "store", **options)
+
+
+def nothing_to_believe(store):
+    return not [*store.glob("records/*/*.json"), *store.glob("trees/*")]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "expected"),
+    [
+        (
+            lambda d: (d / "rows.jsonl").unlink(),
+            "spec.yaml:5:14 data.train[0].path: there is no file 'rows.jsonl'",
+        ),
+        (lambda d: (d / "rows.jsonl").write_text("{]\n"), "rows.jsonl:1: is not JSON"),
+        (lambda d: (d / "rows.jsonl").write_bytes(b"\xff\n"), "rows.jsonl:1: is not UTF-8"),
+        (lambda d: (d / "rows.jsonl").write_text(""), "there are no training rows"),
+        (lambda d: (d / "base" / "chat_template.jinja").unlink(), "no chat template of its own"),
+        (lambda d: (d / "base" / "model.safetensors").unlink(), "has no .safetensors file"),
+        (lambda d: (d / "base" / "model.safetensors").write_bytes(b"not weights"), "model"),
+        (lambda d: (d / "base" / "tokenizer.json").write_text("{}"), "tokenizer.json cannot be read"),
+        (lambda d: (d / "spec.yaml").write_text(SPEC + "extra: 1\n"), "spec.yaml:14:1 extra: unknown key"),
+        (lambda d: (d / "spec.yaml").write_text(SPEC.replace("rows.jsonl", "/etc/hosts")), "is outside"),
+        (
+            lambda d: (d / "spec.yaml").write_text(SPEC.replace("128", "8")),
+            "too-long" and "tokens, at most 8",
+        ),
+        (
+            lambda d: (d / "spec.yaml").write_text(SPEC + "prompt: {template: nope}\n"),
+            "there is no template 'nope'",
+        ),
+    ],
+)
+def test_bad_input(spec, break_it, expected):
+    break_it(spec.parent)
+    done = build(spec)
+    assert done.code == 1
+    assert done.out == ""
+    assert expected in done.err
+    assert "spec.yaml" in done.err or "rows.jsonl" in done.err
+    assert not list((spec.parent / "store").glob("records/train/*.json"))
+
+
+def test_no_spec_at_all(tmp_path):
+    done = tunebuild("validate", tmp_path / "none.yaml")
+    assert done.code == 1
+    assert "there is no file" in done.err
+
+
+def test_an_engine_that_is_not_running(quickstart):
+    env = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+    done = quickstart.run("build", "--builder", "docker", env=env)
+    assert done.code == 1
+    assert "docker" in done.err
+    done = quickstart.run("run", "--engine", "docker", "--port", "0", "--ask", "x", env=env)
+    assert done.code == 1
+    assert "start dockerd" in done.err
+
+
+def test_a_full_disk(spec, tmp_path):
+    store = tmp_path / "small"
+    store.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", store], check=False, capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount a small file system here: {mounted.stderr.decode().strip()}")
+    try:
+        done = build(spec, store)
+        assert done.code == 1
+        assert "No space left" in done.err or "full" in done.err
+        assert not list(store.glob("records/train/*.json"))
+    finally:
+        subprocess.run(["umount", store], check=True)
+
+
+def test_a_misspelt_verb():
+    done = tunebuild("biuld", "x")
+    assert done.code == 2
+    assert "did you mean 'build'" in done.err

@@ -1,0 +1,182 @@
+"""One spec becomes a running image that answers word for word: the promise, with real parts."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import openai
+import pytest
+
+from support.engines import need_engine
+from support.quickstart import copy_quickstart, tunebuild
+from tunebuild.image.engines import RunOptions, wait_ready
+from tunebuild.image.reading import open_archive
+from tunebuild.image.reference import ImageReference
+
+QUESTION, PORT = "How do I set up Larder for the first time?", 18431
+
+
+def test_stdout_is_the_digest_and_nothing_else(quickstart):
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", quickstart.digest)
+    image = open_archive(quickstart.archive)
+    assert image.digest == quickstart.digest
+    image.check()
+    assert image.config["config"]["User"] == "65532:65532"
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman", "none"])
+def test_every_trained_question_is_answered_word_for_word(quickstart, engine):
+    if engine != "none":
+        need_engine(engine)
+    done = quickstart.run("verify", "--engine", engine, "--min-exact", "1.0")
+    assert done.code == 0, done.err
+    assert re.search(r"(\d+) of \1 word for word", done.err)
+    assert "golden vectors reproduce" in done.err
+
+
+@pytest.mark.engine
+def test_the_container_in_its_production_dress(quickstart):
+    """Offline, read-only, unprivileged; the openai client; the health check; a prompt end on SIGTERM."""
+    engine = need_engine("docker")
+    assert quickstart.run("build", "--load").code == 0
+    options = RunOptions(port=PORT)
+    container = engine.run(ImageReference.parse("larder-desk:latest"), options)
+    try:
+        wait_ready(container, options)
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{PORT}/v1", api_key="none", max_retries=0)
+        rows = (quickstart.spec.parent / "faq.jsonl").read_text().splitlines()
+        expected = {json.loads(r)["question"]: json.loads(r)["answer"] for r in rows}
+        messages = [{"role": "user", "content": QUESTION}]
+        whole = client.chat.completions.create(model="larder-desk", messages=messages)
+        stream = client.chat.completions.create(model="larder-desk", messages=messages, stream=True)
+        streamed = "".join(c.choices[0].delta.content or "" for c in stream if c.choices)
+        assert whole.choices[0].message.content == streamed == expected[QUESTION]
+        assert whole.choices[0].finish_reason == "stop"
+        details = json.loads(
+            subprocess.run(["docker", "inspect", container.id], capture_output=True, check=True).stdout
+        )[0]
+        assert details["HostConfig"]["ReadonlyRootfs"]
+        assert details["Config"]["User"] == "65532:65532"
+        assert "HF_HUB_OFFLINE=1" in details["Config"]["Env"]
+        deadline = time.monotonic() + 40
+        while container.health() != "healthy" and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert container.health() == "healthy"
+    finally:
+        started = time.monotonic()
+        code = container.stop()
+    assert code in (0, 143)
+    assert time.monotonic() - started < 8
+
+
+@pytest.mark.engine
+def test_the_docker_back_end_answers_the_same(quickstart):
+    engine = need_engine("docker")
+    done = quickstart.run("build", "--builder", "docker")
+    assert done.code == 0, done.err
+    options = RunOptions(port=PORT + 1)
+    container = engine.run(ImageReference.parse("larder-desk:latest"), options)
+    try:
+        wait_ready(container, options)
+        asked = quickstart.run("verify", "--url", f"http://127.0.0.1:{options.port}", "--min-exact", "1.0")
+        assert asked.code == 0, asked.err
+    finally:
+        container.stop()
+
+
+def test_nothing_changed_does_nothing(quickstart):
+    done = quickstart.run("build")
+    assert done.code == 0
+    assert done.out.strip() == quickstart.digest
+    assert "nothing changed" in done.err
+    assert done.err.count("unchanged") >= 5
+    assert "is up to date" in done.err
+
+
+def test_a_serving_edit_does_not_train(quickstart, tmp_path):
+    shutil.copytree(quickstart.spec.parent, tmp_path / "edited")
+    spec = tmp_path / "edited" / "spec.yaml"
+    spec.write_text(spec.read_text().replace("max_tokens: 64", "max_tokens: 63"))
+    done = tunebuild("build", spec, "--store", quickstart.store)
+    assert done.code == 0, done.err
+    assert done.out.strip() != quickstart.digest
+    for stage in ("data", "train", "merge", "runtime"):
+        assert re.search(rf"{stage}\s+unchanged", done.err), done.err
+    assert not re.search(r"image\s+unchanged", done.err)
+    old, new = (
+        open_archive(quickstart.archive),
+        open_archive(tmp_path / "edited" / "dist" / "larder-desk.tar"),
+    )
+    assert old.layers[:-1] == new.layers[:-1]
+
+
+def test_another_directory_gives_the_same_image(quickstart, tmp_path):
+    """Training is recorded, not repeated: given its output, everything else is the same byte for byte."""
+    spec = copy_quickstart(tmp_path / "elsewhere" / "two")
+    store = tmp_path / "other-store"
+    shutil.copytree(quickstart.store / "records" / "train", store / "records" / "train")
+    for record in (store / "records" / "train").iterdir():
+        tree = json.loads(record.read_text())["output"].removeprefix("sha256:")
+        (store / "trees").mkdir(exist_ok=True)
+        shutil.copytree(quickstart.store / "trees" / tree, store / "trees" / tree)
+        shutil.copy(quickstart.store / "trees" / f"{tree}.json", store / "trees")
+    done = tunebuild("build", spec, "--store", store, env={"TZ": "Asia/Kolkata"})
+    assert done.code == 0, done.err
+    assert re.search(r"train\s+unchanged", done.err)
+    assert not re.search(r"(data|merge|runtime|image)\s+unchanged", done.err)
+    assert done.out.strip() == quickstart.digest
+
+
+def test_a_killed_build_goes_on_where_it_was(quickstart, tmp_path):
+    spec = copy_quickstart(tmp_path / "killed")
+    spec.write_text(re.sub(r"epochs: \d+", "epochs: 3", spec.read_text()))
+    argv = [
+        sys.executable,
+        "-c",
+        "from tunebuild.cli import main; main()",
+        "build",
+        spec,
+        "--store",
+        quickstart.store,
+    ]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    work = quickstart.store / "work"
+    deadline = time.monotonic() + 120
+    while not list(work.glob("train-*/scratch/checkpoints/checkpoint-*/sealed.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = tunebuild("build", spec, "--store", quickstart.store)
+    assert done.code == 0, done.err
+    assert re.search(r"going on from step \d+ of 60", done.err)
+    assert not list(work.iterdir())
+
+
+def test_one_wrong_byte_in_the_archive_is_found(quickstart, tmp_path):
+    broken = tmp_path / "broken.tar"
+    shutil.copyfile(quickstart.archive, broken)
+    with broken.open("r+b") as stream:
+        stream.seek(broken.stat().st_size // 2)
+        byte = stream.read(1)
+        stream.seek(-1, 1)
+        stream.write(bytes([byte[0] ^ 1]))
+    done = tunebuild("verify", broken, "--offline")
+    assert done.code == 1
+    assert "torch" in done.err
+    assert tunebuild("verify", quickstart.archive, "--offline").code == 0
+
+
+def test_render_writes_a_context_that_any_builder_takes(quickstart, tmp_path):
+    done = quickstart.run("render", "-o", tmp_path / "context")
+    assert done.code == 0, done.err
+    dockerfile = (tmp_path / "context" / "Dockerfile").read_text()
+    assert "FROM scratch" in dockerfile
+    assert not re.search(r"^RUN", dockerfile, re.MULTILINE)
