@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -56,7 +57,11 @@ def nothing_to_believe(store):
         (lambda d: (d / "rows.jsonl").write_text(""), "there are no training rows"),
         (lambda d: (d / "base" / "chat_template.jinja").unlink(), "no chat template of its own"),
         (lambda d: (d / "base" / "model.safetensors").unlink(), "has no .safetensors file"),
-        (lambda d: (d / "base" / "model.safetensors").write_bytes(b"not weights"), "model"),
+        (
+            lambda d: (d / "base" / "model.safetensors").write_bytes(b"not weights"),
+            "is not a safetensors file",
+        ),
+        (lambda d: os.truncate(d / "base" / "model.safetensors", 9000), "its header says"),
         (lambda d: (d / "base" / "tokenizer.json").write_text("{}"), "tokenizer.json cannot be read"),
         (lambda d: (d / "spec.yaml").write_text(SPEC + "extra: 1\n"), "spec.yaml:14:1 extra: unknown key"),
         (lambda d: (d / "spec.yaml").write_text(SPEC.replace("rows.jsonl", "/etc/hosts")), "is outside"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunebuild.errors import TunebuildError, fail
+from tunebuild.lock.weights_file import read_header
 from tunebuild.spec.model import ModelSpec
 from tunebuild.store import Digest, TreeFile
 
@@ -59,7 +60,7 @@ def find_base_model(
         digest: computes or remembers a file's digest.
 
     Raises:
-        TunebuildError: not there, not reachable, or without safetensors.
+        TunebuildError: not there, not reachable, without safetensors, or cut short.
     """
     directory = spec_dir / model.base if model.is_local else _download(model, cache)
     names = sorted({p.name for pattern in _WANTED for p in directory.glob(pattern) if p.is_file()})
@@ -73,6 +74,9 @@ def find_base_model(
             else "is it a whole model directory?",
             path="model.base",
         )
+    for name in names:
+        if name.endswith(".safetensors"):
+            read_header(directory / name)  # hours of training should not end at a shard that was cut short
     files = tuple(TreeFile(n, (directory / n).stat().st_size, digest(directory / n)) for n in names)
     return BaseModel(directory, files)
 

@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from tunebuild.errors import fail
+from tunebuild.lock.weights_file import read_header
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -105,13 +106,7 @@ def is_floating(tensor: StoredTensor) -> bool:
 
 
 def _tensors_of(file: Path) -> Iterator[StoredTensor]:
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header: dict[str, Any] = json.loads(stream.read(length))
-    except (ValueError, MemoryError):
-        raise fail("weights-damaged", f"{file.name} is not a safetensors file", path="model.base") from None
-    header.pop("__metadata__", None)
+    header = read_header(file)
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         start, end = entry["data_offsets"]
         yield StoredTensor(file, name, entry["dtype"], tuple(entry["shape"]), end - start)

@@ -39,7 +39,8 @@ class PromptTokenizer:
         try:
             self._plain = Tokenizer.from_str(definition)
         except Exception as error:  # noqa: BLE001 - the Rust side raises nothing more precise
-            raise fail("bad-tokenizer", f"tokenizer.json cannot be read: {error}") from None
+            message = f"tokenizer.json cannot be read: {error}"
+            raise fail("bad-tokenizer", message, path="model.base") from None
         # Length limits saved with a tokenizer would cut prompts without a word.
         self._plain.no_truncation()
         self._plain.no_padding()

@@ -14,6 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from tunebuild.errors import fail
 from tunebuild.store import Progress
+from tunebuild.store.disk import full_disk_named
 from tunebuild.train.adapter import add_adapter, restore_trainable, save_adapter, trainable_copy
 from tunebuild.train.base import describe_quantisation, load_base
 from tunebuild.train.callbacks import Watch
@@ -65,8 +66,9 @@ def train_adapter(
         raise fail("rows-lost", f"the trainer kept {len(trainer.train_dataset)} of {len(rows)} rows")
     resumed = latest_whole(checkpoints, progress)
     started = time.monotonic()
-    outcome = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    save_adapter(trainer.model, out / "adapter")
+    with full_disk_named(work):
+        outcome = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        save_adapter(trainer.model, out / "adapter")
     _check_finite(trainer.model)
     (work / "metrics.jsonl").rename(out / "metrics.jsonl")
     if quantisation:
