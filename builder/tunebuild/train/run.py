@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ from tunebuild.train.adapter import add_adapter, restore_trainable, save_adapter
 from tunebuild.train.base import describe_quantisation, load_base
 from tunebuild.train.callbacks import Watch
 from tunebuild.train.checkpoints import SealCheckpoints, latest_whole
+from tunebuild.train.memory import keep_freed_memory
 from tunebuild.train.rows import PadRight, load_rows
 from tunebuild.train.settings import TrainSettings
+
+#: Points of the evaluation curve; each costs a pass over all rows that are held out.
+_EVALUATIONS = 4
 
 
 def train_adapter(
@@ -40,6 +45,8 @@ def train_adapter(
         TunebuildError: rows without a target, a loss that is not a number, a base that cannot be used.
     """
     _quieten()
+    if settings.device == "cpu":
+        keep_freed_memory()
     rows = load_rows(data / "train.arrow")
     held_out = load_rows(data / "eval.arrow") if (data / "eval.arrow").is_file() else None
     model = load_base(base, settings)
@@ -53,7 +60,7 @@ def train_adapter(
     checkpoints = work / "checkpoints"
     trainer = SFTTrainer(
         model=peft_model,
-        args=_arguments(settings, checkpoints, evaluate=held_out is not None),
+        args=_arguments(settings, checkpoints, len(rows) if held_out else 0),
         train_dataset=rows,
         eval_dataset=held_out,
         processing_class=tokenizer,
@@ -90,8 +97,10 @@ def train_adapter(
     )
 
 
-def _arguments(settings: TrainSettings, checkpoints: Path, *, evaluate: bool) -> SFTConfig:
+def _arguments(settings: TrainSettings, checkpoints: Path, evaluated_rows: int) -> SFTConfig:
+    """TRL's settings. ``evaluated_rows`` is the number of training rows, 0 where nothing is held out."""
     tuning = settings.tuning
+    steps = math.ceil(math.ceil(evaluated_rows / tuning.batch_size) * tuning.epochs)
     return SFTConfig(
         output_dir=str(checkpoints),
         num_train_epochs=tuning.epochs,
@@ -112,7 +121,8 @@ def _arguments(settings: TrainSettings, checkpoints: Path, *, evaluate: bool) ->
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         packing=False,
-        eval_strategy="epoch" if evaluate else "no",
+        eval_strategy="steps" if evaluated_rows else "no",
+        eval_steps=max(1, math.ceil(steps / _EVALUATIONS)),
         save_strategy="epoch",
         save_total_limit=2,
         logging_strategy="steps",
