@@ -6,6 +6,7 @@ Contents go from the wheels straight into the layer; only sources touch the disk
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +54,14 @@ def write_wheel_layers(
     """
     torch = [w for w in lock.wheels if w.name.startswith(_TORCH)]
     others = [w for w in lock.wheels if w not in torch]
-    return (
-        _write("torch", torch, wheels, python, work, out, progress),
-        _write("packages", others, wheels, python, work, out, progress),
-    )
+    groups = {"torch": torch, "packages": others}
+    # Inflating and hashing leave the interpreter free, so the two go on side by side.
+    with ThreadPoolExecutor(len(groups)) as pool:
+        written = [
+            pool.submit(_write, name, group, wheels, python, work, out, progress)
+            for name, group in groups.items()
+        ]
+        return tuple(future.result() for future in written)
 
 
 def _write(
