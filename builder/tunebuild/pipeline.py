@@ -16,6 +16,7 @@ from tunebuild.image.oci import Image
 from tunebuild.image.plan import ImagePlan
 from tunebuild.image.reference import ImageReference
 from tunebuild.image.runtime import RuntimeStage, runtime_layers
+from tunebuild.image.runtime_process import prepare_runtime
 from tunebuild.image.stage import ImageStage
 from tunebuild.lock.base_model import BaseModel, find_base_model
 from tunebuild.merge.stage import MergeStage
@@ -146,7 +147,7 @@ def build(pipeline: Pipeline, reporter: Reporter) -> Built:
     """
     ran: list[str] = []
 
-    def ensure(stage: Stage, store: Store) -> Tree:
+    def ensure(stage: Stage) -> Tree:
         progress = reporter(stage.name)
         if found := store.find(stage):
             progress.say("unchanged")
@@ -155,14 +156,20 @@ def build(pipeline: Pipeline, reporter: Reporter) -> Built:
         return store.ensure(stage, progress)
 
     def runtime() -> Tree:
-        # A store belongs to one thread; two of them on one directory are safe.
-        return ensure(pipeline.runtime(), Store(pipeline.store.root))
+        # Its own process has its own store: this one belongs to this thread.
+        progress = reporter("runtime")
+        if found := Store(store.root).find(pipeline.runtime()):
+            progress.say("unchanged")
+            return found
+        ran.append("runtime")
+        return prepare_runtime(pipeline.spec.image, store.root, progress)
 
+    store = pipeline.store
     with ThreadPoolExecutor(1) as beside:
-        data = ensure(pipeline.data(), pipeline.store)
+        data = ensure(pipeline.data())
         prepared = beside.submit(runtime)
-        trained = ensure(pipeline.train(data), pipeline.store)
-        merged = ensure(pipeline.merge(trained), pipeline.store)
+        trained = ensure(pipeline.train(data))
+        merged = ensure(pipeline.merge(trained))
         stage = pipeline.image(data, merged, prepared.result())
-    output = ensure(stage, pipeline.store)
+    output = ensure(stage)
     return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(ran))
