@@ -1,0 +1,71 @@
+"""A bundle with a tiny model, and a real server process on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.models import save_base
+from tunebuild.data.prompt_source import build_renderer
+from tunebuild.prompt import Renderer, save_prompt
+from tunebuild.serve.bundle import Bundle
+from tunebuild.spec.model import PromptSpec
+from tunebuild.verify.endpoint import wait_until_ready
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    bundle: Path
+    renderer: Renderer
+
+
+def make_bundle(directory: Path, architecture: str = "llama", **limits: float) -> Renderer:
+    """Write a bundle whose model has random weights; returns its renderer."""
+    # Random weights with tied embeddings only ever repeat the last token.
+    untied = {"tie_word_embeddings": False} if architecture == "llama" else {}
+    base = save_base(architecture, directory / "model", **untied)
+    renderer = build_renderer(PromptSpec(system="Be brief."), base, base)
+    save_prompt(directory / "prompt", renderer, base)
+    settings = {
+        "name": "tiny",
+        "prompt_digest": renderer.digest,
+        "spec_digest": "sha256:" + "0" * 64,
+        "engine": "transformers",
+        "device": "cpu",
+        "dtype": "float32",
+        "port": 8080,
+        "defaults": {"max_tokens": 16, "temperature": 0.0, "top_p": 1.0},
+        "limits": {"context": 200, "concurrency": 16, "queue": 8, "drain_seconds": 10, **limits},
+    }
+    Bundle.model_validate(settings).save(directory)
+    return renderer
+
+
+@contextmanager
+def serving(bundle: Path, renderer: Renderer, *, ready: bool = True) -> Iterator[Server]:
+    """Start ``python -m tunebuild.serve`` on a free port; SIGTERM at the end if it still runs."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    argv = [sys.executable, "-m", "tunebuild.serve", str(bundle), "--port", str(port)]
+    process = subprocess.Popen(argv, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        if ready:
+            wait_until_ready(url, lambda: process.poll() is None, 60)
+        yield Server(url, process, bundle, renderer)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
