@@ -73,7 +73,7 @@ def image(inputs: ImageInputs) -> Image:
     return assemble(plan_image(inputs))
 
 
-@pytest.fixture(params=["docker", "podman"])
+@pytest.fixture(scope="session", params=["docker", "podman"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine in turn. On CI both must be there; elsewhere a missing one is skipped."""
     try:
