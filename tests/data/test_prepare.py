@@ -6,8 +6,8 @@ import json
 
 import pyarrow as pa
 import pytest
-from support import tokenizers as families
 
+from support import tokenizers as families
 from tunebuild.data.formats import FORMATS, RowRejected, to_conversation
 from tunebuild.data.prepare import RowSource, check_rejects, prepare, split
 from tunebuild.data.prompt_source import build_renderer

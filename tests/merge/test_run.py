@@ -57,13 +57,13 @@ def logits(model, ids):
             "r": 4,
             "lora_alpha": 8,
             "target_modules": "all-linear",
-            "rank_pattern": {"down_proj": 2, "dense": 2},
+            "rank_pattern": {r"\d\.mlp\..*": 2},
         },
         {
             "r": 4,
             "lora_alpha": 8,
             "target_modules": "all-linear",
-            "alpha_pattern": {"layers.1.mlp.up_proj": 32},
+            "alpha_pattern": {r"1\.mlp\..*": 32},
         },
     ],
     ids=["lora", "rslora", "rank-pattern", "alpha-pattern"],
@@ -94,8 +94,13 @@ def test_dequantized_is_the_model_that_was_trained(tmp_path, architecture):
     for name in ("work", "trained"):
         (tmp_path / name).mkdir()
     train_adapter(
-        settings, data=tmp_path / "rows", base=base, work=tmp_path / "work", out=tmp_path / "trained", progress=Silent()
-    )  # fmt: skip
+        settings,
+        data=tmp_path / "rows",
+        base=base,
+        work=tmp_path / "work",
+        out=tmp_path / "trained",
+        progress=Silent(),
+    )
     ours = merged(base, tmp_path / "trained", tmp_path, "dequantized")
     adapter = tmp_path / "trained" / "adapter"
     ids = torch.arange(10, 74)[None, :]

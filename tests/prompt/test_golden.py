@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from support import tokenizers as families
 
+from support import tokenizers as families
 from tunebuild.errors import TunebuildError
 from tunebuild.prompt import (
     PromptSettings,
@@ -87,5 +87,5 @@ def test_another_tokenizer_version_is_named(prompt_dir):
 def test_a_changed_file_is_refused_on_load(prompt_dir, name):
     path = prompt_dir / name
     path.write_text(path.read_text().replace("assistant", "assistent", 1) + " ")
-    with pytest.raises(TunebuildError, match="not the ones it was built with|cannot be read"):
+    with pytest.raises(TunebuildError, match=r"not the ones it was built with|cannot be read"):
         load_prompt(prompt_dir)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import tokenizers as families
 from transformers import AutoTokenizer
 
+from support import tokenizers as families
 from tunebuild import resources
 from tunebuild.errors import TunebuildError
 from tunebuild.prompt import (

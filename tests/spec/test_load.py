@@ -112,7 +112,7 @@ def test_missing_and_broken_files(directory):
         load_spec(directory / "none.yaml")
     assert "spec.yaml:3:" in problems(directory, "a: [1,\nb: 2")[0]
     (directory / "spec.yaml").write_bytes(b"name: ok\nother: \xff\n")
-    with pytest.raises(TunebuildError, match="spec.yaml:2:1: the file is not UTF-8"):
+    with pytest.raises(TunebuildError, match=r"spec.yaml:2:1: the file is not UTF-8"):
         load_spec(directory / "spec.yaml")
 
 

@@ -269,5 +269,5 @@ def test_the_guard_reaches_every_quantised_module(tmp_path):
 
 def test_unknown_targets_are_refused(tmp_path):
     base = save_base("llama", tmp_path / "base")
-    with pytest.raises(TunebuildError, match="tuning.lora.targets"):
+    with pytest.raises(TunebuildError, match=r"tuning.lora.targets"):
         add_adapter(load_base(base, tuning()), LoraSpec(targets=("no_such_proj",)), 0)
