@@ -21,7 +21,7 @@ class Done:
     err: str
 
 
-def tunebuild(*arguments: object, env: dict[str, str] | None = None, timeout: float = 280) -> Done:
+def tunebuild(*arguments: object, env: dict[str, str] | None = None, timeout: float = 600) -> Done:
     """Run the command as a user does."""
     argv = [sys.executable, "-c", "from tunebuild.cli import main; main()", *map(str, arguments)]
     done = subprocess.run(

@@ -80,6 +80,7 @@ def fetch_wheels(
         stale.unlink()
     tag = "cp" + python.replace(".", "")
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    argv += ["--timeout", "30"]  # a connection that stalls is tried again, not waited for
     argv += ["--dest", str(target), "--only-binary", ":all:", "--constraint", str(constraints)]
     argv += ["--python-version", python, "--implementation", "cp"]
     for abi in (tag, "abi3", "none"):
