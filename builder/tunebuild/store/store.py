@@ -182,7 +182,7 @@ def _corrupt(path: Path) -> Exception:
     return fail(
         "store-corrupt",
         f"{path} is not what the build wrote",
-        "something changed or removed it; run 'tunebuild cache gc --corrupt' and build again",
+        "something changed or removed it; delete the store and build again",
     )
 
 
