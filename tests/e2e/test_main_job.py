@@ -76,18 +76,32 @@ def test_the_container_in_its_production_dress(quickstart):
 
 
 @pytest.mark.engine
-def test_the_docker_back_end_answers_the_same(quickstart):
-    engine = need_engine("docker")
+def test_the_docker_back_end_answers_the_same_in_both_engines(quickstart):
+    """The image that the Docker engine built, also handed to Podman as a user would hand it on."""
+    docker, podman = need_engine("docker"), need_engine("podman")
     done = quickstart.run("build", "--builder", "docker")
     assert done.code == 0, done.err
-    options = RunOptions(port=PORT + 1)
-    container = engine.run(ImageReference.parse("larder-desk:latest"), options)
-    try:
-        wait_ready(container, options)
-        asked = quickstart.run("verify", "--url", f"http://127.0.0.1:{options.port}", "--min-exact", "1.0")
-        assert asked.code == 0, asked.err
-    finally:
-        container.stop()
+    built = ImageReference.parse("larder-desk:latest")
+    handed = _handed_to_podman(built)
+    assert podman.image_id(handed) == docker.image_id(built)
+    for engine, reference in ((docker, built), (podman, handed)):
+        options = RunOptions(port=PORT + 1)
+        container = engine.run(reference, options)
+        try:
+            wait_ready(container, options)
+            url = f"http://127.0.0.1:{options.port}"
+            asked = quickstart.run("verify", "--url", url, "--min-exact", "1.0")
+            assert asked.code == 0, f"{engine.name}: {asked.err}"
+        finally:
+            container.stop()
+
+
+def _handed_to_podman(built: ImageReference) -> ImageReference:
+    """What ``docker save | podman load`` makes of the image."""
+    with subprocess.Popen(["docker", "save", str(built)], stdout=subprocess.PIPE) as save:
+        subprocess.run(["podman", "load"], stdin=save.stdout, capture_output=True, check=True)
+    assert save.returncode == 0
+    return ImageReference.parse(f"localhost/{built}")  # Docker saves short names; Podman calls them local
 
 
 def test_nothing_changed_does_nothing(quickstart):
