@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a file, counted from 1 as editors do."""
+    """A place in a file, counted from 1 as editors do; line 0 is the whole of it, e.g. of an option."""
 
     file: str
     line: int
     column: int
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,3 +22,8 @@ def root() -> Path:
 def path(*parts: str) -> Path:
     """Path of a shipped file, e.g. ``path("templates", "prompts", "chatml.jinja")``."""
     return root().joinpath(*parts)
+
+
+def shipped_templates() -> tuple[str, ...]:
+    """Names of the prompt templates that ship with tunebuild."""
+    return tuple(sorted(p.stem for p in path("templates", "prompts").glob("*.jinja")))

@@ -23,3 +23,11 @@ store_option = click.option(
     default=default_store,
     help="Where finished stages are kept.  [default: $TUNEBUILD_STORE or ~/.cache/tunebuild]",
 )
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Set a field of SPEC, e.g. --set tuning.epochs=1; null gives it its default. May be repeated.",
+)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tunebuild.cli._options import spec_argument, store_option
+from tunebuild.cli._options import set_option, spec_argument, store_option
 
 
 @click.command("build")
@@ -25,8 +25,11 @@ from tunebuild.cli._options import spec_argument, store_option
     help="Who assembles the image: tunebuild itself, or a Docker engine from the rendered Dockerfile.",
 )
 @click.option("--load", is_flag=True, help="Give the image to the container engine as well.")
+@set_option
 @store_option
-def command(spec: Path, output: Path | None, builder: str, load: bool, store: Path) -> None:
+def command(
+    spec: Path, output: Path | None, builder: str, load: bool, overrides: tuple[str, ...], store: Path
+) -> None:
     """Build SPEC: train, merge, assemble. Only what changed since the last build is done again.
 
     Prints the image's digest on stdout and nothing else; progress goes to stderr. The archive is an OCI
@@ -36,7 +39,7 @@ def command(spec: Path, output: Path | None, builder: str, load: bool, store: Pa
     from tunebuild.cli._building import build_spec
     from tunebuild.cli._progress import Reporter
 
-    built = build_spec(spec, store)
+    built = build_spec(spec, store, overrides)
     with Reporter() as reporter:
         if builder == "docker":
             from tunebuild.image.docker_backend import build_with_docker

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tunebuild.cli._options import spec_argument, store_option
+from tunebuild.cli._options import set_option, spec_argument, store_option
 
 
 @click.command("render")
@@ -18,8 +18,9 @@ from tunebuild.cli._options import spec_argument, store_option
     required=True,
     help="Directory for the build context: new, empty, or rendered before.",
 )
+@set_option
 @store_option
-def command(spec: Path, output: Path, store: Path) -> None:
+def command(spec: Path, output: Path, overrides: tuple[str, ...], store: Path) -> None:
     """Write the whole Docker build context of SPEC: Dockerfile, layers, weights, settings.
 
     Any builder takes it from there, e.g. 'docker build DIR', 'podman build DIR' or kaniko. The Dockerfile
@@ -29,7 +30,7 @@ def command(spec: Path, output: Path, store: Path) -> None:
     from tunebuild.cli._progress import Reporter
     from tunebuild.image.context import render_context
 
-    built = build_spec(spec, store)
+    built = build_spec(spec, store, overrides)
     with Reporter() as reporter:
         render_context(built.plan, output, reporter("render"))
     click.echo(f"{output} is ready; for example: docker build -t {built.image.reference} {output}", err=True)

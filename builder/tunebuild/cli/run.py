@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tunebuild.cli._options import spec_argument, store_option
+from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.cli._serving import endpoint, engine_option
 
 
@@ -17,8 +17,11 @@ from tunebuild.cli._serving import endpoint, engine_option
 @click.option("--port", default=8080, show_default=True, help="Port to listen on; 0 takes a free one.")
 @click.option("--ask", metavar="QUESTION", help="Ask one question, print the answer, and stop.")
 @engine_option
+@set_option
 @store_option
-def command(spec: Path, host: str, port: int, ask: str | None, engine: str, store: Path) -> None:
+def command(
+    spec: Path, host: str, port: int, ask: str | None, engine: str, overrides: tuple[str, ...], store: Path
+) -> None:
     """Start the endpoint of SPEC, building first what is not built yet.
 
     The endpoint speaks OpenAI's chat API below /v1. Stop it with Ctrl-C; running answers are finished.
@@ -26,7 +29,7 @@ def command(spec: Path, host: str, port: int, ask: str | None, engine: str, stor
     from tunebuild.cli._building import build_spec
     from tunebuild.verify.endpoint import ask_question
 
-    built = build_spec(spec, store)
+    built = build_spec(spec, store, overrides)
     # An orchestrator's SIGTERM ends the endpoint as Ctrl-C does, with its drain.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with endpoint(built, engine, host, port, quiet=ask is not None) as running:

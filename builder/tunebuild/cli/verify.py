@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from tunebuild.cli._options import spec_argument, store_option
+from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.cli._progress import Reporter
 from tunebuild.cli._serving import endpoint, engine_option
 from tunebuild.errors import fail
@@ -28,8 +28,17 @@ from tunebuild.verify.endpoint import Answer, ask
 )
 @click.option("--offline", is_flag=True, help="Check the image only; start and ask nothing.")
 @engine_option
+@set_option
 @store_option
-def command(spec: Path, url: str | None, min_exact: float, offline: bool, engine: str, store: Path) -> None:
+def command(
+    spec: Path,
+    url: str | None,
+    min_exact: float,
+    offline: bool,
+    engine: str,
+    overrides: tuple[str, ...],
+    store: Path,
+) -> None:
     """Prove a build: SPEC is a spec, or an archive that 'build' wrote.
 
     Checks every byte of an archive against its digests, reproduces the golden prompts in the image, then
@@ -43,7 +52,7 @@ def command(spec: Path, url: str | None, min_exact: float, offline: bool, engine
         else:
             from tunebuild.cli._building import build_spec
 
-            built = build_spec(spec, store)
+            built = build_spec(spec, store, overrides)
             prompt = built.parts.data.path("prompt")
         contract = read_contract(prompt)
     click.echo(f"  prompt  {contract.vectors} golden vectors reproduce", err=True)

@@ -39,7 +39,11 @@ def explain(error: ValidationError, document: Document) -> Iterator[Diagnostic]:
     schema: Any = error.schema
     expected: Any = error.validator_value
     value: Any = error.instance
-    if rule in ("anyOf", "oneOf"):
+    if schema.get("writeOnly") or any(s.get("writeOnly") for s in schema.get("anyOf", ())):
+        # The value could be the secret itself, and messages end up in logs.
+        hint = "never write a secret into a spec; name the variable that holds it, such as ${env:HF_TOKEN}"
+        yield Diagnostic("secret", "must be ${env:NAME}", hint, dotted(path), document.position(path))
+    elif rule in ("anyOf", "oneOf"):
         yield from _explain_union(error, document)
     elif rule == "additionalProperties":
         known = list(schema.get("properties", {}))

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from tunebuild import resources
 from tunebuild.errors import Diagnostic
+from tunebuild.spec._explain import dotted, suggest
+from tunebuild.spec.schema import schema_at
+from tunebuild.spec.secret import MARK
 from tunebuild.spec.spec import Spec
+from tunebuild.spec.yaml_loader import NodePath
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+# The forms of Hugging Face, OpenAI-like, AWS, GitHub and GitLab tokens, and of private keys.
+_TOKEN = re.compile(
+    r"\bhf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{20,}|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36,}"
+    r"|\bglpat-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
 
 #: A rule: the spec and its directory in, diagnostics without positions out.
 Check = Callable[[Spec, Path], Iterator[Diagnostic]]
@@ -34,17 +49,12 @@ def files_exist_inside(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
 
 
 def base_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """A local base is a model directory; a hub base is pinned to a commit."""
+    """A local base is a model directory; a hub base is an id."""
     model, path = spec.model, "model.base"
     if not model.is_local:
-        if model.revision is None:
-            yield Diagnostic(
-                "no-revision",
-                "a hub model needs the commit it is taken from",
-                "add model.revision with the repository's 40-digit commit; for a directory write "
-                f"base: ./{model.base}",
-                path,
-            )
+        if not _HUB_ID.fullmatch(model.base):
+            hint = f"for a directory write base: ./{model.base}"
+            yield Diagnostic("bad-model", f"'{model.base}' is not a hub id such as org/name", hint, path)
         return
     # A link inside the directory may lead elsewhere: that is how a shared model directory is used.
     if Path(model.base).is_absolute() or ".." in Path(model.base).parts:
@@ -62,13 +72,12 @@ def base_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
 def batch_divides(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """Rows per step divide evenly into pieces."""
     tuning = spec.tuning
-    if tuning.batch_size % tuning.gradient_accumulation:
+    if tuning.micro_batch_size and tuning.batch_size % tuning.micro_batch_size:
         yield Diagnostic(
             "batch",
-            f"batch_size {tuning.batch_size} is not a multiple of gradient_accumulation "
-            f"{tuning.gradient_accumulation}",
+            f"batch_size {tuning.batch_size} is not a multiple of micro_batch_size {tuning.micro_batch_size}",
             "",
-            "tuning.gradient_accumulation",
+            "tuning.micro_batch_size",
         )
 
 
@@ -96,10 +105,48 @@ def dequantized_needs_qlora(spec: Spec, directory: Path) -> Iterator[Diagnostic]
         )
 
 
+def template_is_known(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """A template that is named by a word is one that ships with tunebuild."""
+    name = spec.prompt.template
+    known = ("base", *resources.shipped_templates())
+    if isinstance(name, str) and name not in known:
+        hint = suggest(name, known) or f"one of: {', '.join(known)}"
+        yield Diagnostic("unknown-template", f"there is no template '{name}'", hint, "prompt.template")
+
+
+def secrets_stay_outside(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """References to variables stand only where a secret is expected, and secrets stand nowhere."""
+    for path, text in _texts(spec.model_dump(mode="json", by_alias=True), ()):
+        if any(schema.get("writeOnly") for schema in schema_at(path)):
+            continue
+        if MARK in text:
+            message = "takes no ${env:...}: a build may not depend on where it runs"
+            yield Diagnostic("env", message, "write the value, or use --set", dotted(path))
+        elif _TOKEN.search(text):
+            message = "looks like an access token"  # without the text, which would end up in logs
+            hint = (
+                "take it out and revoke it; a spec names secrets as ${env:NAME}, for example in model.token"
+            )
+            yield Diagnostic("secret", message, hint, dotted(path))
+
+
+def _texts(value: Any, path: NodePath) -> Iterator[tuple[NodePath, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, (*path, index))
+
+
 CHECKS: tuple[Check, ...] = (
     files_exist_inside,
     base_is_named_well,
     batch_divides,
     answers_fit,
     dequantized_needs_qlora,
+    template_is_known,
+    secrets_stay_outside,
 )

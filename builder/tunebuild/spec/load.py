@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
@@ -11,9 +12,10 @@ from jsonschema import Draft202012Validator
 from tunebuild.errors import Diagnostic, TunebuildError
 from tunebuild.spec._explain import explain
 from tunebuild.spec.checks import CHECKS
-from tunebuild.spec.schema import published_schema
+from tunebuild.spec.overlay import compose
+from tunebuild.spec.schema import validation_schema
 from tunebuild.spec.spec import Spec
-from tunebuild.spec.yaml_loader import Document, NodePath, load_yaml
+from tunebuild.spec.yaml_loader import Document, parse_dotted
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,18 @@ class LoadedSpec:
         return replace(diagnostic, position=self.document.position(parse_dotted(diagnostic.path)))
 
 
-def load_spec(file: Path) -> LoadedSpec:
+def load_spec(file: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
     """Read and validate a spec.
+
+    Args:
+        file: the spec; what it extends is read, too.
+        overrides: ``PATH=VALUE`` texts that win over the files.
 
     Raises:
         TunebuildError: every problem at once, in order of position.
     """
-    document = load_yaml(file)
-    errors = Draft202012Validator(published_schema()).iter_errors(document.value)
+    document = compose(file, overrides)
+    errors = _validator().iter_errors(document.value)
     if problems := [d for error in errors for d in explain(error, document)]:
         raise TunebuildError(_in_order(problems))
     loaded = LoadedSpec(Spec.model_validate(document.value), file, document)
@@ -67,10 +73,9 @@ def load_spec(file: Path) -> LoadedSpec:
     return loaded
 
 
-def parse_dotted(path: str) -> NodePath:
-    """``data.train[0].path`` as ``("data", "train", 0, "path")``."""
-    parts = re.findall(r"[^.\[\]]+|\[\d+\]", path)
-    return tuple(int(p[1:-1]) if p.startswith("[") else p for p in parts)
+@cache
+def _validator() -> Draft202012Validator:
+    return Draft202012Validator(validation_schema())
 
 
 def _in_order(problems: list[Diagnostic]) -> tuple[Diagnostic, ...]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
 from tunebuild.spec._base import Section
+from tunebuild.spec.secret import Secret
 
-Revision = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+_COMMIT = re.compile("[0-9a-f]{40}")
+
+Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,200}$")]
 IsoDate = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
 
@@ -20,12 +24,22 @@ class ModelSpec(Section):
     safetensors; code that comes with a model is never run."""
 
     revision: Revision | None = Field(default=None, examples=["73068f3702d050a2fd5aa2ca1e612e5036429398"])
-    """Commit of the hub repository, all 40 digits. Required for a hub model, meaningless for a directory."""
+    """Commit of the hub repository, all 40 digits; or a branch or tag, which `tunebuild lock` resolves to
+    the commit that builds then use. `main` if left out. Meaningless for a directory."""
+
+    token: Secret | None = Field(default=None, examples=["${env:HF_TOKEN}"])
+    """Where the access token for a private or gated model comes from: `${env:NAME}`. The token itself never
+    stands in a spec. Without it, the hub's own login is used."""
 
     @property
     def is_local(self) -> bool:
         """Whether `base` names a directory."""
         return self.base.startswith(("./", "../", "/"))
+
+    @property
+    def commit(self) -> str | None:
+        """The commit that the spec itself names, if it does."""
+        return self.revision if self.revision and _COMMIT.fullmatch(self.revision) else None
 
 
 class TemplateFile(Section):

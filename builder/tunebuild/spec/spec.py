@@ -21,6 +21,11 @@ class Spec(Section):
     api_version: Literal["tunebuild/v1"] = Field(alias="apiVersion", examples=["tunebuild/v1"])
     """Version of this language."""
 
+    extends: str | None = Field(default=None, min_length=1, examples=["../base.yaml"])
+    """Another spec, relative to this file, that this one is laid over: mappings are merged key by key,
+    everything else replaces, and null takes a key away. Other relative paths always start at the directory
+    of the spec that is built."""
+
     name: Name = Field(examples=["support-bot"])
     """Name of the model: in the endpoint, and of the image unless `image.repository` says otherwise."""
 

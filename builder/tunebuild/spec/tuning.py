@@ -54,8 +54,9 @@ class TuningSpec(Section):
     batch_size: int = Field(default=8, ge=1, examples=[8])
     """Rows per optimizer step."""
 
-    gradient_accumulation: int = Field(default=1, ge=1, examples=[1])
-    """Pieces in which those rows pass through the model; `batch_size` must be a multiple of it."""
+    micro_batch_size: int | None = Field(default=None, ge=1, examples=[2])
+    """Rows that pass through the model at once, which is what memory grows with; `batch_size` must be a
+    multiple of it. All of them if left out."""
 
     max_length: int = Field(default=2048, ge=8, examples=[2048])
     """Longest row in tokens, prompt and answer together; see `data.on_long`."""

@@ -45,6 +45,8 @@ class Document:
     value: Any = None
     positions: dict[NodePath, Position] = field(default_factory=dict)
     key_positions: dict[NodePath, Position] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What people should know though nothing is wrong, such as a migration."""
 
     def position(self, path: NodePath, *, key: bool = False) -> Position | None:
         """Position of a path's value (or its key), or of the nearest parent that is in the file."""
@@ -55,6 +57,54 @@ class Document:
                 return Position(self.file, 1, 1)
             path = path[:-1]
         return self.positions[path]
+
+    def adopt(self, other: Document, path: NodePath) -> None:
+        """Take over where everything at and below ``path`` stands in another document."""
+        for ours, theirs in (
+            (self.positions, other.positions),
+            (self.key_positions, other.key_positions),
+        ):
+            ours.update((p, where) for p, where in theirs.items() if p[: len(path)] == path)
+
+    def forget(self, path: NodePath) -> None:
+        """Drop what is known of ``path`` and everything below it."""
+        for places in (self.positions, self.key_positions):
+            for inner in [p for p in places if p[: len(path)] == path]:
+                del places[inner]
+
+    def move(self, old: NodePath, new: NodePath, value: Any) -> None:
+        """Give a key of a mapping another name, and a value; it still stands where it stood."""
+        parent = self.value
+        for part in old[:-1]:
+            parent = parent[part]
+        del parent[old[-1]]
+        parent[new[-1]] = value
+        places = self.positions.get(old), self.key_positions.get(old)
+        self.forget(old)
+        if places[0] and places[1]:
+            self.positions[new], self.key_positions[new] = places[0], places[1]
+
+
+def plain_scalar(text: str) -> str | int | float | bool | None:
+    """What unquoted text means under YAML 1.2's core schema."""
+    if text in _NULLS:
+        return None
+    if text in _BOOLS:
+        return _BOOLS[text]
+    if _INTEGER.fullmatch(text):
+        # 20 digits hold every number that a spec can mean; more is slow to convert.
+        return int(text) if len(text) <= 20 else float(text)
+    if _OCTAL.fullmatch(text):
+        return int(text[2:], 8)
+    if _HEXADECIMAL.fullmatch(text):
+        return int(text[2:], 16) if len(text) <= 20 else text
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def parse_dotted(path: str) -> NodePath:
+    """``data.train[0].path`` as ``("data", "train", 0, "path")``."""
+    parts = re.findall(r"[^.\[\]]+|\[\d+\]", path)
+    return tuple(int(p[1:-1]) if p.startswith("[") else p for p in parts)
 
 
 def load_yaml(file: Path, shown: str | None = None) -> Document:
@@ -152,22 +202,9 @@ class _Builder:
             return text
         if node.style:  # quoted or block text
             return text
-        if text in _NULLS:
-            return None
-        if text in _BOOLS:
-            return _BOOLS[text]
-        if _INTEGER.fullmatch(text):
-            # 20 digits hold every number that a spec can mean; more is slow to convert.
-            return int(text) if len(text) <= 20 else float(text)
-        if _OCTAL.fullmatch(text):
-            return int(text[2:], 8)
-        if _HEXADECIMAL.fullmatch(text):
-            return int(text[2:], 16) if len(text) <= 20 else text
-        if _FLOAT.fullmatch(text):
-            return float(text)
         if _SPECIAL.fullmatch(text):
             self._problem("yaml-number", f"{text} is not a number that a spec can use", position)
-        return text
+        return plain_scalar(text)
 
     def _position(self, node: yaml.Node) -> Position:
         mark = node.start_mark

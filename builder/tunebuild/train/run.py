@@ -109,7 +109,7 @@ def _arguments(settings: TrainSettings, checkpoints: Path, evaluated_rows: int) 
         warmup_steps=tuning.warmup_steps,
         per_device_train_batch_size=settings.rows_per_pass,
         per_device_eval_batch_size=settings.rows_per_pass,
-        gradient_accumulation_steps=tuning.gradient_accumulation,
+        gradient_accumulation_steps=tuning.batch_size // settings.rows_per_pass,
         weight_decay=tuning.weight_decay,
         max_grad_norm=tuning.max_grad_norm,
         seed=tuning.seed,

@@ -28,4 +28,4 @@ class TrainSettings:
     @property
     def rows_per_pass(self) -> int:
         """Rows that go through the model at once."""
-        return self.tuning.batch_size // self.tuning.gradient_accumulation
+        return self.tuning.micro_batch_size or self.tuning.batch_size

@@ -1,0 +1,50 @@
+"""The effective spec as text: one spelling for one meaning, which reads back as the same spec."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from tunebuild.spec.spec import Spec
+from tunebuild.spec.yaml_loader import plain_scalar
+
+
+def effective(spec: Spec, *, defaults: bool = True) -> dict[str, Any]:
+    """The spec as JSON values under the names that a file uses.
+
+    Args:
+        spec: the spec.
+        defaults: whether to name what the spec left to its default.
+    """
+    value: dict[str, Any] = spec.model_dump(
+        mode="json", by_alias=True, exclude_defaults=not defaults, exclude={"extends"}
+    )
+    return {"apiVersion": spec.api_version, **value}
+
+
+def canonical_yaml(spec: Spec, *, defaults: bool = True) -> str:
+    """The spec as YAML, keys in the order of the schema."""
+    return yaml.dump(
+        effective(spec, defaults=defaults),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+    )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes by this language's rules: PyYAML's would leave ``2e-4`` bare, which is a number here."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    bare = isinstance(plain_scalar(value), str)
+    style = None if bare else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
+
+
+_Dumper.add_representer(str, _text)
