@@ -19,6 +19,7 @@ from tunebuild.image.runtime import RuntimeStage, runtime_layers
 from tunebuild.image.runtime_process import prepare_runtime
 from tunebuild.image.stage import ImageStage
 from tunebuild.lock.base_model import BaseModel, find_base_model
+from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage
 from tunebuild.prompt import Renderer
 from tunebuild.serve.bundle import Bundle
@@ -52,22 +53,34 @@ class Built:
 
 
 class Pipeline:
-    """A spec's stages. Making one looks at files, and downloads a hub model that is not here yet.
+    """A spec's stages. Looks at files as it is asked, and downloads a hub model that is not here yet.
+
+    Args:
+        loaded: the spec.
+        store: where stages are kept.
+        lock: decides what is fetched.
 
     Raises:
         TunebuildError: the base model or the prompt template cannot be used.
     """
 
-    def __init__(self, loaded: LoadedSpec, store: Store) -> None:
+    def __init__(self, loaded: LoadedSpec, store: Store, lock: SpecLock | None = None) -> None:
         self.loaded = loaded
         self.spec = loaded.spec
         self.store = store
+        self.lock = lock
+        self.hub_cache = store.root / "hub"
 
     @cached_property
     def base(self) -> BaseModel:
         """The base model's files."""
-        hub_cache = self.store.root / "hub"
-        return find_base_model(self.spec.model, self.loaded.directory, hub_cache, self.store.memo.digest)
+        return find_base_model(
+            self.spec.model,
+            self.loaded.directory,
+            self.hub_cache,
+            self.store.memo.digest,
+            self.lock.model if self.lock else None,
+        )
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -105,7 +118,13 @@ class Pipeline:
 
     def runtime(self) -> RuntimeStage:
         """The image's base and Python packages. Depends on no other stage."""
-        return RuntimeStage.of(self.spec.image, self.store.root / "downloads")
+        return RuntimeStage.of(self.spec.image, self.store.root / "downloads", self.locked_runtime)
+
+    @property
+    def locked_runtime(self) -> RuntimeLock | None:
+        """What the lock says of the runtime, if it speaks of this platform."""
+        locked = self.lock.runtime if self.lock else None
+        return locked if locked and locked.platform == self.spec.image.platform else None
 
     def image(self, data: Tree, merged: Tree, runtime: Tree) -> ImageStage:
         """Everything to an image."""
@@ -162,7 +181,7 @@ def build(pipeline: Pipeline, reporter: Reporter) -> Built:
             progress.say("unchanged")
             return found
         ran.append("runtime")
-        return prepare_runtime(pipeline.spec.image, store.root, progress)
+        return prepare_runtime(pipeline.spec.image, pipeline.locked_runtime, store.root, progress)
 
     store = pipeline.store
     with ThreadPoolExecutor(1) as beside:

@@ -7,16 +7,35 @@ from pathlib import Path
 
 from tunebuild.cli._progress import Reporter
 from tunebuild.errors import TunebuildError
+from tunebuild.lock.spec_lock import lock_path, read_lock
+from tunebuild.locking import find_drift, require_no_drift
 from tunebuild.pipeline import Built, Pipeline, build
 from tunebuild.spec import load_spec
 from tunebuild.store import Store
 
 
-def build_spec(spec: Path, store: Path, overrides: Sequence[str] = ()) -> Built:
-    """Validate and build a spec, showing progress; errors get their place in the spec."""
+def build_spec(spec: Path, store: Path, overrides: Sequence[str] = (), *, locked: bool = False) -> Built:
+    """Validate and build a spec, showing progress; errors get their place in the spec.
+
+    Args:
+        spec: the spec; a lock beside it decides what is fetched.
+        store: where stages are kept.
+        overrides: ``PATH=VALUE`` texts.
+        locked: refuse to build anything that the lock does not name.
+    """
     loaded = load_spec(spec, overrides)
+    path = lock_path(spec)
+    lock = read_lock(path)
+    pipeline = Pipeline(loaded, Store(store), lock)
     with Reporter() as reporter:
+        for note in loaded.document.notes:
+            reporter("spec").say(note)
         try:
-            return build(Pipeline(loaded, Store(store)), reporter)
+            if locked:
+                require_no_drift(pipeline, lock, path)
+            elif lock and (moved := find_drift(pipeline, lock)):
+                names = ", ".join(one.name for one in moved[:3]) + (", ..." if len(moved) > 3 else "")
+                reporter("lock").say(f"{path} is behind ({names}); 'tunebuild lock' brings it up to date")
+            return build(pipeline, reporter)
         except TunebuildError as error:
             raise loaded.place(error) from error

@@ -25,10 +25,17 @@ from tunebuild.cli._options import set_option, spec_argument, store_option
     help="Who assembles the image: tunebuild itself, or a Docker engine from the rendered Dockerfile.",
 )
 @click.option("--load", is_flag=True, help="Give the image to the container engine as well.")
+@click.option("--locked", is_flag=True, help="Refuse to build anything that the lock file does not name.")
 @set_option
 @store_option
 def command(
-    spec: Path, output: Path | None, builder: str, load: bool, overrides: tuple[str, ...], store: Path
+    spec: Path,
+    output: Path | None,
+    builder: str,
+    load: bool,
+    locked: bool,
+    overrides: tuple[str, ...],
+    store: Path,
 ) -> None:
     """Build SPEC: train, merge, assemble. Only what changed since the last build is done again.
 
@@ -39,7 +46,7 @@ def command(
     from tunebuild.cli._building import build_spec
     from tunebuild.cli._progress import Reporter
 
-    built = build_spec(spec, store, overrides)
+    built = build_spec(spec, store, overrides, locked=locked)
     with Reporter() as reporter:
         if builder == "docker":
             from tunebuild.image.docker_backend import build_with_docker

@@ -11,6 +11,7 @@ import shutil
 import tarfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from tunebuild import resources
 from tunebuild.image.apt.sources import Repository, read_sources
@@ -18,6 +19,7 @@ from tunebuild.image.layer import Entry, FilesLayer, Layer, layer_of_blob, layer
 from tunebuild.image.wheels.bytecode import ImagePython
 from tunebuild.image.wheels.layers import WrittenLayer, write_wheel_layers
 from tunebuild.image.wheels.lock import fetch_wheels, serving_requirements
+from tunebuild.lock.spec_lock import Pins, RuntimeLock, split_pin
 from tunebuild.spec.serving import ImageSpec
 from tunebuild.store import Digest, Inputs, Progress, Tree, digest_file
 
@@ -37,12 +39,30 @@ class RuntimeStage:
     constraints: Path
     repositories: tuple[Repository, ...]
     cache: Path
+    locked: RuntimeLock | None = None
+    free: frozenset[str] = frozenset()
+    asked: str = ""
     name: str = "runtime"
     version: int = 2
 
     @classmethod
-    def of(cls, image: ImageSpec, cache: Path) -> RuntimeStage:
+    def of(
+        cls,
+        image: ImageSpec,
+        cache: Path,
+        locked: RuntimeLock | None = None,
+        *,
+        free: frozenset[str] = frozenset(),
+        asked: str = "",
+    ) -> RuntimeStage:
         """The stage for a spec.
+
+        Args:
+            image: the spec's section.
+            cache: where downloads are kept.
+            locked: what may not move.
+            free: names of packages and wheels that may move all the same.
+            asked: when mirrors were last asked for those; another time is another stage.
 
         Raises:
             TunebuildError: this machine has no apt mirror set up.
@@ -53,16 +73,22 @@ class RuntimeStage:
             resources.path("constraints.txt"),
             tuple(read_sources()),
             cache,
+            locked,
+            free,
+            asked,
         )
 
     def inputs(self) -> Inputs:
         """What is asked for. What was chosen is in the output, and stays until something here changes."""
-        return {
-            "platform": self.platform,
-            "requirements": list(self.requirements),
-            "constraints": digest_file(self.constraints),
-            "suites": sorted({r.suite for r in self.repositories}),
-        }
+        asked: dict[str, Any] = {"platform": self.platform, "requirements": list(self.requirements)}
+        if self.locked and not self.free:
+            # Constraints and suites no longer have a say.
+            return {**asked, "packages": self.locked.packages, "wheels": self.locked.wheels}
+        asked["constraints"] = digest_file(self.constraints)
+        asked["suites"] = sorted({r.suite for r in self.repositories})
+        if self.locked:
+            asked["free"], asked["asked"] = sorted(self.free), self.asked
+        return asked
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Fetch, unpack, compile and write."""
@@ -72,13 +98,20 @@ class RuntimeStage:
         from tunebuild.image.apt.settings import read_settings
 
         downloads = Downloads(self.cache / "apt", read_settings())
-        lock = resolve_apt(self.repositories, downloads)
+        lock = resolve_apt(self.repositories, downloads, pins=self._pins("packages"))
         base = _write_base(base_entries(lock, downloads, progress), out)
         unpacked = work / "base"
         shutil.rmtree(unpacked, ignore_errors=True)
         with tarfile.open(out / base.file) as tar:
             tar.extractall(unpacked, filter="fully_trusted")  # noqa: S202 - our own tar, links out of it included
-        wheels = fetch_wheels(self.requirements, self.constraints, lock.python, "x86_64", work / "wheels")
+        wheels = fetch_wheels(
+            self.requirements,
+            self.constraints,
+            lock.python,
+            "x86_64",
+            work / "wheels",
+            self._pins("wheels"),
+        )
         for stale in ("torch", "packages"):
             shutil.rmtree(work / stale, ignore_errors=True)
         python = ImagePython(unpacked, lock.python)
@@ -91,6 +124,24 @@ class RuntimeStage:
         (out / _RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
         sizes = ", ".join(f"{layer.name} {layer.size / 1e6:.0f} MB" for layer in layers)
         progress.say(f"{len(lock.packages)} Debian packages, {len(wheels.wheels)} wheels: {sizes}")
+
+    def _pins(self, kind: Literal["packages", "wheels"]) -> dict[str, tuple[str, str]]:
+        pins: Pins = getattr(self.locked, kind) if self.locked else {}
+        return {name: split_pin(pin) for name, pin in pins.items() if name not in self.free}
+
+
+def locked_runtime(output: Tree, image: ImageSpec) -> RuntimeLock:
+    """Pins everything that a finished runtime was made of."""
+    record = json.loads(output.path(_RECORD).read_text("utf-8"))
+    apt, wheels = record["apt"], record["wheels"]["wheels"]
+    return RuntimeLock(
+        platform=image.platform,
+        suite=apt["suite"],
+        python=apt["python"],
+        requirements=serving_requirements(),
+        packages={p["name"]: f"{p['version']} sha256:{p['sha256']}" for p in apt["packages"]},
+        wheels={w["name"]: f"{w['version']} {w['digest']}" for w in wheels},
+    )
 
 
 def runtime_layers(output: Tree) -> tuple[Layer, ...]:

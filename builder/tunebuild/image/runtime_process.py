@@ -14,11 +14,12 @@ from typing import Any
 
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.image.runtime import RuntimeStage
+from tunebuild.lock.spec_lock import RuntimeLock
 from tunebuild.spec.serving import ImageSpec
 from tunebuild.store import Progress, Store, Tree
 
 
-def prepare_runtime(image: ImageSpec, store: Path, progress: Progress) -> Tree:
+def prepare_runtime(image: ImageSpec, locked: RuntimeLock | None, store: Path, progress: Progress) -> Tree:
     """Run the runtime stage; blocks until it is done.
 
     Raises:
@@ -26,7 +27,7 @@ def prepare_runtime(image: ImageSpec, store: Path, progress: Progress) -> Tree:
     """
     context = get_context("spawn")  # the caller may hold threads of torch, which a fork would break
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, image, store), daemon=True)
+    process = context.Process(target=_work, args=(sender, image, locked, store), daemon=True)
     process.start()
     sender.close()
     while True:
@@ -57,10 +58,10 @@ class _Forward:
         self._sender.send(("say", (text,)))
 
 
-def _work(sender: Connection[Any, Any], image: ImageSpec, root: Path) -> None:
+def _work(sender: Connection[Any, Any], image: ImageSpec, locked: RuntimeLock | None, root: Path) -> None:
     os.nice(5)
     try:
-        store = Store(root)
-        sender.send(("done", store.ensure(RuntimeStage.of(image, root / "downloads"), _Forward(sender))))
+        stage = RuntimeStage.of(image, root / "downloads", locked)
+        sender.send(("done", Store(root).ensure(stage, _Forward(sender))))
     except (TunebuildError, OSError) as error:
         sender.send(("error", error))

@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tunebuild.errors import TunebuildError, fail
+from tunebuild.errors import fail
+from tunebuild.lock.hub import MODEL_FILES, HubRepository, fetch, resolve
+from tunebuild.lock.spec_lock import ModelLock
 from tunebuild.lock.weights_file import read_header
 from tunebuild.spec.model import ModelSpec
+from tunebuild.spec.secret import reveal
 from tunebuild.store import Digest, TreeFile
-
-# Weights in pickles run code when they are loaded; nothing here ever opens one.
-_WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,11 @@ class BaseModel:
 
 
 def find_base_model(
-    model: ModelSpec, spec_dir: Path, cache: Path, digest: Callable[[Path], Digest]
+    model: ModelSpec,
+    spec_dir: Path,
+    cache: Path,
+    digest: Callable[[Path], Digest],
+    locked: ModelLock | None = None,
 ) -> BaseModel:
     """Locate (and for a hub model, download once) the base model.
 
@@ -58,12 +62,27 @@ def find_base_model(
         spec_dir: where a local directory starts.
         cache: where hub downloads are kept.
         digest: computes or remembers a file's digest.
+        locked: what the lock says of it: the commit of a hub model, and digests that files must have.
 
     Raises:
-        TunebuildError: not there, not reachable, without safetensors, or cut short.
+        TunebuildError: not there, not reachable, not pinned, without safetensors, cut short, or not what
+            the lock names.
     """
-    directory = spec_dir / model.base if model.is_local else _download(model, cache)
-    names = sorted({p.name for pattern in _WANTED for p in directory.glob(pattern) if p.is_file()})
+    if model.is_local:
+        directory = spec_dir / model.base
+    else:
+        locked = _still_meant(model, locked)
+        commit = model.commit or (locked.commit if locked else None)
+        if commit is None:
+            raise fail(
+                "no-commit",
+                f"'{model.base}' is not pinned to a commit",
+                "run 'tunebuild lock', which resolves model.revision, or write its 40-digit commit there",
+                path="model.base",
+            )
+        expected = locked.files if locked and locked.commit == commit else None
+        directory = fetch(_repository(model), commit, cache, _token(model), expected=expected, digest=digest)
+    names = wanted_files(directory)
     if not any(name.endswith(".safetensors") for name in names):
         pickles = any(directory.glob("*.bin")) or any(directory.glob("*.pt"))
         raise fail(
@@ -81,39 +100,49 @@ def find_base_model(
     return BaseModel(directory, files)
 
 
-def _download(model: ModelSpec, cache: Path) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            GatedRepoError,
-            HfHubHTTPError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-    except ModuleNotFoundError:
-        raise fail("no-hub", "a hub model needs huggingface_hub", "pip install 'tunebuild[train]'") from None
+def locked_model(
+    model: ModelSpec,
+    spec_dir: Path,
+    cache: Path,
+    digest: Callable[[Path], Digest],
+    locked: ModelLock | None,
+) -> ModelLock:
+    """What a lock says of the base model. Downloads no weights.
 
-    def bad(code: str, message: str, hint: str) -> TunebuildError:
-        return fail(code, f"{model.base}: {message}", hint, path="model.base")
+    Args:
+        locked: the present lock; its commit stays if the spec still means the same repository and revision.
 
-    try:
-        return Path(
-            snapshot_download(
-                model.base, revision=model.revision, cache_dir=cache, allow_patterns=list(_WANTED)
-            )
-        )
-    except GatedRepoError:
-        raise bad("hub-gated", "access is gated", "accept its terms and set HF_TOKEN") from None
-    except RepositoryNotFoundError:
-        hint = f"for a private one set HF_TOKEN; for a directory write ./{model.base}"
-        raise bad("hub-unknown", "the hub has no such repository", hint) from None
-    except RevisionNotFoundError:
-        raise fail(
-            "hub-revision", f"{model.base} has no commit {model.revision}", path="model.revision"
-        ) from None
-    except LocalEntryNotFoundError:
-        hint = "check the network or HF_ENDPOINT, or use a directory"
-        raise bad("hub-offline", "not in the cache, and the hub cannot be reached", hint) from None
-    except (HfHubHTTPError, OSError) as error:
-        raise bad("hub", str(error).splitlines()[0], "try again; files already here are kept") from None
+    Raises:
+        TunebuildError: as :func:`find_base_model`.
+    """
+    if model.is_local:
+        directory = spec_dir / model.base
+        files = {name: digest(directory / name) for name in wanted_files(directory)}
+        return ModelLock(base=model.base, files=files)
+    if (kept := _still_meant(model, locked)) and (model.commit in (None, kept.commit)):
+        return kept
+    snapshot = resolve(_repository(model), model.revision or "main", cache, _token(model))
+    return ModelLock(
+        base=model.base,
+        revision=model.revision,
+        commit=snapshot.commit,
+        files={f.path: f.digest for f in snapshot.files},
+    )
+
+
+def wanted_files(directory: Path) -> list[str]:
+    """Names of the files in a model directory that a build may read, in order."""
+    return sorted({p.name for pattern in MODEL_FILES for p in directory.glob(pattern) if p.is_file()})
+
+
+def _still_meant(model: ModelSpec, locked: ModelLock | None) -> ModelLock | None:
+    same = locked and (locked.base, locked.revision) == (model.base, model.revision)
+    return locked if same else None
+
+
+def _repository(model: ModelSpec) -> HubRepository:
+    return HubRepository("model", model.base, "model.base")
+
+
+def _token(model: ModelSpec) -> str | None:
+    return reveal(model.token, "model.token") if model.token else None

@@ -85,6 +85,12 @@ class Store:
             shutil.rmtree(work)
             return tree
 
+    def adopt(self, stage: Stage, tree: Tree) -> None:
+        """Record a tree of this store as a stage's output, where that is known without running it."""
+        key = key_of(stage)
+        with self._lock(key):
+            self._write_record(key, stage.inputs(), tree.digest)
+
     def why(self, stage: Stage) -> Reason:
         """Why :meth:`find` finds nothing."""
         inputs = stage.inputs()
@@ -125,11 +131,14 @@ class Store:
             _write_atomically(manifest, lambda p: save_manifest(made, p))
             out.rename(place)
             _sync(place.parent)
-        record = {"stage": key.stage, "key": key.digest, "output": made.digest, "inputs": inputs}
+        self._write_record(key, inputs, made.digest)
+        return Tree(place, made.files)
+
+    def _write_record(self, key: StageKey, inputs: Inputs, output: Digest) -> None:
+        record = {"stage": key.stage, "key": key.digest, "output": output, "inputs": inputs}
         path = self._record_path(key)
         path.parent.mkdir(exist_ok=True)
         _write_atomically(path, lambda p: p.write_bytes(canonical_json(record)))
-        return Tree(place, made.files)
 
     def _load(self, key: StageKey) -> Tree | None:
         path = self._record_path(key)

@@ -69,8 +69,11 @@ class PackageIndex:
 
     def newest(self, name: str) -> Package | None:
         """The highest version in any suite: security fixes win by number, not by order."""
-        found = [_package(stanza, uri) for stanza, uri in self._stanzas.get(name, ())]
-        return max(found, key=lambda p: DebianVersion(p.version), default=None)
+        return max(self.all(name), key=lambda p: DebianVersion(p.version), default=None)
+
+    def all(self, name: str) -> list[Package]:
+        """Every version in any suite."""
+        return [_package(stanza, uri) for stanza, uri in self._stanzas.get(name, ())]
 
     def __contains__(self, name: str) -> bool:
         return name in self._stanzas

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from tunebuild.errors import fail
@@ -61,17 +62,27 @@ class AptLock:
 
 
 def resolve_apt(
-    repositories: Sequence[Repository], downloads: Downloads, architecture: str = "amd64"
+    repositories: Sequence[Repository],
+    downloads: Downloads,
+    architecture: str = "amd64",
+    pins: Mapping[str, tuple[str, str]] | None = None,
 ) -> AptLock:
     """Resolve the base against the mirrors that this machine uses.
 
+    Args:
+        repositories: the mirrors.
+        downloads: fetches from them.
+        architecture: Debian's name for it.
+        pins: version and SHA-256 of packages that may not move, by name.
+
     Raises:
-        TunebuildError: a mirror cannot be reached or believed, or its suite is not known.
+        TunebuildError: a mirror cannot be reached or believed, its suite is not known, or it has no longer
+            what is pinned.
     """
     candidates = [r for r in repositories if r.suite.split("-")[0] in (*PYTHON_OF_SUITE, *_MOVING)]
     releases = [read_release(repository, downloads) for repository in candidates]
     suite, ours = choose_suite(releases)
-    return lock_packages(suite, read_index(ours, downloads, architecture))
+    return lock_packages(suite, read_index(ours, downloads, architecture), pins or {})
 
 
 def choose_suite(releases: Sequence[Release]) -> tuple[str, list[Release]]:
@@ -93,15 +104,17 @@ def choose_suite(releases: Sequence[Release]) -> tuple[str, list[Release]]:
     return suite, [r for r in debian if r.codename == suite or r.codename.startswith(f"{suite}-")]
 
 
-def lock_packages(suite: str, packages: PackageIndex) -> AptLock:
-    """Choose the base's packages out of a suite's lists. Pure: equal lists, equal lock.
+def lock_packages(
+    suite: str, packages: PackageIndex, pins: Mapping[str, tuple[str, str]] = MappingProxyType({})
+) -> AptLock:
+    """Choose the base's packages out of a suite's lists. Pure: equal lists and pins, equal lock.
 
     Raises:
-        TunebuildError: ``no-package``.
+        TunebuildError: ``no-package``, or ``mirror-moved`` if a pinned one is gone.
     """
     python = PYTHON_OF_SUITE[suite]
     wanted = ("base-files", "ca-certificates", f"python{python}", f"libpython{python}-stdlib", "libstdc++6")
-    chosen = sorted(closure(wanted, packages), key=lambda p: p.name)
+    chosen = sorted(closure(wanted, packages, pins), key=lambda p: p.name)
     return AptLock(
         suite,
         python,
@@ -109,11 +122,15 @@ def lock_packages(suite: str, packages: PackageIndex) -> AptLock:
     )
 
 
-def closure(wanted: Iterable[str], packages: PackageIndex) -> list[Package]:
+def closure(
+    wanted: Iterable[str],
+    packages: PackageIndex,
+    pins: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+) -> list[Package]:
     """``wanted`` and all they depend on, first alternatives first, without what is dropped on purpose.
 
     Raises:
-        TunebuildError: a package that is needed is in no list.
+        TunebuildError: a package that is needed is in no list, or not as it is pinned.
     """
     chosen: dict[str, Package] = {}
     queue = list(wanted)
@@ -121,7 +138,7 @@ def closure(wanted: Iterable[str], packages: PackageIndex) -> list[Package]:
         name = queue.pop()
         if name in chosen:
             continue
-        package = packages.newest(name)
+        package = _pinned(name, packages, *pins[name]) if name in pins else packages.newest(name)
         if package is None:
             message = f"the mirror has no package {name}"
             raise fail("no-package", message, "look at /etc/apt", path="image.base")
@@ -130,3 +147,18 @@ def closure(wanted: Iterable[str], packages: PackageIndex) -> list[Package]:
             if _DROPPED.isdisjoint(group) and not any(option in chosen for option in group):
                 queue.append(next((option for option in group if option in packages), group[0]))
     return list(chosen.values())
+
+
+def _pinned(name: str, packages: PackageIndex, version: str, sha256: str) -> Package:
+    offered = packages.all(name)
+    if found := next((p for p in offered if (p.version, p.sha256) == (version, sha256)), None):
+        return found
+    has = ", ".join(p.version for p in offered) or "none"
+    same = any(p.version == version for p in offered)
+    raise fail(
+        "mirror-moved",
+        f"the lock wants {name} {version}, the mirror has "
+        + ("another file under that version" if same else has),
+        f"let it move with 'tunebuild lock --update {name}', or use a mirror that keeps old versions",
+        path="image.base",
+    )

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import requires
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from packaging.requirements import Requirement
-from packaging.utils import parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from tunebuild.errors import fail
 from tunebuild.store import Digest, digest_file
@@ -61,7 +62,12 @@ def serving_requirements() -> tuple[str, ...]:
 
 
 def fetch_wheels(
-    requirements: Sequence[str], constraints: Path, python: str, machine: str, target: Path
+    requirements: Sequence[str],
+    constraints: Path,
+    python: str,
+    machine: str,
+    target: Path,
+    pins: Mapping[str, tuple[str, str]] | None = None,
 ) -> WheelLock:
     """Resolve and download wheels into ``target``.
 
@@ -71,23 +77,53 @@ def fetch_wheels(
         python: the image's Python, e.g. ``3.11``.
         machine: e.g. ``x86_64``.
         target: directory; only the wheels of this resolution are left in it.
+        pins: version and SHA-256 of wheels that may not move, by name.
 
     Raises:
-        TunebuildError: pip is not installed, a package has no wheel for the image, or no index answers.
+        TunebuildError: pip is not installed, a package has no wheel for the image, no index answers, or
+            what is pinned is not what an index has.
     """
     target.mkdir(parents=True, exist_ok=True)
     for stale in target.iterdir():
         stale.unlink()
+    with TemporaryDirectory(prefix="tunebuild-") as scratch:
+        bounds = Path(scratch) / "constraints.txt"
+        bounds.write_text(_constraints(constraints, pins or {}), "utf-8")
+        _download([*requirements, "--constraint", str(bounds)], python, machine, target)
+    lock = WheelLock(python, tuple(_locked(path) for path in sorted(target.iterdir())))
+    for wheel in lock.wheels:
+        if pins and wheel.name in pins and pins[wheel.name][1] != wheel.digest.removeprefix("sha256:"):
+            raise fail(
+                "wheel-changed",
+                f"{wheel.filename} is not the file that the lock names",
+                "an index serves another build of that version: find out why, or let it move with "
+                f"'tunebuild lock --update {wheel.name}'",
+                path="image",
+            )
+    return lock
+
+
+def _constraints(shipped: Path, pins: Mapping[str, tuple[str, str]]) -> str:
+    """Pinned versions win over the shipped ones."""
+    kept = [
+        line
+        for line in shipped.read_text("utf-8").splitlines()
+        if line and not line.startswith("#") and canonicalize_name(Requirement(line).name) not in pins
+    ]
+    return "\n".join([*kept, *(f"{name}=={version}" for name, (version, _) in pins.items())]) + "\n"
+
+
+def _download(arguments: Sequence[str], python: str, machine: str, target: Path) -> None:
     tag = "cp" + python.replace(".", "")
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     argv += ["--timeout", "30"]  # a connection that stalls is tried again, not waited for
-    argv += ["--dest", str(target), "--only-binary", ":all:", "--constraint", str(constraints)]
+    argv += ["--dest", str(target), "--only-binary", ":all:"]
     argv += ["--python-version", python, "--implementation", "cp"]
     for abi in (tag, "abi3", "none"):
         argv += ["--abi", abi]
     for platform in _platforms(machine):
         argv += ["--platform", platform]
-    done = subprocess.run([*argv, *requirements], capture_output=True, text=True, check=False)
+    done = subprocess.run([*argv, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         errors = [line for line in done.stderr.splitlines() if "ERROR" in line or "No module" in line]
         reason = (errors or ["no reason given"])[0].removeprefix("ERROR: ")
@@ -97,7 +133,6 @@ def fetch_wheels(
             "is pip installed here, and does its index answer? 'pip download torch' shows more",
             path="image",
         )
-    return WheelLock(python, tuple(_locked(path) for path in sorted(target.iterdir())))
 
 
 def _platforms(machine: str) -> list[str]:

@@ -1,0 +1,66 @@
+"""``tunebuild lock``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tunebuild.cli._options import set_option, spec_argument, store_option
+from tunebuild.errors import TunebuildError, fail
+
+
+@click.command("lock")
+@spec_argument
+@click.option(
+    "--update",
+    multiple=True,
+    metavar="NAME",
+    help="Let one thing move: model, the name of a Debian package or wheel, packages, wheels, or all.",
+)
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the lock is missing or behind.")
+@set_option
+@store_option
+def command(
+    spec: Path, update: tuple[str, ...], check: bool, overrides: tuple[str, ...], store: Path
+) -> None:
+    """Pin everything that SPEC names in a lock file beside it, SPEC with the ending .lock.
+
+    Data files, the template and the base model are pinned by SHA-256, a hub model also by commit, and what
+    the image stands on by version and SHA-256. Builds take from the lock what they fetch; with
+    'build --locked' they refuse anything else that has moved. Commit the lock.
+
+    Running it again keeps what was fetched and notes what you changed; --update lets one thing move.
+    """
+    from tunebuild.cli._progress import Reporter
+    from tunebuild.lock.spec_lock import drift, lock_path, read_lock, write_lock
+    from tunebuild.locking import make_lock, require_no_drift
+    from tunebuild.pipeline import Pipeline
+    from tunebuild.spec import load_spec
+    from tunebuild.store import Store
+
+    if check and update:
+        raise fail("lock-check", "--check changes nothing, so --update has no meaning with it", "drop one")
+    loaded = load_spec(spec, overrides)
+    path = lock_path(spec)
+    old = read_lock(path)
+    try:
+        pipeline = Pipeline(loaded, Store(store), old)
+        if check:
+            require_no_drift(pipeline, old, path)
+            click.echo(f"{path}: up to date", err=True)
+            return
+        with Reporter() as reporter:
+            new = make_lock(pipeline, old, update, reporter)
+    except TunebuildError as error:
+        raise loaded.place(error) from error
+    changes = drift(old, new)
+    if not changes:
+        click.echo(f"{path}: nothing has changed", err=True)
+        return
+    write_lock(new, path)
+    for change in changes if old else ():
+        click.echo(f"  {change}", err=True)
+    counts = f"{len(new.files)} files, {len(new.model.files)} model files"
+    counts += f", {len(new.runtime.packages)} packages, {len(new.runtime.wheels)} wheels"
+    click.echo(f"{path}: {counts}", err=True)
