@@ -22,8 +22,10 @@ check: $(VENV)/.test  ## style, types and import boundaries
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-schema: $(VENV)/.test  ## regenerate schema/ from the models
+schema: $(VENV)/.test  ## regenerate schema/ and docs/spec.md from the models
 	$(BIN)/tunebuild schema > schema/tunebuild-v1.schema.json
+	$(BIN)/tunebuild schema plan > schema/tunebuild-plan-v1.schema.json
+	$(BIN)/tunebuild schema --markdown > docs/spec.md
 
 bench: $(VENV)/.test  ## the paired benchmarks
 	for file in benchmarks/*.py; do $(BIN)/python $$file; done

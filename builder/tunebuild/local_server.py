@@ -15,18 +15,18 @@ from tunebuild.image.bundle import BundleParts
 
 @contextmanager
 def local_server(
-    parts: BundleParts, settings_file: Path, host: str, port: int, *, quiet: bool
+    parts: BundleParts, settings: Path, host: str, port: int, *, quiet: bool
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start the server on a bundle; it gets SIGTERM, and its time to drain, at the end.
 
     Args:
         parts: what the bundle is made of.
-        settings_file: its ``bundle.json``.
+        settings: the image stage's output.
         host, port: where to listen.
         quiet: keep the server's log away from the terminal.
     """
     with TemporaryDirectory(prefix="tunebuild-") as directory:
-        parts.lay_out(Path(directory), settings_file)
+        parts.lay_out(Path(directory), settings)
         argv = [sys.executable, "-m", "tunebuild.serve", directory, "--host", host, "--port", str(port)]
         process = subprocess.Popen(
             argv,

@@ -6,27 +6,30 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from tunebuild.data.prepare import RowSource
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.stage import DataStage
 from tunebuild.image.bundle import BundleParts
-from tunebuild.image.oci import Image
+from tunebuild.image.oci import Image, Variables
 from tunebuild.image.plan import ImagePlan
 from tunebuild.image.reference import ImageReference
 from tunebuild.image.runtime import RuntimeStage, runtime_layers
 from tunebuild.image.runtime_process import prepare_runtime
-from tunebuild.image.stage import ImageStage
+from tunebuild.image.stage import ImageStage, server_digests
 from tunebuild.lock.base_model import BaseModel, find_base_model
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage
 from tunebuild.prompt import Renderer
 from tunebuild.serve.bundle import Bundle
 from tunebuild.spec import LoadedSpec
+from tunebuild.spec.canonical import effective
 from tunebuild.spec.data import FileSource
-from tunebuild.store import Progress, Stage, Store, Tree, digest_json
+from tunebuild.store import Inputs, Progress, Stage, Store, Tree, digest_json
 from tunebuild.train.hardware import decide
+from tunebuild.train.settings import Device, TrainSettings
 from tunebuild.train.stage import TrainStage
 
 #: Makes the progress of one stage from its name.
@@ -59,16 +62,24 @@ class Pipeline:
         loaded: the spec.
         store: where stages are kept.
         lock: decides what is fetched.
+        device: where training would run, for a plan; this machine decides if left out.
 
     Raises:
         TunebuildError: the base model or the prompt template cannot be used.
     """
 
-    def __init__(self, loaded: LoadedSpec, store: Store, lock: SpecLock | None = None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedSpec,
+        store: Store,
+        lock: SpecLock | None = None,
+        device: Device | None = None,
+    ) -> None:
         self.loaded = loaded
         self.spec = loaded.spec
         self.store = store
         self.lock = lock
+        self.device = device
         self.hub_cache = store.root / "hub"
 
     @cached_property
@@ -105,7 +116,12 @@ class Pipeline:
 
     def train(self, data: Tree) -> TrainStage:
         """Tokens to an adapter."""
-        return TrainStage(decide(self.spec.tuning), data, self.base)
+        return TrainStage(self.train_settings, data, self.base)
+
+    @cached_property
+    def train_settings(self) -> TrainSettings:
+        """The tuning section, with what it leaves to the machine decided."""
+        return decide(self.spec.tuning, self.device)
 
     def merge(self, trained: Tree) -> MergeStage:
         """Adapter and base to a model."""
@@ -128,32 +144,72 @@ class Pipeline:
 
     def image(self, data: Tree, merged: Tree, runtime: Tree) -> ImageStage:
         """Everything to an image."""
+        return ImageStage(
+            self.reference,
+            BundleParts(self.settings, data, merged),
+            runtime_layers(runtime),
+            self.labels,
+            {"spec": effective(self.spec), "inputs": self.own_inputs},
+        )
+
+    @property
+    def reference(self) -> ImageReference:
+        """The image's name."""
+        return ImageReference.parse(self.spec.reference)
+
+    @cached_property
+    def settings(self) -> Bundle:
+        """What the endpoint is told."""
         spec = self.spec
-        settings = Bundle.model_validate(
+        return Bundle.model_validate(
             {
                 "name": spec.name,
                 "description": spec.description,
                 "prompt_digest": self.renderer.digest,
-                "spec_digest": digest_json(spec.model_dump(mode="json", by_alias=True)),
+                "spec_digest": digest_json(effective(spec)),
                 **spec.serving.model_dump(mode="json"),
             }
         )
-        labels = (
+
+    @property
+    def labels(self) -> Variables:
+        """The image's labels."""
+        spec = self.spec
+        return (
             ("org.opencontainers.image.description", spec.description or f"Fine-tuned model {spec.name}"),
-            ("org.tunebuild.spec", settings.spec_digest),
-            ("org.tunebuild.prompt", settings.prompt_digest),
+            ("org.tunebuild.spec", self.settings.spec_digest),
+            ("org.tunebuild.prompt", self.settings.prompt_digest),
             ("org.tunebuild.base", spec.model.base),
         )
-        return ImageStage(
-            ImageReference.parse(spec.reference),
-            BundleParts(settings, data, merged),
-            runtime_layers(runtime),
-            labels,
-        )
+
+    @cached_property
+    def own_inputs(self) -> dict[str, Any]:
+        """What each stage depends on besides what earlier stages hand it. Runs nothing.
+
+        Two builds are compared by these: a field of the spec matters to the stages in whose inputs it shows.
+        """
+        nothing = Tree(Path(), ())
+        own: dict[str, Any] = {
+            "data": self.data().inputs(),
+            "train": _without(self.train(nothing).inputs(), "rows"),
+            "merge": _without(self.merge(nothing).inputs(), "trained"),
+            "runtime": self.runtime().inputs(),
+            "image": {
+                "reference": str(self.reference),
+                "labels": dict(self.labels),
+                "settings": self.settings.model_dump(mode="json"),
+                "server": server_digests(),
+            },
+        }
+        return own
 
     def _source(self, source: FileSource) -> RowSource:
         path = self.loaded.directory / source.path
         return RowSource(path, source.path, source.format, dict(source.columns))
+
+
+def _without(inputs: Inputs, name: str) -> dict[str, Any]:
+    return {key: value for key, value in inputs.items() if key != name}
 
 
 def build(pipeline: Pipeline, reporter: Reporter) -> Built:

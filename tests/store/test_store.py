@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunebuild.errors import TunebuildError
-from tunebuild.store import Silent, Store, canonical_json, digest_json, first_difference, scan
+from tunebuild.store import Silent, Store, canonical_json, differences, digest_json, scan
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -179,9 +179,9 @@ def test_canonical_json_has_one_spelling(value):
 
 
 @given(json_values, json_values)
-def test_first_difference_is_none_only_for_equal_values(one, other):
+def test_differences_is_none_only_for_equal_values(one, other):
     # 1 == 1.0 == True in Python, and a stage does not care which of them it gets.
-    assert (first_difference(one, other) is None) == (one == other)
+    assert (differences(one, other) is None) == (one == other)
 
 
 def test_scan_is_in_order_and_complete(tmp_path: Path):

@@ -17,6 +17,7 @@ Start with 'tunebuild validate SPEC', then 'tunebuild build SPEC', then 'tunebui
 
 _VERBS = {
     "validate": ("tunebuild.cli.validate", "Check a spec; prints every problem with its line."),
+    "plan": ("tunebuild.cli.plan", "Show what a build would do, and why."),
     "lock": ("tunebuild.cli.lock", "Pin everything a spec names in a lock file."),
     "build": ("tunebuild.cli.build", "Train, merge and assemble the image; prints its digest."),
     "render": ("tunebuild.cli.render", "Write the Docker build context for another builder."),

@@ -23,7 +23,7 @@ def run_reporting_errors(main: Callable[[], None]) -> int:
         return error.exit_code
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        return 1  # not click's 2, which is what 'plan' says where there is work
     except (KeyboardInterrupt, click.Abort):
         print("interrupted; the next build goes on from the last checkpoint", file=sys.stderr)
         return _EXIT_INTERRUPTED

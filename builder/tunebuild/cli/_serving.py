@@ -42,9 +42,7 @@ def endpoint(built: Built, engine: str, host: str, port: int, *, quiet: bool) ->
     if engine == "none" or (engine == "auto" and not _engine_answers()):
         from tunebuild.local_server import local_server
 
-        with local_server(
-            built.parts, built.settings.path("bundle.json"), host, port, quiet=quiet
-        ) as process:
+        with local_server(built.parts, built.settings.root, host, port, quiet=quiet) as process:
             seconds = wait_until_ready(url, lambda: process.poll() is None)
             yield Endpoint(url, "local process", seconds)
         return

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
+from tunebuild.spec.reference import reference_page
 from tunebuild.spec.schema import schema_text
 
 
 @click.command("schema")
-def command() -> None:
-    """Print the JSON Schema (draft 2020-12) of the spec.
+@click.argument("what", type=click.Choice(["spec", "plan"]), default="spec")
+@click.option("--markdown", is_flag=True, help="Print the spec's reference page instead.")
+def command(what: str, markdown: bool) -> None:
+    """Print the JSON Schema (draft 2020-12) of a spec, or of what 'plan --json' prints.
 
     Editors with a YAML language server complete and check a spec whose first line is
     '# yaml-language-server: $schema=tunebuild-v1.schema.json'.
     """
-    click.echo(schema_text(), nl=False)
+    if what == "plan":
+        from tunebuild.plan.report import plan_schema
+
+        click.echo(json.dumps(plan_schema(), indent=2))
+    else:
+        click.echo(reference_page() if markdown else schema_text(), nl=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
@@ -24,6 +25,9 @@ from tunebuild.prompt import Renderer
 from tunebuild.prompt.directory import save_prompt
 from tunebuild.spec.data import DataSpec
 from tunebuild.store import Digest, Inputs, Progress
+
+_BARS = 12
+_WIDTHS = [digit * 10**zeros for zeros in range(9) for digit in (1, 2, 5)]
 
 #: Trained questions that travel in the image for ``verify``.
 MAX_CHECKS = 400
@@ -52,7 +56,7 @@ class DataStage:
     seed: int
     vocabulary_size: int
     name: str = "data"
-    version: int = 1
+    version: int = 2
 
     def inputs(self) -> Inputs:
         """Contents of the files, never their paths."""
@@ -129,7 +133,19 @@ def summarise(train: Sequence[Kept], evaluation: Sequence[Kept], rejects: Sequen
             "p95": lengths[int(len(lengths) * 0.95)],
             "max": lengths[-1],
         },
+        "histogram": _histogram(lengths),
     }
+
+
+def _histogram(lengths: Sequence[int]) -> list[dict[str, int]]:
+    """At most a dozen bars of equal width, which is a round number; ``lengths`` is sorted."""
+    span = lengths[-1] - lengths[0] + 1
+    width = next(w for w in _WIDTHS if span <= w * _BARS)
+    counts = Counter(length // width for length in lengths)
+    return [
+        {"low": bar * width, "high": (bar + 1) * width - 1, "rows": counts[bar]}
+        for bar in range(lengths[0] // width, lengths[-1] // width + 1)
+    ]
 
 
 def _checks(train: Sequence[Kept]) -> list[dict[str, Any]]:

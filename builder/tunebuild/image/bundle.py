@@ -26,13 +26,15 @@ class BundleParts:
     data: Tree
     merged: Tree
 
-    def lay_out(self, directory: Path, settings_file: Path) -> None:
+    def lay_out(self, directory: Path, settings: Path) -> None:
         """Make the bundle in an empty directory.
 
         Args:
             directory: where.
-            settings_file: a ``bundle.json`` that outlives the directory, since plans point at it.
+            settings: the image stage's output, with ``bundle.json`` and ``build/``. It must outlive the
+                directory, since plans point at it.
         """
-        (directory / "bundle.json").symlink_to(settings_file.resolve())
+        (directory / "bundle.json").symlink_to((settings / "bundle.json").resolve())
+        (directory / "build").symlink_to((settings / "build").resolve())
         (directory / "prompt").symlink_to(self.data.path("prompt").resolve())
         (directory / "model").symlink_to(self.merged.path("model").resolve())

@@ -7,18 +7,31 @@ as ranges of files that other stages wrote, so an archive, an engine or a regist
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tunebuild.image.bundle import BundleParts
 from tunebuild.image.layer import FileRange, FilesLayer, Layer, layer_of_files
 from tunebuild.image.oci import Image, Variables, make_image
 from tunebuild.image.plan import ImageInputs, ImagePlan, app_entries, plan_image
 from tunebuild.image.reference import ImageReference
-from tunebuild.store import Digest, Inputs, Progress, Tree, digest_bytes, digest_file
+from tunebuild.store import (
+    Digest,
+    Inputs,
+    Progress,
+    Tree,
+    canonical_json,
+    digest_bytes,
+    digest_file,
+    digest_json,
+)
 
-_BUNDLE = "bundle.json"
+PROVENANCE = "provenance.json"
+"""Below ``build/`` of the bundle: what the image was built from."""
+
 _LAYERS = "layers.json"
 
 
@@ -31,14 +44,16 @@ class ImageStage:
         parts: what the bundle is made of.
         runtime: base and Python layers, finished.
         labels: labels that describe where the image came from.
+        provenance: the spec and each stage's own inputs; it travels in the image.
     """
 
     reference: ImageReference
     parts: BundleParts
     runtime: tuple[Layer, ...]
     labels: Variables
+    provenance: Mapping[str, Any]
     name: str = "image"
-    version: int = 1
+    version: int = 2
 
     def inputs(self) -> Inputs:
         """Digests of everything in the image."""
@@ -51,12 +66,15 @@ class ImageStage:
             "prompt": {f.path: f.digest for f in in_prompt},
             "weights": {f.path: f.digest for f in in_model},
             "runtime": [layer.digest for layer in self.runtime],
-            "server": {entry.name: _digest_of(entry.content) for entry in app_entries()},
+            "server": server_digests(),
+            "provenance": digest_json(self.provenance),
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Hash the layers that are not finished yet."""
         self.parts.settings.save(out)
+        (out / "build").mkdir()
+        (out / "build" / PROVENANCE).write_bytes(canonical_json(self.provenance))
         plan = self.plan(out)
         layers = []
         for number, layer in enumerate(plan.layers, 1):
@@ -73,7 +91,7 @@ class ImageStage:
         """The plan; ``settings_dir`` holds this stage's ``bundle.json``."""
         with TemporaryDirectory(prefix="tunebuild-") as directory:
             # Plans hold resolved paths, so the links may go once the plan is made.
-            self.parts.lay_out(Path(directory), settings_dir / _BUNDLE)
+            self.parts.lay_out(Path(directory), settings_dir)
             return plan_image(
                 ImageInputs(
                     self.reference,
@@ -96,6 +114,11 @@ def _finished(layer: Layer | FilesLayer, digest: Digest) -> Layer:
     if isinstance(layer, Layer):
         return layer
     return Layer(layer.name, layer.created_by, layer.segments, digest, layer.size)
+
+
+def server_digests() -> dict[str, Digest]:
+    """Digests of the program that the container runs, by path."""
+    return {entry.name: _digest_of(entry.content) for entry in app_entries()}
 
 
 def _digest_of(content: object) -> Digest:

@@ -1,7 +1,7 @@
 """Content-addressed stages: equal inputs are built once."""
 
 from tunebuild.store.digest import Digest, canonical_json, digest_bytes, digest_file, digest_json
-from tunebuild.store.stage import Inputs, Progress, Silent, Stage, StageKey, first_difference, key_of
+from tunebuild.store.stage import Inputs, Progress, Silent, Stage, StageKey, differences, key_of
 from tunebuild.store.store import Reason, Store
 from tunebuild.store.tree import Tree, TreeFile, scan
 
@@ -17,10 +17,10 @@ __all__ = [
     "Tree",
     "TreeFile",
     "canonical_json",
+    "differences",
     "digest_bytes",
     "digest_file",
     "digest_json",
-    "first_difference",
     "key_of",
     "scan",
 ]

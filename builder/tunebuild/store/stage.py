@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,19 +70,17 @@ def key_of(stage: Stage) -> StageKey:
     return StageKey(stage.name, digest_json({"version": stage.version, "inputs": stage.inputs()}))
 
 
-def first_difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | None:
-    """The first field, in key order, in which two inputs differ: its dotted path, old and new value."""
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The fields, in key order, in which two inputs differ: dotted path, old and new value."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted({*old, *new}):
             inner = f"{path}.{name}" if path else name
-            if (name in old) != (name in new):
-                return inner, old.get(name), new.get(name)
-            if found := first_difference(old.get(name), new.get(name), inner):
-                return found
-        return None
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+            if name in old and name in new:
+                yield from differences(old[name], new[name], inner)
+            else:
+                yield inner, old.get(name), new.get(name)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (a, b) in enumerate(zip(old, new, strict=True)):
-            if found := first_difference(a, b, f"{path}[{index}]"):
-                return found
-        return None
-    return None if old == new else (path, old, new)
+            yield from differences(a, b, f"{path}[{index}]")
+    elif old != new:
+        yield path, old, new

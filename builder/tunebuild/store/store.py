@@ -26,8 +26,10 @@ from pathlib import Path
 from tunebuild.errors import fail
 from tunebuild.store.digest import Digest, canonical_json
 from tunebuild.store.memo import DigestMemo
-from tunebuild.store.stage import Inputs, Progress, Stage, StageKey, first_difference, key_of
+from tunebuild.store.stage import Inputs, Progress, Stage, StageKey, differences, key_of
 from tunebuild.store.tree import Tree, load_manifest, save_manifest, scan
+
+_COMPARED = 50  # earlier runs of a stage, of whatever spec, among which the most similar is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Store:
         with self._lock(key):
             if found := self._load(key):
                 return found
-            work = self.root / "work" / str(key)
+            work = self.scratch(stage).parent
             out = work / "out"
             if out.exists():
                 shutil.rmtree(out)  # half an output of a killed run; checkpoints beside it stay
@@ -93,16 +95,23 @@ class Store:
 
     def why(self, stage: Stage) -> Reason:
         """Why :meth:`find` finds nothing."""
-        inputs = stage.inputs()
+        # As plain JSON, in which records were written: tuples are lists there.
+        inputs = json.loads(canonical_json(stage.inputs()))
         newest = sorted(
             (self.root / "records" / stage.name).glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True
         )
-        best: Reason | None = None
-        for path in newest[:20]:
-            record = json.loads(path.read_text("utf-8"))
-            if difference := first_difference(record["inputs"], inputs):
-                best = best or Reason(*difference)
-        return best or Reason()
+        best: list[tuple[str, object, object]] = []
+        for path in newest[:_COMPARED]:
+            found = sorted(
+                differences(json.loads(path.read_text("utf-8"))["inputs"], inputs), key=_says_little
+            )
+            if found and (not best or len(found) < len(best)):
+                best = found
+        return Reason(*best[0]) if best else Reason()
+
+    def scratch(self, stage: Stage) -> Path:
+        """Where an unfinished run of the stage keeps its checkpoints; it may not exist."""
+        return self.root / "work" / str(key_of(stage)) / "scratch"
 
     def record(self, stage: Stage) -> Inputs | None:
         """The recorded inputs of a finished stage."""
@@ -169,6 +178,11 @@ class Store:
         with (self.root / "locks" / f"{key}.lock").open("w") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
+
+
+def _says_little(difference: tuple[str, object, object]) -> bool:
+    """Whether a difference is one of digests, which follows from another one that people can read."""
+    return all(isinstance(value, str) and value.startswith("sha256:") for value in difference[1:])
 
 
 def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -35,9 +35,14 @@ def find_device() -> Device:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def decide(tuning: TuningSpec) -> TrainSettings:
-    """Settle what the spec leaves to the machine. The result is part of the stage's key."""
-    device = find_device()
+def decide(tuning: TuningSpec, device: Device | None = None) -> TrainSettings:
+    """Settle what the spec leaves to the machine. The result is part of the stage's key.
+
+    Args:
+        tuning: the spec's section.
+        device: where training will run, if not on this machine.
+    """
+    device = device or find_device()
     dtype: ComputeDtype
     if tuning.compute_dtype == "auto":
         dtype = "bfloat16" if device == "cuda" or cpu_has_bfloat16() else "float32"

@@ -100,7 +100,7 @@ def train_adapter(
 def _arguments(settings: TrainSettings, checkpoints: Path, evaluated_rows: int) -> SFTConfig:
     """TRL's settings. ``evaluated_rows`` is the number of training rows, 0 where nothing is held out."""
     tuning = settings.tuning
-    steps = math.ceil(math.ceil(evaluated_rows / tuning.batch_size) * tuning.epochs)
+    steps = settings.steps(evaluated_rows)
     return SFTConfig(
         output_dir=str(checkpoints),
         num_train_epochs=tuning.epochs,
@@ -116,7 +116,7 @@ def _arguments(settings: TrainSettings, checkpoints: Path, evaluated_rows: int) 
         data_seed=tuning.seed,
         bf16=settings.compute_dtype == "bfloat16",
         use_cpu=settings.device == "cpu",
-        gradient_checkpointing=settings.device == "cuda",
+        gradient_checkpointing=settings.checkpoints_activations,
         # Our rows are final: TRL must not tokenise, truncate, pack or drop any of them.
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,3 +30,12 @@ class TrainSettings:
     def rows_per_pass(self) -> int:
         """Rows that go through the model at once."""
         return self.tuning.micro_batch_size or self.tuning.batch_size
+
+    @property
+    def checkpoints_activations(self) -> bool:
+        """Whether activations are computed again in the backward pass instead of kept."""
+        return self.device == "cuda"
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps over all epochs, for a number of training rows."""
+        return math.ceil(math.ceil(rows / self.tuning.batch_size) * self.tuning.epochs)

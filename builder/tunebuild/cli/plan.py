@@ -1,0 +1,87 @@
+"""``tunebuild plan``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tunebuild.cli._options import set_option, spec_argument, store_option
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+class _Bytes(click.ParamType[int]):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"([0-9.]+)\s*([kmgt]?)i?b?", str(value).lower())
+        try:
+            return int(float(match[1]) * _UNITS[match[2]])  # type: ignore[index]
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is not a size such as 24GB", param, ctx)
+
+
+@click.command("plan")
+@spec_argument
+@click.option("--json", "form", flag_value="json", help="Print JSON; 'tunebuild schema plan' is its schema.")
+@click.option("--markdown", "form", flag_value="markdown", help="Print Markdown for a pull request.")
+@click.option(
+    "--against",
+    metavar="SPEC|IMAGE",
+    help="Show what the difference to another spec, an archive, or an engine's image sets off.",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Plan for training there, not here.")
+@click.option("--device-memory", type=_Bytes(), help="Memory of that device, e.g. 24GB.")
+@set_option
+@store_option
+def command(
+    spec: Path,
+    form: str | None,
+    against: str | None,
+    device: Any,
+    device_memory: int | None,
+    overrides: tuple[str, ...],
+    store: Path,
+) -> None:
+    """Show what building SPEC would do, and why, without a GPU.
+
+    Names for each stage the first input that differs from the most similar earlier build; counts rows,
+    tokens and steps; estimates memory and disk; and says which image layers would be sent. The rows are
+    really read and tokenised, so the build need not do it again; nothing is trained or fetched, but for a
+    hub model's files.
+
+    Exit 0 if there is nothing to do, 2 if there is work, 1 on an error.
+    """
+    from tunebuild.cli._progress import Reporter
+    from tunebuild.errors import TunebuildError
+    from tunebuild.lock.spec_lock import lock_path, read_lock
+    from tunebuild.pipeline import Pipeline
+    from tunebuild.plan import blast, render
+    from tunebuild.plan.make import make_plan
+    from tunebuild.spec import load_spec
+    from tunebuild.store import Store
+
+    def pipeline_of(file: Path, sets: tuple[str, ...]) -> Pipeline:
+        return Pipeline(load_spec(file, sets), Store(store), read_lock(lock_path(file)), device)
+
+    pipeline = pipeline_of(spec, overrides)
+    archive = spec.parent / "dist" / f"{pipeline.spec.name}.tar"
+    try:
+        compared = None
+        if against:
+            other = against.endswith((".yaml", ".yml"))
+            inputs = pipeline_of(Path(against), ()).own_inputs if other else blast.image_inputs(against)
+            compared = blast.blast(against, inputs, pipeline.own_inputs)
+        with Reporter() as reporter:
+            plan = make_plan(pipeline, archive, reporter, device_memory=device_memory, against=compared)
+    except TunebuildError as error:
+        raise pipeline.loaded.place(error) from error
+    if form == "json":
+        click.echo(plan.model_dump_json(indent=2, by_alias=True))
+    else:
+        click.echo(render.as_markdown(plan) if form else render.as_text(plan), nl=False)
+    if plan.work:
+        raise TunebuildError((), exit_code=2)

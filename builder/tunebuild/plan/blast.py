@@ -1,0 +1,83 @@
+"""What a difference between two specs, or a spec and an image, sets off.
+
+Compared are each stage's own inputs, without what earlier stages hand it; those follow by the order of the
+stages. So nothing here lists fields: a field matters to the stages that read it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunebuild.errors import fail
+from tunebuild.image.engines import find_engine
+from tunebuild.image.plan import BUNDLE
+from tunebuild.image.reading import open_archive
+from tunebuild.image.reference import ImageReference
+from tunebuild.plan.report import Blast, Change
+from tunebuild.store import differences
+
+# Who comes after whom, and how far a change of a stage's own inputs reaches.
+_AFTER = {
+    "data": ("data", "train", "merge", "image"),
+    "train": ("train", "merge", "image"),
+    "merge": ("merge", "image"),
+    "runtime": ("runtime", "image"),
+    "image": ("image",),
+}
+_LEVELS = {"data": "retrain", "train": "retrain", "merge": "merge again", "runtime": "new packages"}
+
+# Digests of the whole spec, which say nothing where a field has been named.
+_DERIVED = ("org.tunebuild.spec", "spec_digest", "org.tunebuild.prompt", "prompt_digest")
+
+# Inputs of the image that no request ever sees.
+_METADATA = ("labels", "reference", "settings.description", "settings.spec_digest")
+
+
+def blast(other: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Blast:
+    """Compare two builds' own inputs, stage by stage."""
+    found = {
+        stage: tuple(Change(field=f, old=a, new=b) for f, a, b in differences(old.get(stage), new[stage]))
+        for stage in _AFTER
+    }
+    if any(not change.field.endswith(_DERIVED) for changed in found.values() for change in changed):
+        found["image"] = tuple(c for c in found["image"] if not c.field.endswith(_DERIVED))
+    changes = {stage: changed for stage, changed in found.items() if changed}
+    touched = {later for stage in changes for later in _AFTER[stage]}
+    stages = tuple(stage for stage in _AFTER if stage in touched)
+    return Blast.model_validate(
+        {"other": other, "level": _level(changes), "stages": stages, "changes": changes}
+    )
+
+
+def image_inputs(image: str) -> dict[str, Any]:
+    """The inputs that an image was built from, as it carries them.
+
+    Args:
+        image: an archive, a layout, or the name of an image that an engine has.
+
+    Raises:
+        TunebuildError: there is no such image, or it is not one of ours.
+    """
+    prefix = f"{BUNDLE}/build"
+    if Path(image).exists():
+        files = open_archive(Path(image)).files(prefix)
+    else:
+        files = find_engine().files(ImageReference.parse(image), prefix)
+    for name, content in files:
+        if name == "provenance.json":
+            inputs: dict[str, Any] = json.loads(content)["inputs"]
+            return inputs
+    raise fail("no-provenance", f"{image} does not say what it was built from", "did tunebuild build it?")
+
+
+def _level(changes: Mapping[str, tuple[Change, ...]]) -> str:
+    for stage, level in _LEVELS.items():
+        if stage in changes:
+            return level
+    if not changes:
+        return "nothing"
+    metadata = all(change.field.startswith(_METADATA) for change in changes["image"])
+    return "metadata" if metadata else "serve only"

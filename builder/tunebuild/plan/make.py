@@ -1,0 +1,221 @@
+"""Makes a plan. Reads and tokenises the rows, which the build then finds done; trains and fetches nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tunebuild.errors import TunebuildError
+from tunebuild.image.reading import open_archive
+from tunebuild.image.runtime import runtime_layers
+from tunebuild.locking import find_drift
+from tunebuild.pipeline import Pipeline
+from tunebuild.plan.report import (
+    Bin,
+    Blast,
+    Change,
+    DataPlan,
+    DiskPlan,
+    ImagePlanned,
+    LayerPlan,
+    MemoryPlan,
+    Plan,
+    StagePlan,
+    TrainingPlan,
+)
+from tunebuild.store import Progress, Stage, Tree
+from tunebuild.train.estimate import adapter_parameters, estimate_memory, read_tensors
+
+_APP_BYTES = 1 << 19  # the server, prompt and settings, where they are not laid out yet
+
+
+def make_plan(
+    pipeline: Pipeline,
+    archive: Path,
+    reporter: Callable[[str], Progress],
+    *,
+    device_memory: int | None = None,
+    against: Blast | None = None,
+) -> Plan:
+    """Find out what a build would do.
+
+    Args:
+        pipeline: the spec.
+        archive: what the build would write; its layers count as already sent.
+        reporter: shows progress of the data stage.
+        device_memory: bytes of the device to train on; this machine's if left out.
+        against: the comparison to include.
+
+    Raises:
+        TunebuildError: what the build would refuse, too.
+    """
+    stages: list[StagePlan] = []
+    data_stage = pipeline.data()
+    stages.append(_look(pipeline, data_stage))
+    data = pipeline.store.ensure(data_stage, reporter("data"))
+    trained = _follow(pipeline, stages, lambda: pipeline.train(data), "train", data)
+    merged = _follow(pipeline, stages, lambda: pipeline.merge(_known(trained)), "merge", trained)
+    runtime_stage = pipeline.runtime()
+    stages.append(_look(pipeline, runtime_stage))
+    runtime = pipeline.store.find(runtime_stage)
+    ready = merged if runtime else None
+    image = _follow(
+        pipeline, stages, lambda: pipeline.image(data, _known(merged), _known(runtime)), "image", ready
+    )
+    drift = find_drift(pipeline, pipeline.lock) if pipeline.lock else ()
+    stats = json.loads(data.path("stats.json").read_text("utf-8"))
+    planned = _image(pipeline, data, merged, runtime, image, archive)
+    return Plan(
+        spec=str(pipeline.loaded.file),
+        name=pipeline.spec.name,
+        work=any(stage.status != "unchanged" for stage in stages),
+        stages=tuple(stages),
+        data=_data(stats),
+        training=_training(pipeline, stats),
+        memory=_memory(pipeline, stats, device_memory),
+        disk=_disk(pipeline, merged, runtime, planned, archive),
+        image=planned,
+        lock="behind" if drift else "matches" if pipeline.lock else "none",
+        drift=tuple(map(str, drift)),
+        against=against,
+    )
+
+
+def _look(pipeline: Pipeline, stage: Stage) -> StagePlan:
+    if pipeline.store.find(stage):
+        return StagePlan(name=stage.name, status="unchanged")
+    reason = pipeline.store.why(stage)
+    why = Change(field=reason.field, old=reason.old, new=reason.new) if reason.field else None
+    scratch = pipeline.store.scratch(stage)
+    going = any(scratch.glob("checkpoints/checkpoint-*/sealed.json"))
+    return StagePlan(name=stage.name, status="resume" if going else "run", why=why)
+
+
+def _follow(
+    pipeline: Pipeline, stages: list[StagePlan], make: Callable[[], Stage], name: str, before: Tree | None
+) -> Tree | None:
+    """Look at a stage if what it follows is known; its output, if that is known."""
+    if before is None:
+        waits = next(s.name for s in reversed(stages) if s.status != "unchanged")
+        stages.append(StagePlan(name=name, status="run", after=waits))
+        return None
+    stage = make()
+    stages.append(_look(pipeline, stage))
+    return pipeline.store.find(stage)
+
+
+def _known(tree: Tree | None) -> Tree:
+    assert tree is not None
+    return tree
+
+
+def _data(stats: dict[str, Any]) -> DataPlan:
+    return DataPlan(
+        train=stats["rows"]["train"],
+        eval=stats["rows"]["eval"],
+        rejected=stats["rejected"],
+        tokens=stats["tokens"],
+        supervised_share=stats["supervised_share"],
+        histogram=tuple(Bin(**row) for row in stats["histogram"]),
+    )
+
+
+def _training(pipeline: Pipeline, stats: dict[str, Any]) -> TrainingPlan:
+    settings, tuning = pipeline.train_settings, pipeline.spec.tuning
+    return TrainingPlan(
+        method=tuning.method,
+        device=settings.device,
+        compute_dtype=settings.compute_dtype,
+        batch_size=tuning.batch_size,
+        micro_batch_size=settings.rows_per_pass,
+        epochs=tuning.epochs,
+        steps=settings.steps(stats["rows"]["train"]),
+    )
+
+
+def _memory(pipeline: Pipeline, stats: dict[str, Any], device_memory: int | None) -> MemoryPlan:
+    estimate = estimate_memory(
+        pipeline.base.config,
+        read_tensors(pipeline.base),
+        pipeline.train_settings,
+        tokens_per_row=stats["length"]["max"],
+    )
+    components = asdict(estimate)
+    return MemoryPlan(
+        components=components,
+        total=sum(components.values()),
+        available=device_memory or _device_memory(pipeline.train_settings.device),
+    )
+
+
+def _device_memory(device: str) -> int | None:
+    """Bytes that this machine's device has."""
+    if device == "cpu":
+        text = Path("/proc/meminfo").read_text("ascii")
+        return int(text.partition("MemTotal:")[2].split()[0]) * 1024
+    try:
+        import torch
+
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    except (ImportError, RuntimeError, AssertionError):
+        return None  # planning for a card that is elsewhere
+
+
+def _image(
+    pipeline: Pipeline,
+    data: Tree,
+    merged: Tree | None,
+    runtime: Tree | None,
+    image: Tree | None,
+    archive: Path,
+) -> ImagePlanned:
+    try:
+        have = {layer.digest for layer in open_archive(archive).layers}
+    except TunebuildError:
+        have = set()
+    layers: list[LayerPlan] = []
+    if image is not None and merged is not None and runtime is not None:
+        whole = pipeline.image(data, merged, runtime).image(image)
+        for layer in whole.layers:
+            layers.append(_layer(layer.name, layer.size, layer.digest in have))
+    else:
+        base = sum(f.size for f in pipeline.base.files if f.path.endswith(".safetensors"))
+        if runtime is not None:
+            layers += [_layer(x.name, x.size, x.digest in have) for x in runtime_layers(runtime)]
+        else:
+            layers += [_layer(name, None, False) for name in ("base", "torch", "packages")]
+        layers.append(_layer("weights", base, False))
+        layers.append(_layer("app", _APP_BYTES, False))
+    sizes = [layer.size for layer in layers if layer.status == "new"]
+    return ImagePlanned(
+        reference=pipeline.spec.reference,
+        compared_with=str(archive) if have else None,
+        layers=tuple(layers),
+        send=None if None in sizes else sum(size or 0 for size in sizes),
+    )
+
+
+def _layer(name: str, size: int | None, reused: bool) -> LayerPlan:
+    return LayerPlan(name=name, size=size, status="reused" if reused else "new")
+
+
+def _disk(
+    pipeline: Pipeline, merged: Tree | None, runtime: Tree | None, planned: ImagePlanned, archive: Path
+) -> DiskPlan:
+    weights = sum(f.size for f in pipeline.base.files if f.path.endswith(".safetensors"))
+    needed: dict[str, int] = {}
+    if merged is None:
+        # Weights and two moments, in 32 bits, in the last two checkpoints; the weights once more at the end.
+        parameters = adapter_parameters(read_tensors(pipeline.base), pipeline.train_settings.tuning.lora)
+        needed["adapter and checkpoints"] = parameters * 4 * (3 * 2 + 1)
+        needed["merged weights"] = weights
+    if runtime is None:
+        needed["packages, unpacked and as layers"] = 2_600_000_000
+    total = sum(layer.size or 0 for layer in planned.layers)
+    if planned.send != 0 or not archive.is_file():
+        needed["archive"] = total if runtime is not None else total + 820_000_000
+    return DiskPlan(needed=needed, free=shutil.disk_usage(pipeline.store.root).free)
