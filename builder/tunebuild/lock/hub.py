@@ -108,6 +108,7 @@ def fetch(
         "revision": commit,
         "cache_dir": cache,
         "allow_patterns": list(patterns),
+        "ignore_patterns": ["*/*"],  # a star also stands for slashes there
         "endpoint": _endpoint(),
         "token": token,
     }
