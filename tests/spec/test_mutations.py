@@ -1,0 +1,248 @@
+"""A thousand spoilt specs and more: each is refused at the spoilt line, and typos are understood."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tunebuild.errors import Diagnostic, TunebuildError
+from tunebuild.spec import load_spec
+from tunebuild.spec.schema import published_schema, schema_at
+from tunebuild.spec.yaml_loader import NodePath, parse_yaml
+
+SPEC = """\
+apiVersion: tunebuild/v1
+name: support-bot
+description: Answers questions.
+data:
+  train:
+    - path: faq.jsonl
+      format: qa
+      columns:
+        answer: reply
+    - path: more.jsonl
+      format: alpaca
+  eval:
+    fraction: 0.1
+    files:
+      - path: held_out.jsonl
+        format: prompt_completion
+  on_long: drop
+  max_rejected: 0.01
+model:
+  base: org/model
+  revision: main
+  token: ${env:HF_TOKEN}
+prompt:
+  template: chatml
+  system: Be brief.
+  date: 2026-01-31
+tuning:
+  method: qlora
+  lora:
+    r: 8
+    alpha: 16
+    dropout: 0.1
+    targets: all-linear
+    rslora: true
+  epochs: 2
+  learning_rate: 2e-4
+  schedule: cosine
+  warmup_steps: 5
+  batch_size: 8
+  micro_batch_size: 2
+  max_length: 512
+  weight_decay: 0.1
+  max_grad_norm: 0.5
+  seed: 7
+  compute_dtype: bfloat16
+merge:
+  strategy: dequantized
+serving:
+  engine: transformers
+  device: cuda
+  dtype: float32
+  port: 9000
+  defaults:
+    max_tokens: 64
+    temperature: 0.5
+    top_p: 0.9
+  limits:
+    context: 1024
+    concurrency: 4
+    queue: 8
+    drain_seconds: 5
+image:
+  repository: registry.example.com/support-bot
+  tag: "1.0"
+  base: apt
+  platform: linux/amd64
+"""
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz_"
+FREE = {"columns"}  # mappings whose keys are the user's own
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A spoilt spec: the line that is spoilt, what is wrong there, and the word that was meant."""
+
+    text: str
+    line: int
+    codes: frozenset[str]
+    meant: str = ""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("specs")
+    for name in ("faq", "more", "held_out"):
+        (directory / f"{name}.jsonl").write_text("")
+    return directory
+
+
+def fields() -> Iterator[tuple[int, NodePath, str]]:
+    """Line (from 0), path and value of each ``key: value`` in the text, in the order of lines."""
+    document = parse_yaml(SPEC.encode(), "x")
+    for path, where in document.key_positions.items():
+        value = SPEC.splitlines()[where.line - 1].partition(":")[2].strip()
+        yield where.line - 1, path, value
+
+
+def typos(word: str, chance: random.Random, known: set[str]) -> Iterator[str]:
+    """Distinct words one edit away that are no other known word."""
+    seen = {word, *known}
+    for _ in range(60):
+        i = chance.randrange(len(word))
+        letter = chance.choice(LETTERS)
+        kind = chance.randrange(4)
+        other = [
+            word[:i] + letter + word[i:],
+            word[:i] + word[i + 1 :],
+            word[:i] + letter + word[i + 1 :],
+            word[:i] + word[i + 1 : i + 2] + word[i] + word[i + 2 :],
+        ][kind]
+        if (
+            other not in seen
+            and re.fullmatch(r"[A-Za-z_][\w/-]*", other)
+            and parse_yaml(other.encode(), "x").value == other
+        ):
+            seen.add(other)
+            yield other
+
+
+def siblings(path: NodePath) -> set[str]:
+    """Keys of the mapping that a key stands in."""
+    section = published_schema()
+    for part in path[:-1]:
+        section = section["items"] if isinstance(part, int) else section["properties"][part]
+        for branch in section.get("anyOf", [section]):
+            if "$ref" in branch:
+                section = published_schema()["$defs"][branch["$ref"].rpartition("/")[2]]
+    return set(section["properties"])
+
+
+def mutants() -> list[Mutant]:
+    chance = random.Random(1)
+    lines = SPEC.splitlines()
+    found: list[Mutant] = []
+
+    def spoil(line: int, new: str, *codes: str, meant: str = "", later: int = 0) -> None:
+        text = "\n".join([*lines[:line], new, *lines[line + 1 :]]) + "\n"
+        found.append(Mutant(text, line + 1 + later, frozenset(codes), meant))
+
+    for line, path, value in fields():
+        key, old = str(path[-1]), lines[line]
+        if path[-2:-1] and path[-2] in FREE:
+            continue
+        for number, typo in enumerate(typos(key, chance, siblings(path))):
+            if number >= 15:
+                break
+            meant = key if len(key) >= 3 else ""
+            spoil(line, old.replace(f"{key}:", f"{typo}:", 1), "unknown-key", "missing-key", meant=meant)
+        indent = " " * (len(old) - len(old.lstrip(" -")))
+        spoil(
+            line,
+            f"{old}\n{indent}{key}: again" if value else old.replace(key, f"{key}x", 1),
+            "duplicate-key",
+            "unknown-key",
+            "missing-key",
+            later=1 if value else 0,
+        )
+        (*schemas,) = schema_at(path)
+        kinds = {s.get("type", "string") for s in schemas}
+        enums = [v for s in schemas for v in s.get("enum", [s["const"]] if "const" in s else [])]
+        if not value:
+            continue
+        head = old[: old.index(":") + 1]
+        for wrong, kind in (("[1]", "array"), ("{a: 1}", "object"), ("true", "boolean"), ("soon", "string")):
+            if kind not in kinds and not (kind == "string" and enums):
+                spoil(
+                    line,
+                    f"{head} {wrong}",
+                    "wrong-type",
+                    "wrong-value",
+                    "secret",
+                    "unknown-key",
+                    "missing-key",
+                )
+        for schema in schemas:
+            for rule, step in (
+                ("minimum", -1),
+                ("exclusiveMinimum", 0),
+                ("maximum", 1),
+                ("exclusiveMaximum", 0),
+            ):
+                if rule in schema:
+                    spoil(line, f"{head} {schema[rule] + step}", "out-of-range", "wrong-type")
+        for word in enums if value in enums else []:
+            for number, typo in enumerate(typos(word, chance, set(enums))):
+                if number >= 10:
+                    break
+                spoil(
+                    line, f"{head} {typo}", "wrong-value", "wrong-type", meant=word if len(word) >= 3 else ""
+                )
+    return list(dict.fromkeys(found))
+
+
+def diagnose(file, text) -> tuple[Diagnostic, ...]:
+    file.write_text(text)
+    try:
+        load_spec(file)
+    except TunebuildError as error:
+        return error.diagnostics
+    return ()
+
+
+def test_the_spec_itself_is_valid_and_names_every_field(directory):
+    assert diagnose(directory / "spec.yaml", SPEC) == ()
+    named = {str(path[-1]) for _, path, _ in fields()}
+    for section in (published_schema(), *published_schema()["$defs"].values()):
+        assert set(section["properties"]) - named <= {"extends", "file"}
+
+
+def test_every_mutant_is_refused_at_its_line_and_typos_are_understood(directory):
+    spoilt = mutants()
+    assert len(spoilt) >= 1000, len(spoilt)
+    understood, misunderstood = 0, []
+    for mutant in spoilt:
+        found = diagnose(directory / "spec.yaml", mutant.text)
+        assert found, f"accepted with line {mutant.line}:\n{mutant.text.splitlines()[mutant.line - 1]}"
+        here = [d for d in found if d.position.line == mutant.line]
+        shown = "\n".join([mutant.text.splitlines()[mutant.line - 1], *map(str, found)])
+        assert here, shown
+        assert all(d.code in mutant.codes for d in found), shown
+        if mutant.meant:
+            if any(f"did you mean '{mutant.meant}'?" in d.hint for d in here):
+                understood += 1
+            else:
+                misunderstood.append(shown)
+    share = understood / (understood + len(misunderstood))
+    assert share >= 0.95, f"{share:.1%} of {understood + len(misunderstood)}\n" + "\n".join(
+        misunderstood[:20]
+    )
+    print(f"{len(spoilt)} mutants; {share:.1%} of {understood + len(misunderstood)} typos understood")
