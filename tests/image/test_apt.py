@@ -349,3 +349,16 @@ def test_the_real_base_runs_python(mirror, tmp_path):
     )  # fmt: skip
     # Links were not laid out, so libraries that are reached through one may be missing; Python itself is not.
     assert done.returncode == 0 or "cannot open shared object" in done.stderr, done.stderr
+
+
+def test_what_is_pinned_does_not_move():
+    index = PackageIndex()
+    index.add("\n\n".join(stanza("libc", version) for version in ("1.0", "1.1")), "http://main.example")
+    old, new = (package.sha256 for package in index.all("libc"))
+    new = new if new != old else "b" * 64
+    assert [p.version for p in closure(["libc"], index)] == ["1.1"]
+    assert [p.version for p in closure(["libc"], index, {"libc": ("1.0", old)})] == ["1.0"]
+    with pytest.raises(TunebuildError, match=r"the lock wants libc 0\.9, the mirror has 1\.0, 1\.1"):
+        closure(["libc"], index, {"libc": ("0.9", old)})
+    with pytest.raises(TunebuildError, match="another file under that version"):
+        closure(["libc"], index, {"libc": ("1.0", new)})

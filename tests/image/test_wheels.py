@@ -9,6 +9,7 @@ import pytest
 from tunebuild.errors import TunebuildError
 from tunebuild.image.wheels.lock import fetch_wheels, serving_requirements
 from tunebuild.image.wheels.unpack import extract_sources, installed_name, open_wheels
+from tunebuild.store import digest_file
 
 
 def wheel(path, files):
@@ -81,6 +82,28 @@ def test_an_sdist_is_not_enough(tmp_path):
             "x86_64",
             tmp_path / "wheels",
         )
+
+
+def test_a_pinned_wheel_is_taken_by_version_and_content(tmp_path):
+    source = tmp_path / "links"
+    source.mkdir()
+    for version in ("1.0", "2.0"):
+        meta = f"Metadata-Version: 2.1\nName: pinned\nVersion: {version}\n"
+        files = {"pinned.py": version, f"pinned-{version}.dist-info/METADATA": meta}
+        files[f"pinned-{version}.dist-info/WHEEL"] = "Wheel-Version: 1.0\nTag: py3-none-any\n"
+        wheel(source / f"pinned-{version}-py3-none-any.whl", files)
+    (tmp_path / "constraints.txt").write_text("# shipped\npinned==2.0\n")
+
+    def fetched(pins):
+        wanted = ["--no-index", f"--find-links={source}", "pinned"]
+        lock = fetch_wheels(wanted, tmp_path / "constraints.txt", "3.11", "x86_64", tmp_path / "out", pins)
+        return lock.wheels[0]
+
+    assert fetched(None).version == "2.0"
+    digest = digest_file(source / "pinned-1.0-py3-none-any.whl").removeprefix("sha256:")
+    assert fetched({"pinned": ("1.0", digest)}).version == "1.0"
+    with pytest.raises(TunebuildError, match=r"pinned-1\.0.* is not the file that the lock names"):
+        fetched({"pinned": ("1.0", "0" * 64)})
 
 
 def test_the_server_asks_for_what_it_imports():

@@ -179,9 +179,20 @@ def test_canonical_json_has_one_spelling(value):
 
 
 @given(json_values, json_values)
-def test_differences_is_none_only_for_equal_values(one, other):
+def test_only_equal_values_have_no_differences(one, other):
     # 1 == 1.0 == True in Python, and a stage does not care which of them it gets.
-    assert (differences(one, other) is None) == (one == other)
+    assert (not list(differences(one, other))) == (one == other)
+
+
+def test_the_reason_is_the_smallest_difference_that_people_can_read(store):
+    for text, nested in (("sha256:aa", {"b": 1}), ("sha256:bb", {"b": 2})):
+        stage = Writes(text)
+        stage.inputs = lambda text=text, nested=nested: {"digest": text, "nested": nested}
+        store.ensure(stage, Silent())
+    stage.inputs = lambda: {"digest": "sha256:cc", "nested": {"b": 1}}
+    assert str(store.why(stage)) == "digest: aa -> cc"
+    stage.inputs = lambda: {"digest": "sha256:cc", "nested": {"b": 3}}
+    assert str(store.why(stage)) == "nested.b: 2 -> 3"
 
 
 def test_scan_is_in_order_and_complete(tmp_path: Path):

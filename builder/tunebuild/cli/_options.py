@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -31,3 +33,19 @@ set_option = click.option(
     metavar="PATH=VALUE",
     help="Set a field of SPEC, e.g. --set tuning.epochs=1; null gives it its default. May be repeated.",
 )
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+class _Bytes(click.ParamType[int]):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?)b?", str(value).lower())
+        if not match:
+            self.fail(f"{value!r} is not a size such as 24GB", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2]])
+
+
+SIZE = _Bytes()
+"""Bytes, written as ``24GB``: powers of ten, as disks and cards are sold."""

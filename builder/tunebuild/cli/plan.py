@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tunebuild.cli._options import set_option, spec_argument, store_option
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-
-
-class _Bytes(click.ParamType[int]):
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"([0-9.]+)\s*([kmgt]?)i?b?", str(value).lower())
-        try:
-            return int(float(match[1]) * _UNITS[match[2]])  # type: ignore[index]
-        except (TypeError, ValueError):
-            self.fail(f"{value!r} is not a size such as 24GB", param, ctx)
+from tunebuild.cli._options import SIZE, set_option, spec_argument, store_option
 
 
 @click.command("plan")
@@ -34,7 +20,7 @@ class _Bytes(click.ParamType[int]):
     help="Show what the difference to another spec, an archive, or an engine's image sets off.",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Plan for training there, not here.")
-@click.option("--device-memory", type=_Bytes(), help="Memory of that device, e.g. 24GB.")
+@click.option("--device-memory", type=SIZE, help="Memory of that device, e.g. 24GB.")
 @set_option
 @store_option
 def command(
@@ -53,19 +39,21 @@ def command(
     really read and tokenised, so the build need not do it again; nothing is trained or fetched, but for a
     hub model's files.
 
+    A spec that is compared with and has no lock of its own is taken with the lock of SPEC.
+
     Exit 0 if there is nothing to do, 2 if there is work, 1 on an error.
     """
     from tunebuild.cli._progress import Reporter
     from tunebuild.errors import TunebuildError
-    from tunebuild.lock.spec_lock import lock_path, read_lock
+    from tunebuild.lock.spec_lock import SpecLock, lock_path, read_lock
     from tunebuild.pipeline import Pipeline
     from tunebuild.plan import blast, render
     from tunebuild.plan.make import make_plan
     from tunebuild.spec import load_spec
     from tunebuild.store import Store
 
-    def pipeline_of(file: Path, sets: tuple[str, ...]) -> Pipeline:
-        return Pipeline(load_spec(file, sets), Store(store), read_lock(lock_path(file)), device)
+    def pipeline_of(file: Path, sets: tuple[str, ...], lock: SpecLock | None = None) -> Pipeline:
+        return Pipeline(load_spec(file, sets), Store(store), read_lock(lock_path(file)) or lock, device)
 
     pipeline = pipeline_of(spec, overrides)
     archive = spec.parent / "dist" / f"{pipeline.spec.name}.tar"
@@ -73,7 +61,11 @@ def command(
         compared = None
         if against:
             other = against.endswith((".yaml", ".yml"))
-            inputs = pipeline_of(Path(against), ()).own_inputs if other else blast.image_inputs(against)
+            inputs = (
+                pipeline_of(Path(against), (), pipeline.lock).own_inputs
+                if other
+                else blast.image_inputs(against)
+            )
             compared = blast.blast(against, inputs, pipeline.own_inputs)
         with Reporter() as reporter:
             plan = make_plan(pipeline, archive, reporter, device_memory=device_memory, against=compared)

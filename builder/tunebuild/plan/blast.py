@@ -29,6 +29,18 @@ _AFTER = {
 }
 _LEVELS = {"data": "retrain", "train": "retrain", "merge": "merge again", "runtime": "new packages"}
 
+#: Fields that no stage reads: what a file is called, and what only decides where something comes from. What
+#: is in the file, and what came, counts. A test holds every other field to some stage's inputs.
+PRESENTATION_ONLY = (
+    "apiVersion",
+    "extends",
+    "data.train[].path",
+    "data.eval.files[].path",
+    "prompt.template.file",
+    "model.revision",
+    "model.token",
+)
+
 # Digests of the whole spec, which say nothing where a field has been named.
 _DERIVED = ("org.tunebuild.spec", "spec_digest", "org.tunebuild.prompt", "prompt_digest")
 

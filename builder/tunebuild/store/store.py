@@ -124,9 +124,11 @@ class Store:
         Raises:
             TunebuildError: names the first file that is not what was stored.
         """
-        for file, actual in zip(tree.files, scan(tree.root).files, strict=False):
-            if file != actual:
-                raise _corrupt(tree.path(file.path))
+        found = {f.path: f for f in scan(tree.root).files}
+        written = {f.path: f for f in tree.files}
+        for path in sorted({*found, *written}):
+            if found.get(path) != written.get(path):
+                raise _corrupt(tree.path(path))
 
     def _publish(self, key: StageKey, inputs: Inputs, out: Path) -> Tree:
         made = scan(out, self.memo.digest)
@@ -164,6 +166,7 @@ class Store:
                 size = -1
             if size != file.size:
                 raise _corrupt(tree.path(file.path))
+        os.utime(path)  # when it was last used, for collection
         return tree
 
     def _tree_path(self, digest: Digest) -> Path:
@@ -205,7 +208,7 @@ def _corrupt(path: Path) -> Exception:
     return fail(
         "store-corrupt",
         f"{path} is not what the build wrote",
-        "something changed or removed it; delete the store and build again",
+        "something changed or removed it; 'tunebuild cache verify --remove' forgets what is damaged",
     )
 
 

@@ -1,0 +1,150 @@
+"""Every field of a spec matters to a stage that reads it, or is declared to matter to none."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.models import save_base
+from tunebuild import resources
+from tunebuild.errors import TunebuildError
+from tunebuild.pipeline import Pipeline
+from tunebuild.plan.blast import PRESENTATION_ONLY, blast
+from tunebuild.spec import load_spec
+from tunebuild.spec.schema import published_schema, schema_at
+from tunebuild.spec.yaml_loader import parse_dotted
+from tunebuild.store import Store
+
+SPEC = """\
+apiVersion: tunebuild/v1
+name: support-bot
+description: Answers questions.
+data:
+  train: [{path: faq.jsonl, format: qa, columns: {answer: reply}}]
+  eval: {fraction: 0.1, files: [{path: held_out.jsonl, format: qa, columns: {answer: reply}}]}
+model: {base: ./base}
+prompt: {template: chatml}
+merge: {strategy: original}
+"""
+
+# Other values for fields that have no list of them.
+OTHERS = {
+    "name": ["other"],
+    "description": ["Other."],
+    "data.train[].path": ["copy.jsonl"],
+    "data.eval.files[].path": ["held_copy.jsonl"],
+    "data.train[].columns": ["{}"],
+    "data.eval.files[].columns": ["{}"],
+    "model.base": ["./other"],
+    "prompt.template": ["alpaca"],
+    "prompt.template.file": ["two.jinja"],
+    "prompt.system": ["Be brief."],
+    "prompt.date": ["2026-01-31"],
+    "tuning.lora.targets": ["[q_proj]"],
+    "image.repository": ["example.com/other"],
+    "image.tag": ["other"],
+}
+
+
+def fields(section: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Dotted paths of all fields that hold no section, lists as ``[]``."""
+    for name, field in section["properties"].items():
+        inner = f"{path}{name}"
+        references = re.findall(r"#/\$defs/(\w+)", json.dumps(field))
+        if "items" in field and references:
+            inner += "[]"
+        for reference in references:
+            yield from fields(published_schema()["$defs"][reference], f"{inner}.")
+        if not references or "anyOf" in field:
+            yield inner
+
+
+def other_values(field: str) -> Iterator[Any]:
+    """Values to try instead of the present one."""
+    yield from OTHERS.get(field, [])
+    for schema in schema_at(parse_dotted(field.replace("[]", "[0]"))):
+        yield from schema.get("enum", [])
+        if schema.get("type") == "boolean":
+            yield from ("true", "false")
+        if schema.get("type") in ("integer", "number"):
+            yield from (1, 2, 4, 16, 100, 20_000, 0.5, 0.25)
+
+
+FIELDS = sorted(set(fields(published_schema())))
+UNCHANGING = {"apiVersion", "extends", "image.base", "image.platform", "serving.engine"}  # one value, so far
+HUB_ONLY = {"model.revision", "model.token"}  # a directory has neither
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("fields")
+    save_base("llama", directory / "base")
+    save_base("llama", directory / "other", initializer_range=0.02)
+    row = '{"question": "Q?", "answer": "A.", "reply": "R."}\n'
+    for name in ("faq", "copy", "held_out", "held_copy"):
+        (directory / f"{name}.jsonl").write_text(row * 4)
+    template = (resources.path("templates", "prompts") / "chatml.jinja").read_text()
+    for name in ("one", "two"):
+        (directory / f"{name}.jinja").write_text(template)
+    (directory / "spec.yaml").write_text(SPEC)
+    store = Store(directory / "store")
+
+    def inputs(*overrides: str) -> tuple[Any, dict[str, Any]]:
+        loaded = load_spec(directory / "spec.yaml", overrides)
+        return loaded.spec, Pipeline(loaded, store).own_inputs
+
+    return inputs
+
+
+@pytest.mark.parametrize("field", [f for f in FIELDS if f not in UNCHANGING | HUB_ONLY])
+def test_a_field_changes_a_stage_or_is_declared_presentation(build, field):
+    before = ("prompt.template={file: one.jinja}",) if field == "prompt.template.file" else ()
+    spec, old = build(*before)
+    tried = 0
+    for value in other_values(field):
+        try:
+            changed, new = build(*before, f"{field.replace('[]', '[0]')}={value}")
+        except TunebuildError:
+            continue  # breaks another rule
+        if changed == spec:
+            continue
+        tried += 1
+        found = blast("x", old, new)
+        named = [c.field for changes in found.changes.values() for c in changes]
+        meant = [name for name in named if not name.endswith(("spec_digest", "tunebuild.spec"))]
+        if field in PRESENTATION_ONLY:
+            assert not meant
+            assert found.level == "metadata"
+        else:
+            assert meant, f"{field}={value} changes nothing"
+    assert tried, f"no other value for {field}"
+
+
+def test_what_is_declared_exists():
+    assert set(PRESENTATION_ONLY) | UNCHANGING | HUB_ONLY <= set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("override", "level", "stages"),
+    [
+        ("description=Other.", "metadata", ("image",)),
+        ("image.tag=other", "metadata", ("image",)),
+        ("serving.defaults.max_tokens=3", "serve only", ("image",)),
+        ("merge.strategy=auto", "merge again", ("merge", "image")),
+        ("tuning.seed=3", "retrain", ("data", "train", "merge", "image")),
+        ("tuning.epochs=9", "retrain", ("train", "merge", "image")),
+        ("prompt.system=Hello", "retrain", ("data", "train", "merge", "image")),
+    ],
+)
+def test_how_far_a_change_reaches(build, override, level, stages):
+    found = blast("x", build()[1], build(override)[1])
+    assert (found.level, found.stages) == (level, stages)
+
+
+def test_no_change_sets_nothing_off(build):
+    found = blast("x", build()[1], build()[1])
+    assert (found.level, found.stages, found.changes) == ("nothing", (), {})
