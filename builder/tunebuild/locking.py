@@ -14,7 +14,7 @@ from tunebuild.errors import fail
 from tunebuild.image.runtime import RuntimeStage, locked_runtime
 from tunebuild.image.wheels.lock import serving_requirements
 from tunebuild.lock.base_model import locked_model
-from tunebuild.lock.spec_lock import Drift, ModelLock, RuntimeLock, SpecLock, drift
+from tunebuild.lock.spec_lock import Drift, RepositoryLock, RuntimeLock, SpecLock, drift
 from tunebuild.pipeline import Pipeline
 from tunebuild.store import Digest, Progress, digest_bytes
 
@@ -27,8 +27,8 @@ def make_lock(
     Args:
         pipeline: the spec, made with ``old`` as its lock.
         old: the present lock.
-        update: names of what may move: ``model``, a Debian package, a wheel, ``packages``, ``wheels`` or
-            ``all``.
+        update: names of what may move: ``model``, ``datasets``, ``packages``, ``wheels``, ``all``, or the name
+            of one dataset, Debian package or wheel.
 
     Raises:
         TunebuildError: a name in ``update`` is not in the lock, or something cannot be resolved.
@@ -40,6 +40,7 @@ def make_lock(
         template=_template(pipeline),
         files=_files(pipeline),
         model=_model(pipeline, keep="model" not in free),
+        datasets=_datasets(pipeline, old, free),
         runtime=runtime,
     )
 
@@ -53,19 +54,18 @@ def find_drift(pipeline: Pipeline, lock: SpecLock) -> tuple[Drift, ...]:
     runtime = lock.runtime.model_copy(
         update={"platform": spec.image.platform, "requirements": serving_requirements()}
     )
-    locked = lock.model
+    model = lock.model
     if spec.model.is_local:
         model = _model(pipeline, keep=True)
-    else:
-        commit = spec.model.commit or locked.commit
-        model = locked.model_copy(
-            update={"base": spec.model.base, "revision": spec.model.revision, "commit": commit}
-        )
+    elif (model.base, model.revision) != (spec.model.base, spec.model.revision):
+        model = model.model_copy(update={"base": spec.model.base, "revision": spec.model.revision})
+    nothing = RepositoryLock(base="not locked", files={})
     now = SpecLock(
         tunebuild=__version__,
         template=_template(pipeline),
         files=_files(pipeline),
         model=model,
+        datasets={name: lock.datasets.get(name, nothing) for name in pipeline.datasets()},
         runtime=runtime,
     )
     return drift(lock, now)
@@ -92,8 +92,9 @@ def _freed(old: SpecLock | None, update: Sequence[str]) -> frozenset[str]:
     """Names of what is resolved anew; packages and wheels one by one."""
     if old is None:
         return frozenset(("model",))
-    known = {"model", *old.runtime.packages, *old.runtime.wheels}
+    known = {"model", *old.datasets, *old.runtime.packages, *old.runtime.wheels}
     groups = {
+        "datasets": set(old.datasets),
         "packages": set(old.runtime.packages),
         "wheels": set(old.runtime.wheels),
         "all": known,
@@ -101,7 +102,7 @@ def _freed(old: SpecLock | None, update: Sequence[str]) -> frozenset[str]:
     free: set[str] = set()
     for name in update:
         if name not in known and name not in groups:
-            hint = "model, packages, wheels, all, or the name of one package or wheel in the lock"
+            hint = "model, datasets, packages, wheels, all, or the name of one of those in the lock"
             raise fail("lock-name", f"the lock has no '{name}'", hint)
         free |= groups.get(name, {name})
     return frozenset(free)
@@ -109,7 +110,7 @@ def _freed(old: SpecLock | None, update: Sequence[str]) -> frozenset[str]:
 
 def _files(pipeline: Pipeline) -> dict[str, Digest]:
     data = pipeline.spec.data
-    names = {source.path for source in (*data.train, *data.eval.files)}
+    names = {source.path for source in (*data.train, *data.eval.files) if source.hub is None}
     return {n: pipeline.store.memo.digest(pipeline.loaded.directory / n) for n in sorted(names)}
 
 
@@ -123,7 +124,7 @@ def _template(pipeline: Pipeline) -> dict[str, Digest]:
     return {wanted: digest_bytes(resources.path("templates", "prompts", f"{wanted}.jinja").read_bytes())}
 
 
-def _model(pipeline: Pipeline, *, keep: bool) -> ModelLock:
+def _model(pipeline: Pipeline, *, keep: bool) -> RepositoryLock:
     locked = pipeline.lock.model if pipeline.lock and keep else None
     return locked_model(
         pipeline.spec.model,
@@ -132,6 +133,14 @@ def _model(pipeline: Pipeline, *, keep: bool) -> ModelLock:
         pipeline.store.memo.digest,
         locked,
     )
+
+
+def _datasets(pipeline: Pipeline, old: SpecLock | None, free: frozenset[str]) -> dict[str, RepositoryLock]:
+    locked = {name: kept for name, kept in old.datasets.items() if name not in free} if old else {}
+    return {
+        name: wanted.lock(locked.get(name), pipeline.hub_cache)
+        for name, wanted in pipeline.datasets().items()
+    }
 
 
 def _runtime(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from tunebuild.data.prepare import RowSource
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.stage import DataStage
+from tunebuild.errors import fail
 from tunebuild.image.bundle import BundleParts
 from tunebuild.image.oci import Image, Variables
 from tunebuild.image.plan import ImagePlan
@@ -20,13 +21,15 @@ from tunebuild.image.runtime import RuntimeStage, runtime_layers
 from tunebuild.image.runtime_process import prepare_runtime
 from tunebuild.image.stage import ImageStage, server_digests
 from tunebuild.lock.base_model import BaseModel, find_base_model
+from tunebuild.lock.hub import HubRepository
+from tunebuild.lock.repository import Wanted
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage
 from tunebuild.prompt import Renderer
 from tunebuild.serve.bundle import Bundle
 from tunebuild.spec import LoadedSpec
 from tunebuild.spec.canonical import effective
-from tunebuild.spec.data import FileSource
+from tunebuild.spec.data import DataSource
 from tunebuild.store import Inputs, Progress, Stage, Store, Tree, digest_json
 from tunebuild.train.hardware import decide
 from tunebuild.train.settings import Device, TrainSettings
@@ -100,8 +103,9 @@ class Pipeline:
 
     def data(self) -> DataStage:
         """Rows to tokens."""
-        train = tuple(self._source(s) for s in self.spec.data.train)
-        held_out = tuple(self._source(s) for s in self.spec.data.eval.files)
+        data = self.spec.data
+        train = tuple(self._source(s, f"data.train[{i}].hub") for i, s in enumerate(data.train))
+        held_out = tuple(self._source(s, f"data.eval.files[{i}].hub") for i, s in enumerate(data.eval.files))
         return DataStage(
             data=self.spec.data,
             train=train,
@@ -203,9 +207,36 @@ class Pipeline:
         }
         return own
 
-    def _source(self, source: FileSource) -> RowSource:
-        path = self.loaded.directory / source.path
-        return RowSource(path, source.path, source.format, dict(source.columns))
+    def datasets(self) -> dict[str, Wanted]:
+        """The dataset repositories that the spec names, under the names that a lock uses."""
+        data = self.spec.data
+        found: dict[str, Wanted] = {}
+        for place, sources in (("data.train", data.train), ("data.eval.files", data.eval.files)):
+            for index, source in enumerate(sources):
+                if source.hub is not None:
+                    found[_dataset(source)] = _wanted(source, f"{place}[{index}].hub")
+        return found
+
+    def _source(self, source: DataSource, path: str) -> RowSource:
+        if source.hub is None:
+            file = self.loaded.directory / source.path
+        else:
+            locked = self.lock.datasets.get(_dataset(source)) if self.lock else None
+            wanted = _wanted(source, path)
+            file = wanted.fetch(locked, self.hub_cache, self.store.memo.digest) / source.path
+            if not file.is_file():
+                raise fail("no-file", f"{source.hub} has no file '{source.path}'", path=path)
+        return RowSource(file, source.path, source.format, dict(source.columns))
+
+
+def _dataset(source: DataSource) -> str:
+    return f"{source.hub}@{source.revision or 'main'}/{source.path}"
+
+
+def _wanted(source: DataSource, path: str) -> Wanted:
+    assert source.hub is not None
+    repository = HubRepository("dataset", source.hub, path)
+    return Wanted(repository, source.revision, source.token, (source.path,))
 
 
 def _without(inputs: Inputs, name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tunebuild.data.sources import read_rows
 from tunebuild.data.stage import DataStage
 from tunebuild.errors import TunebuildError
 from tunebuild.prompt import check_golden, load_golden, load_prompt
-from tunebuild.spec.data import DataSpec, EvalSplit, FileSource
+from tunebuild.spec.data import DataSource, DataSpec, EvalSplit
 from tunebuild.spec.model import PromptSpec
 from tunebuild.store import Silent, Store, digest_file
 
@@ -43,7 +43,7 @@ def source(path, format_name="qa", **columns):
 
 def stage(tmp_path, renderer, rows, **data):
     path = jsonl(tmp_path / "rows.jsonl", rows)
-    spec = DataSpec(train=(FileSource(path="rows.jsonl", format="qa"),), **data)
+    spec = DataSpec(train=(DataSource(path="rows.jsonl", format="qa"),), **data)
     return DataStage(
         data=spec,
         train=(source(path),),
@@ -223,4 +223,4 @@ def test_a_base_without_chat_template_needs_one_named(tmp_path):
 
 
 def test_formats_are_the_schemas():
-    assert set(FORMATS) == set(FileSource.model_fields["format"].annotation.__args__)
+    assert set(FORMATS) == set(DataSource.model_fields["format"].annotation.__args__)

@@ -8,11 +8,15 @@ import struct
 import pytest
 
 from support.hub import Hub
+from support.models import save_base
 from tunebuild.errors import TunebuildError
 from tunebuild.lock.base_model import find_base_model, locked_model
 from tunebuild.lock.hub import HubRepository, fetch, resolve
+from tunebuild.lock.spec_lock import SpecLock
+from tunebuild.pipeline import Pipeline
+from tunebuild.spec import load_spec
 from tunebuild.spec.model import ModelSpec
-from tunebuild.store import digest_bytes, digest_file
+from tunebuild.store import Store, digest_bytes, digest_file
 
 REPOSITORY = HubRepository("model", "org/tiny", "model.base")
 
@@ -156,3 +160,35 @@ def test_a_token_comes_from_the_variable_that_the_spec_names(hub, tmp_path, monk
     model = ModelSpec(base="org/tiny", token="${env:HUB_SECRET}")
     assert locked_model(model, tmp_path, tmp_path, digest_file, None).commit == hub.revisions["main"]
     assert "open-sesame" not in model.model_dump_json()
+
+
+def test_rows_come_from_a_dataset_repository(hub, tmp_path):
+    rows = b'{"question": "Q?", "answer": "A."}\n'
+    hub.commit({"data/train.jsonl": rows, "other.jsonl": b"never fetched"}, "main")
+    save_base("llama", tmp_path / "base")
+    source = "{hub: org/tiny, path: data/train.jsonl, format: qa}"
+    spec = f"apiVersion: tunebuild/v1\nname: x\nmodel: {{base: ./base}}\ndata: {{train: [{source}]}}\n"
+    (tmp_path / "spec.yaml").write_text(spec)
+    loaded, store = load_spec(tmp_path / "spec.yaml"), Store(tmp_path / "store")
+    with pytest.raises(TunebuildError, match="'org/tiny' is not pinned to a commit"):
+        Pipeline(loaded, store).data()
+    ((name, wanted),) = Pipeline(loaded, store).datasets().items()
+    assert name == "org/tiny@main/data/train.jsonl"
+    locked = wanted.lock(None, store.root / "hub")
+    assert locked.files == {"data/train.jsonl": digest_bytes(rows)}
+    hub.commit({"data/train.jsonl": rows * 2}, "main")
+    (found,) = Pipeline(loaded, store, lock_with({name: locked})).data().train
+    assert found.path.read_bytes() == rows
+    assert not list(tmp_path.rglob("other.jsonl"))
+
+
+def lock_with(datasets):
+    nothing = {"platform": "", "suite": "", "python": "", "requirements": [], "packages": {}, "wheels": {}}
+    return SpecLock(
+        tunebuild="0",
+        template={},
+        files={},
+        model={"base": "x", "files": {}},
+        datasets=datasets,
+        runtime=nothing,
+    )

@@ -23,6 +23,7 @@ def lock(**changes):
             "commit": "0" * 40,
             "files": {"config.json": DIGESTS[0]},
         },
+        "datasets": {"org/d@main/x": {"base": "org/d", "commit": "1" * 40, "files": {"x": DIGESTS[2]}}},
         "runtime": {
             "platform": "linux/amd64",
             "suite": "bookworm",

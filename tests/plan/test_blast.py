@@ -76,7 +76,10 @@ def other_values(field: str) -> Iterator[Any]:
 
 FIELDS = sorted(set(fields(published_schema())))
 UNCHANGING = {"apiVersion", "extends", "image.base", "image.platform", "serving.engine"}  # one value, so far
-HUB_ONLY = {"model.revision", "model.token"}  # a directory has neither
+# A directory or a file has none of these; what comes from a hub counts by its content.
+HUB_ONLY = {"model.revision", "model.token"} | {
+    f"data.{where}[].{name}" for where in ("train", "eval.files") for name in ("hub", "revision", "token")
+}
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,7 @@ def test_a_field_changes_a_stage_or_is_declared_presentation(build, field):
 
 def test_what_is_declared_exists():
     assert set(PRESENTATION_ONLY) | UNCHANGING | HUB_ONLY <= set(FIELDS)
+    assert set(PRESENTATION_ONLY) >= HUB_ONLY
 
 
 @pytest.mark.parametrize(

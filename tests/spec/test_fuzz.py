@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tunebuild.errors import TunebuildError
 from tunebuild.spec import LoadedSpec, load_spec
+from tunebuild.spec._explain import violations
 from tunebuild.spec.canonical import canonical_yaml
 from tunebuild.spec.yaml_loader import parse_yaml
 
@@ -83,6 +84,7 @@ def check(file, data: bytes, overrides: tuple[str, ...] = ()) -> None:
                 assert 0 <= where.line <= lines
     else:
         assert isinstance(loaded, LoadedSpec)
+        assert not list(violations(loaded.document)), "the models accept what the schema refuses"
         assert parse_yaml(canonical_yaml(loaded.spec).encode(), "x").value["name"] == loaded.spec.name
 
 

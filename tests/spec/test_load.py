@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tunebuild import resources
 from tunebuild.errors import TunebuildError
 from tunebuild.spec import load_spec
-from tunebuild.spec.schema import SCHEMA_FILE, schema_text
+from tunebuild.spec.publish import schema_text
+from tunebuild.spec.schema import SCHEMA_FILE
 from tunebuild.spec.yaml_loader import parse_yaml
 
 VALID = """\

@@ -26,6 +26,9 @@ data:
         answer: reply
     - path: more.jsonl
       format: alpaca
+      hub: org/dataset
+      revision: v1.0
+      token: ${env:HF_TOKEN}
   eval:
     fraction: 0.1
     files:

@@ -96,6 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
         is_api = parts[0] == "api"
         if is_api:
             parts = parts[2:]
+        elif parts[0] == "datasets":
+            parts = parts[1:]
         if "/".join(parts[:2]) != hub.repository:
             return self._error(404, "RepoNotFound")
         revision = parts[3] if len(parts) > 3 else "main"

@@ -16,7 +16,8 @@ from tunebuild.errors import TunebuildError, fail
     "--update",
     multiple=True,
     metavar="NAME",
-    help="Let one thing move: model, the name of a Debian package or wheel, packages, wheels, or all.",
+    help="Let one thing move: model, the name of a dataset, Debian package or wheel, datasets, packages, "
+    "wheels, or all.",
 )
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if the lock is missing or behind.")
 @set_option
@@ -26,8 +27,8 @@ def command(
 ) -> None:
     """Pin everything that SPEC names in a lock file beside it, SPEC with the ending .lock.
 
-    Data files, the template and the base model are pinned by SHA-256, a hub model also by commit, and what
-    the image stands on by version and SHA-256. Builds take from the lock what they fetch; with
+    Data files, the template and the base model are pinned by SHA-256, what is on a hub also by commit, and
+    what the image stands on by version and SHA-256. Builds take from the lock what they fetch; with
     'build --locked' they refuse anything else that has moved. Commit the lock.
 
     Running it again keeps what was fetched and notes what you changed; --update lets one thing move.

@@ -6,8 +6,8 @@ import json
 
 import click
 
+from tunebuild.spec.publish import schema_text
 from tunebuild.spec.reference import reference_page
-from tunebuild.spec.schema import schema_text
 
 
 @click.command("schema")

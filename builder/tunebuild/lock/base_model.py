@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tunebuild.errors import fail
-from tunebuild.lock.hub import MODEL_FILES, HubRepository, fetch, resolve
-from tunebuild.lock.spec_lock import ModelLock
+from tunebuild.lock.hub import MODEL_FILES, HubRepository
+from tunebuild.lock.repository import Wanted
+from tunebuild.lock.spec_lock import RepositoryLock
 from tunebuild.lock.weights_file import read_header
 from tunebuild.spec.model import ModelSpec
-from tunebuild.spec.secret import reveal
 from tunebuild.store import Digest, TreeFile
 
 
@@ -53,7 +53,7 @@ def find_base_model(
     spec_dir: Path,
     cache: Path,
     digest: Callable[[Path], Digest],
-    locked: ModelLock | None = None,
+    locked: RepositoryLock | None = None,
 ) -> BaseModel:
     """Locate (and for a hub model, download once) the base model.
 
@@ -68,20 +68,7 @@ def find_base_model(
         TunebuildError: not there, not reachable, not pinned, without safetensors, cut short, or not what
             the lock names.
     """
-    if model.is_local:
-        directory = spec_dir / model.base
-    else:
-        locked = _still_meant(model, locked)
-        commit = model.commit or (locked.commit if locked else None)
-        if commit is None:
-            raise fail(
-                "no-commit",
-                f"'{model.base}' is not pinned to a commit",
-                "run 'tunebuild lock', which resolves model.revision, or write its 40-digit commit there",
-                path="model.base",
-            )
-        expected = locked.files if locked and locked.commit == commit else None
-        directory = fetch(_repository(model), commit, cache, _token(model), expected=expected, digest=digest)
+    directory = spec_dir / model.base if model.is_local else _wanted(model).fetch(locked, cache, digest)
     names = wanted_files(directory)
     if not any(name.endswith(".safetensors") for name in names):
         pickles = any(directory.glob("*.bin")) or any(directory.glob("*.pt"))
@@ -105,8 +92,8 @@ def locked_model(
     spec_dir: Path,
     cache: Path,
     digest: Callable[[Path], Digest],
-    locked: ModelLock | None,
-) -> ModelLock:
+    locked: RepositoryLock | None,
+) -> RepositoryLock:
     """What a lock says of the base model. Downloads no weights.
 
     Args:
@@ -118,16 +105,8 @@ def locked_model(
     if model.is_local:
         directory = spec_dir / model.base
         files = {name: digest(directory / name) for name in wanted_files(directory)}
-        return ModelLock(base=model.base, files=files)
-    if (kept := _still_meant(model, locked)) and (model.commit in (None, kept.commit)):
-        return kept
-    snapshot = resolve(_repository(model), model.revision or "main", cache, _token(model))
-    return ModelLock(
-        base=model.base,
-        revision=model.revision,
-        commit=snapshot.commit,
-        files={f.path: f.digest for f in snapshot.files},
-    )
+        return RepositoryLock(base=model.base, files=files)
+    return _wanted(model).lock(locked, cache)
 
 
 def wanted_files(directory: Path) -> list[str]:
@@ -135,14 +114,5 @@ def wanted_files(directory: Path) -> list[str]:
     return sorted({p.name for pattern in MODEL_FILES for p in directory.glob(pattern) if p.is_file()})
 
 
-def _still_meant(model: ModelSpec, locked: ModelLock | None) -> ModelLock | None:
-    same = locked and (locked.base, locked.revision) == (model.base, model.revision)
-    return locked if same else None
-
-
-def _repository(model: ModelSpec) -> HubRepository:
-    return HubRepository("model", model.base, "model.base")
-
-
-def _token(model: ModelSpec) -> str | None:
-    return reveal(model.token, "model.token") if model.token else None
+def _wanted(model: ModelSpec) -> Wanted:
+    return Wanted(HubRepository("model", model.base, "model.base"), model.revision, model.token, MODEL_FILES)

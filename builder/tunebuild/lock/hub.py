@@ -63,7 +63,7 @@ def resolve(
         files = []
         for entry in sorted(info.siblings, key=lambda s: s.rfilename):
             name = entry.rfilename
-            if "/" in name or not any(fnmatch(name, pattern) for pattern in patterns):
+            if not _matches(name, patterns):
                 continue
             if entry.lfs:
                 files.append(TreeFile(name, entry.lfs.size, Digest("sha256:" + entry.lfs.sha256)))
@@ -108,7 +108,8 @@ def fetch(
         "revision": commit,
         "cache_dir": cache,
         "allow_patterns": list(patterns),
-        "ignore_patterns": ["*/*"],  # a star also stands for slashes there
+        # A star also stands for slashes there.
+        "ignore_patterns": [] if any("/" in pattern for pattern in patterns) else ["*/*"],
         "endpoint": _endpoint(),
         "token": token,
     }
@@ -124,6 +125,10 @@ def fetch(
         hint = "try again; if it stays so, run 'tunebuild lock --update model' and find out what changed"
         raise fail("hub-checksum", f"{repository.name}: {name}: {wrong}", hint, path=repository.path)
     return directory
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
 
 
 def _library() -> Any:

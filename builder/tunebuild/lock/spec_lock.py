@@ -22,8 +22,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
-class ModelLock(_Part):
-    """The base model: a hub repository at a commit, or a directory."""
+class RepositoryLock(_Part):
+    """A hub repository at a commit; or, without revision and commit, a directory."""
 
     base: str
     revision: str | None = None
@@ -49,7 +49,8 @@ class SpecLock(_Part):
     tunebuild: str
     template: dict[str, Digest]
     files: dict[str, Digest]
-    model: ModelLock
+    model: RepositoryLock
+    datasets: dict[str, RepositoryLock]
     runtime: RuntimeLock
 
 
@@ -126,11 +127,11 @@ def split_pin(pin: str) -> tuple[str, str]:
 
 def _ordered(value: Any) -> Any:
     """Sections in the order of the models, the things in them by name."""
-    named = ("template", "files", "packages", "wheels")
+    named = ("template", "files", "datasets", "packages", "wheels")
     if not isinstance(value, Mapping):
         return value
     return {
-        key: dict(sorted(inner.items())) if key in named else _ordered(inner) for key, inner in value.items()
+        key: _ordered(dict(sorted(inner.items())) if key in named else inner) for key, inner in value.items()
     }
 
 

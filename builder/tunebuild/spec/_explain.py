@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
+from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from tunebuild.errors import Diagnostic
+from tunebuild.spec._words import dotted, suggest
+from tunebuild.spec.schema import validation_schema
 from tunebuild.spec.yaml_loader import Document, NodePath
 
 _TYPES = {
@@ -30,6 +33,17 @@ _LIMITS = {
     "minItems": "has fewer items than",
     "maxItems": "has more items than",
 }
+
+
+def violations(document: Document) -> Iterator[Diagnostic]:
+    """Everything in which a document breaks the published schema."""
+    for error in _validator().iter_errors(document.value):
+        yield from explain(error, document)
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    return Draft202012Validator(validation_schema())
 
 
 def explain(error: ValidationError, document: Document) -> Iterator[Diagnostic]:
@@ -63,22 +77,6 @@ def explain(error: ValidationError, document: Document) -> Iterator[Diagnostic]:
     else:
         code, message, hint = _one(rule, expected, schema, value)
         yield Diagnostic(code, message, hint, dotted(path), document.position(path))
-
-
-def dotted(path: NodePath) -> str:
-    """``("data", "train", 0, "path")`` as ``data.train[0].path``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-def suggest(word: str, known: Sequence[str]) -> str:
-    """A hint for a misspelt word: the closest known one, or all of them if they are few."""
-    lowered = {k.lower(): k for k in known}
-    if match := get_close_matches(word.lower(), lowered, n=1, cutoff=0.55):
-        return f"did you mean '{lowered[match[0]]}'?"
-    return f"one of: {', '.join(known)}" if 0 < len(known) <= 14 else ""
 
 
 def _one(rule: str, expected: Any, schema: dict[str, Any], value: Any) -> tuple[str, str, str]:

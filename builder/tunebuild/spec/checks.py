@@ -9,7 +9,8 @@ from typing import Any
 
 from tunebuild import resources
 from tunebuild.errors import Diagnostic
-from tunebuild.spec._explain import dotted, suggest
+from tunebuild.spec._words import dotted, suggest
+from tunebuild.spec.data import DataSource
 from tunebuild.spec.schema import schema_at
 from tunebuild.spec.secret import MARK
 from tunebuild.spec.spec import Spec
@@ -27,11 +28,17 @@ _TOKEN = re.compile(
 Check = Callable[[Spec, Path], Iterator[Diagnostic]]
 
 
-def _named_files(spec: Spec) -> Iterator[tuple[str, str]]:
+def _sources(spec: Spec) -> Iterator[tuple[str, DataSource]]:
     for index, source in enumerate(spec.data.train):
-        yield f"data.train[{index}].path", source.path
+        yield f"data.train[{index}]", source
     for index, source in enumerate(spec.data.eval.files):
-        yield f"data.eval.files[{index}].path", source.path
+        yield f"data.eval.files[{index}]", source
+
+
+def _named_files(spec: Spec) -> Iterator[tuple[str, str]]:
+    for path, source in _sources(spec):
+        if source.hub is None:
+            yield f"{path}.path", source.path
     if not isinstance(spec.prompt.template, str):
         yield "prompt.template.file", spec.prompt.template.file
 
@@ -67,6 +74,17 @@ def base_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         yield Diagnostic(
             "revision-of-directory", "a directory has no revision", "remove it", "model.revision"
         )
+
+
+def hub_data_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """Rows come from a repository with an id, and only such rows have a revision and a token."""
+    for path, source in _sources(spec):
+        if source.hub is not None and not _HUB_ID.fullmatch(source.hub):
+            yield Diagnostic("bad-hub", f"'{source.hub}' is not a hub id such as org/name", "", f"{path}.hub")
+        for name in ("revision", "token"):
+            if source.hub is None and getattr(source, name) is not None:
+                message = f"a file beside the spec has no {name}"
+                yield Diagnostic("not-hub", message, "remove it, or name its hub", f"{path}.{name}")
 
 
 def batch_divides(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
@@ -144,6 +162,7 @@ def _texts(value: Any, path: NodePath) -> Iterator[tuple[NodePath, str]]:
 CHECKS: tuple[Check, ...] = (
     files_exist_inside,
     base_is_named_well,
+    hub_data_is_named_well,
     batch_divides,
     answers_fit,
     dequantized_needs_qlora,

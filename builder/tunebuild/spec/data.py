@@ -7,19 +7,30 @@ from typing import Literal
 from pydantic import Field
 
 from tunebuild.spec._base import Section
+from tunebuild.spec.model import Revision
+from tunebuild.spec.secret import Secret
 
 Format = Literal["qa", "alpaca", "messages", "prompt_completion"]
 
 
-class FileSource(Section):
-    """Rows in a file beside the spec."""
+class DataSource(Section):
+    """Rows in a file, beside the spec or in a dataset repository on the hub."""
 
     path: str = Field(min_length=1, examples=["faq.jsonl"])
-    """File with the rows, relative to the spec: `.jsonl`, `.json` or `.csv`."""
+    """File with the rows, `.jsonl`, `.json` or `.csv`: relative to the spec, or to the top of `hub`."""
 
     format: Format = Field(examples=["qa"])
     """How a row says what was asked and answered: `qa` (question, answer), `alpaca` (instruction, input,
     output), `messages` (a list of turns) or `prompt_completion` (prompt, completion)."""
+
+    hub: str | None = Field(default=None, min_length=1, examples=["org/dataset"])
+    """A dataset repository on the hub that holds the file."""
+
+    revision: Revision | None = Field(default=None, examples=["main"])
+    """Commit, branch or tag of `hub`, as in `model.revision`."""
+
+    token: Secret | None = Field(default=None, examples=["${env:HF_TOKEN}"])
+    """Where the access token for `hub` comes from, as in `model.token`."""
 
     columns: dict[str, str] = Field(default_factory=dict, examples=[{"answer": "reply"}])
     """Column names where they differ from the format's own: `{format's name: the file's name}`."""
@@ -31,14 +42,14 @@ class EvalSplit(Section):
     fraction: float = Field(default=0.0, ge=0.0, lt=1.0, examples=[0.05])
     """Share of the training rows to hold out, chosen by the seed."""
 
-    files: tuple[FileSource, ...] = Field(default=(), examples=[[{"path": "held_out.jsonl", "format": "qa"}]])
+    files: tuple[DataSource, ...] = Field(default=(), examples=[[{"path": "held_out.jsonl", "format": "qa"}]])
     """Files that are held out whole."""
 
 
 class DataSpec(Section):
     """Training and evaluation data."""
 
-    train: tuple[FileSource, ...] = Field(min_length=1, examples=[[{"path": "faq.jsonl", "format": "qa"}]])
+    train: tuple[DataSource, ...] = Field(min_length=1, examples=[[{"path": "faq.jsonl", "format": "qa"}]])
     """Sources of training rows, in order."""
 
     eval: EvalSplit = Field(default_factory=EvalSplit, examples=[{"fraction": 0.05}])

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
-from jsonschema import Draft202012Validator
+from pydantic import ValidationError
 
 from tunebuild.errors import Diagnostic, TunebuildError
-from tunebuild.spec._explain import explain
 from tunebuild.spec.checks import CHECKS
 from tunebuild.spec.overlay import compose
-from tunebuild.spec.schema import validation_schema
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.yaml_loader import Document, parse_dotted
 
@@ -59,10 +57,7 @@ def load_spec(file: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
         TunebuildError: every problem at once, in order of position.
     """
     document = compose(file, overrides)
-    errors = _validator().iter_errors(document.value)
-    if problems := [d for error in errors for d in explain(error, document)]:
-        raise TunebuildError(_in_order(problems))
-    loaded = LoadedSpec(Spec.model_validate(document.value), file, document)
+    loaded = LoadedSpec(_validated(document), file, document)
     problems = [
         replace(d, position=document.position(parse_dotted(d.path)))
         for check in CHECKS
@@ -73,9 +68,18 @@ def load_spec(file: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
     return loaded
 
 
-@cache
-def _validator() -> Draft202012Validator:
-    return Draft202012Validator(validation_schema())
+def _validated(document: Document) -> Spec:
+    """The typed spec of a document that fits the published schema."""
+    try:
+        # What the models accept without converting anything, the schema accepts: it is made from them, and
+        # a test holds them to it. That spares a valid spec the import of the schema's validator.
+        return Spec.model_validate_json(json.dumps(document.value, allow_nan=False), strict=True)
+    except (ValidationError, ValueError, RecursionError):
+        from tunebuild.spec._explain import violations
+
+        if problems := list(violations(document)):
+            raise TunebuildError(_in_order(problems)) from None
+        return Spec.model_validate(document.value)
 
 
 def _in_order(problems: list[Diagnostic]) -> tuple[Diagnostic, ...]:

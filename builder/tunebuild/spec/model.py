@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
 from tunebuild.spec._base import Section
 from tunebuild.spec.secret import Secret
-
-_COMMIT = re.compile("[0-9a-f]{40}")
 
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,200}$")]
 IsoDate = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
@@ -35,11 +32,6 @@ class ModelSpec(Section):
     def is_local(self) -> bool:
         """Whether `base` names a directory."""
         return self.base.startswith(("./", "../", "/"))
-
-    @property
-    def commit(self) -> str | None:
-        """The commit that the spec itself names, if it does."""
-        return self.revision if self.revision and _COMMIT.fullmatch(self.revision) else None
 
 
 class TemplateFile(Section):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tunebuild.spec.schema import generate_schema
+from tunebuild.spec.publish import generate_schema
 
 _HEAD = """\
 # The spec

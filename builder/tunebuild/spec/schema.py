@@ -1,4 +1,4 @@
-"""The JSON Schema of the spec, generated from the models."""
+"""The published JSON Schema of the spec, and what it says of a field."""
 
 from __future__ import annotations
 
@@ -8,32 +8,9 @@ from functools import cache
 from typing import Any
 
 from tunebuild import resources
-from tunebuild.spec.spec import Spec
 from tunebuild.spec.yaml_loader import NodePath
 
 SCHEMA_FILE = "tunebuild-v1.schema.json"
-
-
-def generate_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of ``apiVersion: tunebuild/v1``."""
-    schema = Spec.model_json_schema(by_alias=True, mode="validation")
-    _drop_titles(schema)
-    for section in (schema, *schema["$defs"].values()):
-        _name_defaults(section)
-    # A spec that extends another may leave to it what is required. Editors see one file at a time.
-    schema["if"] = {"required": ["extends"]}
-    schema["else"] = {"required": schema.pop("required")}
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:tunebuild:{SCHEMA_FILE}",
-        "title": "tunebuild spec",
-        **schema,
-    }
-
-
-def schema_text() -> str:
-    """The schema as the file in ``schema/`` holds it."""
-    return json.dumps(generate_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 @cache
@@ -81,22 +58,3 @@ def _descend(schema: dict[str, Any], path: NodePath) -> Iterator[dict[str, Any]]
         inner := schema.get("additionalProperties"), dict
     ):
         yield from _descend(inner, path[1:])
-
-
-def _name_defaults(section: dict[str, Any]) -> None:
-    # pydantic is silent about defaults that a factory makes, which are always the empty section or list.
-    for name, field in section.get("properties", {}).items():
-        if name not in section.get("required", ()) and "default" not in field:
-            field["default"] = [] if field.get("type") == "array" else {}
-
-
-def _drop_titles(node: Any) -> None:
-    # pydantic titles every field with its own name in capitals; editors then show the name twice.
-    if isinstance(node, dict):
-        if isinstance(node.get("title"), str):
-            del node["title"]
-        for value in node.values():
-            _drop_titles(value)
-    elif isinstance(node, list):
-        for value in node:
-            _drop_titles(value)

@@ -1,0 +1,84 @@
+"""Repositories on a hub as a spec names them: which commit is meant, and its files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunebuild.errors import fail
+from tunebuild.lock.hub import HubRepository, fetch, resolve
+from tunebuild.lock.spec_lock import RepositoryLock
+from tunebuild.spec.secret import reveal
+from tunebuild.store import Digest
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a spec asks of a repository.
+
+    Attributes:
+        repository: which one, and the field that names it.
+        revision: commit, branch or tag; ``main`` if ``None``.
+        token: reference to a secret, if one is needed.
+        patterns: the files.
+    """
+
+    repository: HubRepository
+    revision: str | None
+    token: str | None
+    patterns: tuple[str, ...]
+
+    @property
+    def commit(self) -> str | None:
+        """The commit that the spec itself names, if it does."""
+        return self.revision if self.revision and _COMMIT.fullmatch(self.revision) else None
+
+    def kept(self, locked: RepositoryLock | None) -> RepositoryLock | None:
+        """The lock, if the spec still means the same."""
+        same = locked and (locked.base, locked.revision) == (self.repository.name, self.revision)
+        return locked if same else None
+
+    def lock(self, locked: RepositoryLock | None, cache: Path) -> RepositoryLock:
+        """What a lock says of it; no large file is downloaded.
+
+        Raises:
+            TunebuildError: the hub refuses or cannot be reached.
+        """
+        if kept := self.kept(locked):
+            return kept
+        snapshot = resolve(
+            self.repository, self.revision or "main", cache, self._secret(), patterns=self.patterns
+        )
+        files = {f.path: f.digest for f in snapshot.files}
+        name = self.repository.name
+        return RepositoryLock(base=name, revision=self.revision, commit=snapshot.commit, files=files)
+
+    def fetch(self, locked: RepositoryLock | None, cache: Path, digest: Callable[[Path], Digest]) -> Path:
+        """The directory of its files, downloaded once.
+
+        Raises:
+            TunebuildError: it is not pinned to a commit, the hub refuses or cannot be reached, or a file is
+                not what the lock names.
+        """
+        kept = self.kept(locked)
+        commit = self.commit or (kept.commit if kept else None)
+        if commit is None:
+            raise fail(
+                "no-commit",
+                f"'{self.repository.name}' is not pinned to a commit",
+                "run 'tunebuild lock', which resolves the revision, or write its 40-digit commit there",
+                path=self.repository.path,
+            )
+        expected = kept.files if kept else None
+        return fetch(
+            self.repository, commit, cache, self._secret(), self.patterns, expected=expected, digest=digest
+        )
+
+    def _secret(self) -> str | None:
+        if not self.token:
+            return None
+        return reveal(self.token, self.repository.path.rpartition(".")[0] + ".token")
