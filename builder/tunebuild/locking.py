@@ -27,8 +27,8 @@ def make_lock(
     Args:
         pipeline: the spec, made with ``old`` as its lock.
         old: the present lock.
-        update: names of what may move: ``model``, ``datasets``, ``packages``, ``wheels``, ``all``, or the name
-            of one dataset, Debian package or wheel.
+        update: names of what may move: ``model``, ``datasets``, ``packages``, ``wheels``, ``all``, or the
+            name of one dataset, Debian package or wheel.
 
     Raises:
         TunebuildError: a name in ``update`` is not in the lock, or something cannot be resolved.

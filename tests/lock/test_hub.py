@@ -184,11 +184,5 @@ def test_rows_come_from_a_dataset_repository(hub, tmp_path):
 
 def lock_with(datasets):
     nothing = {"platform": "", "suite": "", "python": "", "requirements": [], "packages": {}, "wheels": {}}
-    return SpecLock(
-        tunebuild="0",
-        template={},
-        files={},
-        model={"base": "x", "files": {}},
-        datasets=datasets,
-        runtime=nothing,
-    )
+    model = {"base": "x", "files": {}}
+    return SpecLock(tunebuild="0", template={}, files={}, model=model, datasets=datasets, runtime=nothing)
