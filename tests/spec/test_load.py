@@ -90,6 +90,7 @@ def test_all_problems_come_at_once_and_in_order(directory):
             "8:14 description: looks like an access token",
         ),
         ("2e-4", "-1", "10:18 tuning.learning_rate: -1 must be greater than 0"),
+        ("tuning:", "tuning:\n  max_length: 9.3e18", "9:15 tuning.max_length: unable to parse"),
         ("2e-4", "no", "must be a number, not 'no'"),
         ("2e-4", ".nan", ".nan is not a number that a spec can use"),
         ("2e-4", "!!python/object:os.system x", "tags such as"),

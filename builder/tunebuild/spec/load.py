@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tunebuild.errors import Diagnostic, TunebuildError
+from tunebuild.spec._words import dotted
 from tunebuild.spec.checks import CHECKS
 from tunebuild.spec.overlay import compose
 from tunebuild.spec.spec import Spec
@@ -79,7 +80,13 @@ def _validated(document: Document) -> Spec:
 
         if problems := list(violations(document)):
             raise TunebuildError(_in_order(problems)) from None
+    try:
         return Spec.model_validate(document.value)
+    except ValidationError as error:  # such as 1e19, which the schema takes for a whole number
+        found = [(e["loc"], e["msg"].lower()) for e in error.errors()]
+        raise TunebuildError(
+            tuple(Diagnostic("invalid", text, "", dotted(p), document.position(p)) for p, text in found)
+        ) from None
 
 
 def _in_order(problems: list[Diagnostic]) -> tuple[Diagnostic, ...]:
