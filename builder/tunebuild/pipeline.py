@@ -1,4 +1,4 @@
-"""The build: five stages, each keyed by what the ones before it really wrote."""
+"""The build: six stages, each keyed by what the ones before it really wrote."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tunebuild.image.reference import ImageReference
 from tunebuild.image.runtime import RuntimeStage, runtime_layers
 from tunebuild.image.runtime_process import prepare_runtime
 from tunebuild.image.stage import ImageStage, server_digests
+from tunebuild.image.weights import WeightsStage, weight_digests
 from tunebuild.lock.base_model import BaseModel, find_base_model
 from tunebuild.lock.hub import HubRepository
 from tunebuild.lock.repository import Wanted
@@ -146,12 +147,17 @@ class Pipeline:
         locked = self.lock.runtime if self.lock else None
         return locked if locked and locked.platform == self.spec.image.platform else None
 
-    def image(self, data: Tree, merged: Tree, runtime: Tree) -> ImageStage:
+    def weights(self, merged: Tree) -> WeightsStage:
+        """A model's weights to digests of layers."""
+        return WeightsStage(merged)
+
+    def image(self, data: Tree, merged: Tree, weights: Tree, runtime: Tree) -> ImageStage:
         """Everything to an image."""
         return ImageStage(
             self.reference,
             BundleParts(self.settings, data, merged),
             runtime_layers(runtime),
+            weight_digests(weights),
             self.labels,
             {"spec": effective(self.spec), "inputs": self.own_inputs},
         )
@@ -276,6 +282,7 @@ def build(pipeline: Pipeline, reporter: Reporter) -> Built:
         prepared = beside.submit(runtime)
         trained = ensure(pipeline.train(data))
         merged = ensure(pipeline.merge(trained))
-        stage = pipeline.image(data, merged, prepared.result())
+        weights = ensure(pipeline.weights(merged))
+        stage = pipeline.image(data, merged, weights, prepared.result())
     output = ensure(stage)
     return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(ran))

@@ -109,7 +109,7 @@ def test_nothing_changed_does_nothing(quickstart):
     assert done.code == 0
     assert done.out.strip() == quickstart.digest
     assert "nothing changed" in done.err
-    assert done.err.count("unchanged") >= 5
+    assert done.err.count("unchanged") == 6
     assert "is up to date" in done.err
 
 
@@ -120,7 +120,7 @@ def test_a_serving_edit_does_not_train(quickstart, tmp_path):
     done = tunebuild("build", spec, "--store", quickstart.store)
     assert done.code == 0, done.err
     assert done.out.strip() != quickstart.digest
-    for stage in ("data", "train", "merge", "runtime"):
+    for stage in ("data", "train", "merge", "weights", "runtime"):
         assert re.search(rf"{stage}\s+unchanged", done.err), done.err
     assert not re.search(r"image\s+unchanged", done.err)
     old, new = (
@@ -128,6 +128,28 @@ def test_a_serving_edit_does_not_train(quickstart, tmp_path):
         open_archive(tmp_path / "edited" / "dist" / "larder-desk.tar"),
     )
     assert old.layers[:-1] == new.layers[:-1]
+
+
+def test_a_serving_edit_reads_no_weights(quickstart, tmp_path):
+    """Into a layout that has the old image: every file that the build opens is looked at."""
+    layout = tmp_path / "layout"
+    assert quickstart.run("build", "-o", layout).code == 0
+    script = (
+        "import sys;"
+        "opened = [];"
+        "sys.addaudithook(lambda e, a: opened.append(str(a[0])) if e == 'open' else None);"
+        "from tunebuild.cli import app;"
+        "app(sys.argv[1:], standalone_mode=False);"
+        "print(*opened, sep='\\n')"
+    )
+    argv = [sys.executable, "-c", script, "build", quickstart.spec, "--store", quickstart.store, "-o", layout]
+    argv += ["--set", "serving.defaults.max_tokens=61"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    opened = done.stdout.splitlines()
+    assert any(name.endswith("bundle.json") for name in opened)
+    assert [name for name in opened if name.endswith((".safetensors", "torch.tar"))] == [
+        str(quickstart.spec.parent / "base" / "model.safetensors")  # its header: is it whole?
+    ]
 
 
 def test_another_directory_gives_the_same_image(quickstart, tmp_path):
@@ -143,7 +165,7 @@ def test_another_directory_gives_the_same_image(quickstart, tmp_path):
     done = tunebuild("build", spec, "--store", store, env={"TZ": "Asia/Kolkata"})
     assert done.code == 0, done.err
     assert re.search(r"train\s+unchanged", done.err)
-    assert not re.search(r"(data|merge|runtime|image)\s+unchanged", done.err)
+    assert not re.search(r"(data|merge|weights|runtime|image)\s+unchanged", done.err)
     assert done.out.strip() == quickstart.digest
 
 

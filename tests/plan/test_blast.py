@@ -138,10 +138,10 @@ def test_what_is_declared_exists():
         ("description=Other.", "metadata", ("image",)),
         ("image.tag=other", "metadata", ("image",)),
         ("serving.defaults.max_tokens=3", "serve only", ("image",)),
-        ("merge.strategy=auto", "merge again", ("merge", "image")),
-        ("tuning.seed=3", "retrain", ("data", "train", "merge", "image")),
-        ("tuning.epochs=9", "retrain", ("train", "merge", "image")),
-        ("prompt.system=Hello", "retrain", ("data", "train", "merge", "image")),
+        ("merge.strategy=auto", "merge again", ("merge", "weights", "image")),
+        ("tuning.seed=3", "retrain", ("data", "train", "merge", "weights", "image")),
+        ("tuning.epochs=9", "retrain", ("train", "merge", "weights", "image")),
+        ("prompt.system=Hello", "retrain", ("data", "train", "merge", "weights", "image")),
     ],
 )
 def test_how_far_a_change_reaches(build, override, level, stages):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from tunebuild import resources
 from tunebuild.errors import TunebuildError
+from tunebuild.plan.report import SCHEMA_FILE as PLAN_SCHEMA
+from tunebuild.plan.report import plan_schema
 from tunebuild.spec import load_spec
 from tunebuild.spec.publish import schema_text
+from tunebuild.spec.reference import reference_page
 from tunebuild.spec.schema import SCHEMA_FILE
 from tunebuild.spec.yaml_loader import parse_yaml
 
@@ -141,8 +146,14 @@ def test_no_bytes_bring_a_traceback(data):
         assert error.diagnostics
 
 
-def test_the_published_schema_is_the_models(directory):
-    assert resources.path("schema", SCHEMA_FILE).read_text() == schema_text(), "run 'make schema'"
+def test_what_is_generated_is_up_to_date():
+    made = {
+        resources.path("schema", SCHEMA_FILE): schema_text(),
+        resources.path("schema", PLAN_SCHEMA): json.dumps(plan_schema(), indent=2) + "\n",
+        resources.root() / "docs" / "spec.md": reference_page(),
+    }
+    for file, text in made.items():
+        assert file.read_text() == text, f"{file.name}: run 'make schema'"
 
 
 def test_every_object_of_the_schema_is_closed_and_described():
@@ -154,6 +165,23 @@ def test_every_object_of_the_schema_is_closed_and_described():
             section = schema["$defs"].get(field.get("$ref", "").rpartition("/")[2], {})
             assert field.get("description") or section.get("description"), name
             assert field.get("examples"), name
+            required = definition.get("required", definition.get("else", {}).get("required", ()))
+            assert name in required or "default" in field, name
+
+
+@pytest.mark.parametrize("spec", sorted((resources.root() / "examples").glob("*/spec.yaml")), ids=str)
+def test_editors_find_the_schema_of_an_example_and_agree_with_it(spec):
+    """As a YAML language server does: the first line names the schema, relative to the file."""
+    name = re.match(r"# yaml-language-server: \$schema=(\S+)\n", spec.read_text())[1]
+    schema = json.loads((spec.parent / name).read_text())
+    Draft202012Validator.check_schema(schema)
+    assert not list(Draft202012Validator(schema).iter_errors(parse_yaml(spec.read_bytes(), "x").value))
+
+
+def test_an_overlay_may_leave_out_what_its_base_has():
+    validator = Draft202012Validator(json.loads(schema_text()))
+    assert validator.is_valid({"extends": "base.yaml", "name": "x"})
+    assert not validator.is_valid({"name": "x"})
 
 
 def test_validation_imports_no_heavy_library():

@@ -14,8 +14,9 @@ from tunebuild.cli._options import set_option, spec_argument, store_option
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Archive to write.  [default: dist/NAME.tar beside SPEC]",
+    type=click.Path(path_type=Path),
+    help="Archive to write, or a directory for an OCI layout, where an edit writes only what changed.  "
+    "[default: dist/NAME.tar beside SPEC]",
 )
 @click.option(
     "--builder",
@@ -41,7 +42,8 @@ def command(
 
     Prints the image's digest on stdout and nothing else; progress goes to stderr. The archive is an OCI
     layout and a docker-archive at once: 'docker load -i', 'podman load -i' and 'skopeo copy oci-archive:'
-    all take it. With --builder docker the image is left in the engine and its id is printed.
+    all take it. An output without the ending .tar is a directory, an OCI layout. With --builder docker the
+    image is left in the engine and its id is printed.
     """
     from tunebuild.cli._building import build_spec
     from tunebuild.cli._progress import Reporter
@@ -53,7 +55,7 @@ def command(
 
             click.echo(build_with_docker(built.plan, reporter("docker")))
             return
-        from tunebuild.image.archive import write_archive
+        from tunebuild.image.archive import write_archive, write_layout
         from tunebuild.image.reading import holds
 
         archive = output or spec.parent / "dist" / f"{built.parts.settings.name}.tar"
@@ -61,8 +63,9 @@ def command(
         if holds(archive, built.image):
             progress.say(f"{archive} is up to date")
         else:
-            write_archive(built.image, archive, progress)
-            progress.say(f"{archive}, {archive.stat().st_size / 1e6:,.1f} MB")
+            write = write_archive if archive.suffix == ".tar" else write_layout
+            write(built.image, archive, progress)
+            progress.say(f"{archive}, {built.image.size / 1e6:,.1f} MB")
         if load:
             from tunebuild.image.engines import find_engine
 

@@ -97,7 +97,7 @@ def plan_image(inputs: ImageInputs) -> ImagePlan:
     bundle = [_bundle_entry(inputs.bundle, file) for file in files if file.suffix != _WEIGHTS]
     app = FilesLayer("app", "tunebuild: server, prompt and settings", (*app_entries(), *bundle))
     return ImagePlan(
-        inputs.reference, _runtime(inputs), (*inputs.layers, *_weight_layers(inputs.bundle, weights), app)
+        inputs.reference, _runtime(inputs), (*inputs.layers, *weight_layers(inputs.bundle, weights), app)
     )
 
 
@@ -146,8 +146,13 @@ def app_entries() -> Iterator[Entry]:
                 yield Entry.of_file(f"{APP}/tunebuild/{file.relative_to(package).as_posix()}", file)
 
 
-def _weight_layers(bundle: Path, weights: list[Path]) -> Iterator[FilesLayer]:
-    # One layer a shard, so that a shard shared with another image is stored and sent once.
+def weight_layers(bundle: Path, weights: list[Path]) -> Iterator[FilesLayer]:
+    """One layer a shard, so that a shard shared with another image is stored and sent once.
+
+    Args:
+        bundle: the directory that becomes the bundle, or as much of it as holds the weights.
+        weights: files below it, in order.
+    """
     per_layer = -(-len(weights) // _MAX_WEIGHT_LAYERS) or 1
     groups = [weights[i : i + per_layer] for i in range(0, len(weights), per_layer)]
     for number, group in enumerate(groups, 1):

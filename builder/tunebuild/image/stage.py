@@ -43,6 +43,7 @@ class ImageStage:
         reference: name and tag.
         parts: what the bundle is made of.
         runtime: base and Python layers, finished.
+        weights: digests of the weight layers, by name.
         labels: labels that describe where the image came from.
         provenance: the spec and each stage's own inputs; it travels in the image.
     """
@@ -50,6 +51,7 @@ class ImageStage:
     reference: ImageReference
     parts: BundleParts
     runtime: tuple[Layer, ...]
+    weights: Mapping[str, Digest]
     labels: Variables
     provenance: Mapping[str, Any]
     name: str = "image"
@@ -71,14 +73,17 @@ class ImageStage:
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
-        """Hash the layers that are not finished yet."""
+        """Hash the layers that are not known yet: what is small."""
         self.parts.settings.save(out)
         (out / "build").mkdir()
         (out / "build" / PROVENANCE).write_bytes(canonical_json(self.provenance))
         plan = self.plan(out)
         layers = []
         for number, layer in enumerate(plan.layers, 1):
-            layers.append(layer if isinstance(layer, Layer) else layer_of_files(layer))
+            if layer.name in self.weights:
+                layers.append(_finished(layer, self.weights[layer.name]))
+            else:
+                layers.append(layer if isinstance(layer, Layer) else layer_of_files(layer))
             progress.step(number, len(plan.layers), layer.name)
         image = make_image(plan.reference, plan.runtime, tuple(layers))
         (out / "config.json").write_bytes(image.config)

@@ -95,7 +95,7 @@ def read_lock(path: Path) -> SpecLock | None:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         message = f"{path} is not a lock: {f'{place}: ' if place else ''}{first['msg']}"
-        hint = "a merge conflict? take one side and run 'tunebuild lock'"
+        hint = "a merge conflict? take one side, or remove the file, and run 'tunebuild lock'"
         raise fail("lock-damaged", message, hint) from None
 
 

@@ -21,12 +21,13 @@ from tunebuild.store import differences
 
 # Who comes after whom, and how far a change of a stage's own inputs reaches.
 _AFTER = {
-    "data": ("data", "train", "merge", "image"),
-    "train": ("train", "merge", "image"),
-    "merge": ("merge", "image"),
+    "data": ("data", "train", "merge", "weights", "image"),
+    "train": ("train", "merge", "weights", "image"),
+    "merge": ("merge", "weights", "image"),
     "runtime": ("runtime", "image"),
     "image": ("image",),
 }
+_ORDER = ("data", "train", "merge", "weights", "runtime", "image")
 _LEVELS = {"data": "retrain", "train": "retrain", "merge": "merge again", "runtime": "new packages"}
 
 #: Fields that no stage reads: what a file is called, and what only decides where something comes from. What
@@ -59,7 +60,7 @@ def blast(other: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Blast:
         found["image"] = tuple(c for c in found["image"] if not c.field.endswith(_DERIVED))
     changes = {stage: changed for stage, changed in found.items() if changed}
     touched = {later for stage in changes for later in _AFTER[stage]}
-    stages = tuple(stage for stage in _AFTER if stage in touched)
+    stages = tuple(stage for stage in _ORDER if stage in touched)
     return Blast.model_validate(
         {"other": other, "level": _level(changes), "stages": stages, "changes": changes}
     )

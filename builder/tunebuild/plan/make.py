@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tunebuild.errors import TunebuildError
+from tunebuild.image.oci import Image
 from tunebuild.image.reading import open_archive
 from tunebuild.image.runtime import runtime_layers
 from tunebuild.locking import find_drift
@@ -29,6 +30,8 @@ from tunebuild.plan.report import (
 )
 from tunebuild.store import Progress, Stage, Tree
 from tunebuild.train.estimate import adapter_parameters, estimate_memory, read_tensors
+
+_T = TypeVar("_T")
 
 _APP_BYTES = 1 << 19  # the server, prompt and settings, where they are not laid out yet
 
@@ -59,16 +62,16 @@ def make_plan(
     data = pipeline.store.ensure(data_stage, reporter("data"))
     trained = _follow(pipeline, stages, lambda: pipeline.train(data), "train", data)
     merged = _follow(pipeline, stages, lambda: pipeline.merge(_known(trained)), "merge", trained)
+    weights = _follow(pipeline, stages, lambda: pipeline.weights(_known(merged)), "weights", merged)
     runtime_stage = pipeline.runtime()
     stages.append(_look(pipeline, runtime_stage))
     runtime = pipeline.store.find(runtime_stage)
-    ready = merged if runtime else None
-    image = _follow(
-        pipeline, stages, lambda: pipeline.image(data, _known(merged), _known(runtime)), "image", ready
-    )
+    finished = merged and weights and runtime and (merged, weights, runtime)
+    image_stage = pipeline.image(data, *finished) if finished else None
+    image = _follow(pipeline, stages, lambda: _known(image_stage), "image", runtime if finished else None)
     drift = find_drift(pipeline, pipeline.lock) if pipeline.lock else ()
     stats = json.loads(data.path("stats.json").read_text("utf-8"))
-    planned = _image(pipeline, data, merged, runtime, image, archive)
+    planned = _image(pipeline, runtime, image_stage.image(image) if image_stage and image else None, archive)
     return Plan(
         spec=str(pipeline.loaded.file),
         name=pipeline.spec.name,
@@ -108,9 +111,9 @@ def _follow(
     return pipeline.store.find(stage)
 
 
-def _known(tree: Tree | None) -> Tree:
-    assert tree is not None
-    return tree
+def _known(value: _T | None) -> _T:
+    assert value is not None
+    return value
 
 
 def _data(stats: dict[str, Any]) -> DataPlan:
@@ -165,23 +168,14 @@ def _device_memory(device: str) -> int | None:
         return None  # planning for a card that is elsewhere
 
 
-def _image(
-    pipeline: Pipeline,
-    data: Tree,
-    merged: Tree | None,
-    runtime: Tree | None,
-    image: Tree | None,
-    archive: Path,
-) -> ImagePlanned:
+def _image(pipeline: Pipeline, runtime: Tree | None, built: Image | None, archive: Path) -> ImagePlanned:
     try:
         have = {layer.digest for layer in open_archive(archive).layers}
     except TunebuildError:
         have = set()
     layers: list[LayerPlan] = []
-    if image is not None and merged is not None and runtime is not None:
-        whole = pipeline.image(data, merged, runtime).image(image)
-        for layer in whole.layers:
-            layers.append(_layer(layer.name, layer.size, layer.digest in have))
+    if built is not None:
+        layers += [_layer(x.name, x.size, x.digest in have) for x in built.layers]
     else:
         base = sum(f.size for f in pipeline.base.files if f.path.endswith(".safetensors"))
         if runtime is not None:

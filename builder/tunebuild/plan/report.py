@@ -28,7 +28,7 @@ class StagePlan(_Part):
     """One stage."""
 
     name: str
-    """`data`, `train`, `merge`, `runtime` or `image`."""
+    """`data`, `train`, `merge`, `weights`, `runtime` or `image`."""
     status: Literal["unchanged", "run", "resume"]
     """`run`: it has to; `resume`: it goes on from a checkpoint."""
     why: Change | None = None

@@ -1,0 +1,45 @@
+"""The ``weights`` stage: digests of the weight layers, so that weights are read once to learn them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunebuild.image.layer import layer_of_files
+from tunebuild.image.plan import weight_layers
+from tunebuild.store import Digest, Inputs, Progress, Tree
+
+_RECORD = "weights.json"
+_WEIGHTS = ".safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsStage:
+    """Reads the merged weights once. Its output is a name and a digest for each layer."""
+
+    merged: Tree
+    name: str = "weights"
+    version: int = 1
+
+    def inputs(self) -> Inputs:
+        """The weights, by name."""
+        return {f.path: f.digest for f in self.merged.files if f.path.endswith(_WEIGHTS)}
+
+    def run(self, work: Path, out: Path, progress: Progress) -> None:
+        """Hash each layer."""
+        files = [self.merged.path(f.path) for f in self.merged.files if f.path.endswith(_WEIGHTS)]
+        layers = tuple(weight_layers(self.merged.root, files))
+        digests = {}
+        for number, layer in enumerate(layers, 1):
+            digests[layer.name] = layer_of_files(layer).digest
+            progress.step(number, len(layers), layer.name)
+        (out / _RECORD).write_text(json.dumps(digests, indent=2) + "\n", "utf-8")
+        size = sum(layer.size for layer in layers)
+        progress.say(f"{len(layers)} layer{'s' if len(layers) > 1 else ''}, {size / 1e6:,.1f} MB")
+
+
+def weight_digests(output: Tree) -> dict[str, Digest]:
+    """Digest of each weight layer by its name."""
+    digests: dict[str, Digest] = json.loads(output.path(_RECORD).read_text("utf-8"))
+    return digests
