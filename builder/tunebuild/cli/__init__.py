@@ -16,10 +16,11 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 _HELP = """One YAML spec in, one verified container image of a fine-tuned model out.
 
-Start with 'tunebuild validate SPEC', then 'tunebuild build SPEC', then 'tunebuild run SPEC'.
+Start with 'tunebuild init DIR', then validate, plan, build and run its spec.
 """
 
 _VERBS = {
+    "init": ("tunebuild.cli.init", "Write a commented spec, sample rows and a CI job."),
     "validate": ("tunebuild.cli.validate", "Check a spec; prints every problem with its line."),
     "plan": ("tunebuild.cli.plan", "Show what a build would do, and why."),
     "lock": ("tunebuild.cli.lock", "Pin everything a spec names in a lock file."),

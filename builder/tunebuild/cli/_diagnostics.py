@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 from tunebuild import __version__
 from tunebuild.errors import Diagnostic
@@ -41,15 +42,14 @@ def _plain(diagnostic: Diagnostic) -> dict[str, Any]:
 def _result(diagnostic: Diagnostic, rule: int) -> dict[str, Any]:
     head = f"{diagnostic.path}: " if diagnostic.path else ""
     text = head + diagnostic.message + (f"; {diagnostic.hint}" if diagnostic.hint else "")
-    result = {
+    result: dict[str, Any] = {
         "ruleId": diagnostic.code,
         "ruleIndex": rule,
         "level": "error",
         "message": {"text": text},
     }
-    if where := diagnostic.position:
-        place: dict[str, Any] = {"artifactLocation": {"uri": where.file}}
-        if where.line:
-            place["region"] = {"startLine": where.line, "startColumn": where.column}
+    if (where := diagnostic.position) and where.line:  # an option has no place in a file
+        region = {"startLine": where.line, "startColumn": where.column}
+        place = {"artifactLocation": {"uri": quote(where.file)}, "region": region}
         result["locations"] = [{"physicalLocation": place}]
     return result
