@@ -1,4 +1,4 @@
-"""The build: six stages, each keyed by what the ones before it really wrote."""
+"""The build: seven stages, each keyed by what the ones before it really wrote."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tunebuild.data.prepare import RowSource
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.stage import DataStage
 from tunebuild.errors import fail
+from tunebuild.evaluate.metrics import check_gates
+from tunebuild.evaluate.stage import EvaluateStage, read_metrics
 from tunebuild.image.bundle import BundleParts
 from tunebuild.image.oci import Image, Variables
 from tunebuild.image.plan import ImagePlan
@@ -147,6 +149,10 @@ class Pipeline:
         locked = self.lock.runtime if self.lock else None
         return locked if locked and locked.platform == self.spec.image.platform else None
 
+    def evaluate(self, data: Tree, trained: Tree, merged: Tree) -> EvaluateStage:
+        """Base, trained and merged model to figures."""
+        return EvaluateStage(self.train_settings, self.base, data, trained, merged)
+
     def weights(self, merged: Tree) -> WeightsStage:
         """A model's weights to digests of layers."""
         return WeightsStage(merged)
@@ -203,6 +209,7 @@ class Pipeline:
             "data": self.data().inputs(),
             "train": _without(self.train(nothing).inputs(), "rows"),
             "merge": _without(self.merge(nothing).inputs(), "trained"),
+            "evaluate": {"gates": self.spec.gates.model_dump(mode="json")},
             "runtime": self.runtime().inputs(),
             "image": {
                 "reference": str(self.reference),
@@ -282,6 +289,8 @@ def build(pipeline: Pipeline, reporter: Reporter) -> Built:
         prepared = beside.submit(runtime)
         trained = ensure(pipeline.train(data))
         merged = ensure(pipeline.merge(trained))
+        evaluated = ensure(pipeline.evaluate(data, trained, merged))
+        check_gates(pipeline.spec.gates, read_metrics(evaluated))
         weights = ensure(pipeline.weights(merged))
         stage = pipeline.image(data, merged, weights, prepared.result())
     output = ensure(stage)

@@ -109,7 +109,7 @@ def test_nothing_changed_does_nothing(quickstart):
     assert done.code == 0
     assert done.out.strip() == quickstart.digest
     assert "nothing changed" in done.err
-    assert done.err.count("unchanged") == 6
+    assert done.err.count("unchanged") == 7
     assert "is up to date" in done.err
 
 
@@ -120,7 +120,7 @@ def test_a_serving_edit_does_not_train(quickstart, tmp_path):
     done = tunebuild("build", spec, "--store", quickstart.store)
     assert done.code == 0, done.err
     assert done.out.strip() != quickstart.digest
-    for stage in ("data", "train", "merge", "weights", "runtime"):
+    for stage in ("data", "train", "merge", "evaluate", "weights", "runtime"):
         assert re.search(rf"{stage}\s+unchanged", done.err), done.err
     assert not re.search(r"image\s+unchanged", done.err)
     old, new = (
@@ -167,6 +167,18 @@ def test_another_directory_gives_the_same_image(quickstart, tmp_path):
     assert re.search(r"train\s+unchanged", done.err)
     assert not re.search(r"(data|merge|weights|runtime|image)\s+unchanged", done.err)
     assert done.out.strip() == quickstart.digest
+
+
+def test_a_gate_that_is_not_reached_makes_no_image(quickstart, tmp_path):
+    archive = tmp_path / "x.tar"
+    gate = "gates.eval_loss={max: 0.01}"
+    done = quickstart.run("build", "--set", gate, "-o", archive)
+    assert done.code == 3
+    assert done.out == ""
+    assert re.search(r"gates\.eval_loss.*at most 0\.01 is allowed.*No image was made", done.err)
+    assert not archive.exists()
+    assert re.search(r"evaluate\s+unchanged", done.err)  # a limit is moved without measuring again
+    assert "KL" in quickstart.err
 
 
 def test_a_killed_build_goes_on_where_it_was(quickstart, tmp_path):

@@ -47,6 +47,11 @@ OTHERS = {
     "tuning.lora.targets": ["[q_proj]"],
     "image.repository": ["example.com/other"],
     "image.tag": ["other"],
+    "gates.merge_kl": ["{max: 0.3}"],
+    "gates.merge_lost": ["{max: 0.3}"],
+    "gates.merge_top1": ["{min: 0.5}"],
+    "gates.eval_loss": ["{max: 5}"],
+    "gates.eval_accuracy": ["{min: 0.5}"],
 }
 
 
@@ -138,10 +143,11 @@ def test_what_is_declared_exists():
         ("description=Other.", "metadata", ("image",)),
         ("image.tag=other", "metadata", ("image",)),
         ("serving.defaults.max_tokens=3", "serve only", ("image",)),
-        ("merge.strategy=auto", "merge again", ("merge", "weights", "image")),
-        ("tuning.seed=3", "retrain", ("data", "train", "merge", "weights", "image")),
-        ("tuning.epochs=9", "retrain", ("train", "merge", "weights", "image")),
-        ("prompt.system=Hello", "retrain", ("data", "train", "merge", "weights", "image")),
+        ("gates.merge_kl={max: 0.3}", "other gates", ("evaluate", "image")),
+        ("merge.strategy=auto", "merge again", ("merge", "evaluate", "weights", "image")),
+        ("tuning.seed=3", "retrain", ("data", "train", "merge", "evaluate", "weights", "image")),
+        ("tuning.epochs=9", "retrain", ("train", "merge", "evaluate", "weights", "image")),
+        ("prompt.system=Hello", "retrain", ("data", "train", "merge", "evaluate", "weights", "image")),
     ],
 )
 def test_how_far_a_change_reaches(build, override, level, stages):

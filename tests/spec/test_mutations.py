@@ -65,6 +65,17 @@ tuning:
   compute_dtype: bfloat16
 merge:
   strategy: dequantized
+gates:
+  merge_kl:
+    max: 0.02
+  merge_lost:
+    max: 0.2
+  merge_top1:
+    min: 0.95
+  eval_loss:
+    max: 1.5
+  eval_accuracy:
+    min: 0.5
 serving:
   engine: transformers
   device: cuda

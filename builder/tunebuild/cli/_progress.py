@@ -18,7 +18,7 @@ class Reporter:
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.bars = Progress(
-            TextColumn("  {task.description:<7}"),
+            TextColumn("  {task.description:<8}"),
             BarColumn(bar_width=28),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
@@ -60,8 +60,8 @@ class StageProgress:
         if not console.is_terminal and time.monotonic() - self._spoke >= _QUIET_SECONDS:
             self._spoke = time.monotonic()
             share = done / total if total else 0.0
-            console.print(f"  {self._stage:<7} {share:4.0%} {note}".rstrip(), markup=False)
+            console.print(f"  {self._stage:<8} {share:4.0%} {note}".rstrip(), markup=False)
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._reporter.console.print(f"  {self._stage:<7} {text}", markup=False, soft_wrap=True)
+        self._reporter.console.print(f"  {self._stage:<8} {text}", markup=False, soft_wrap=True)

@@ -21,14 +21,22 @@ from tunebuild.store import differences
 
 # Who comes after whom, and how far a change of a stage's own inputs reaches.
 _AFTER = {
-    "data": ("data", "train", "merge", "weights", "image"),
-    "train": ("train", "merge", "weights", "image"),
-    "merge": ("merge", "weights", "image"),
+    "data": ("data", "train", "merge", "evaluate", "weights", "image"),
+    "train": ("train", "merge", "evaluate", "weights", "image"),
+    "merge": ("merge", "evaluate", "weights", "image"),
+    "evaluate": ("evaluate", "image"),
     "runtime": ("runtime", "image"),
     "image": ("image",),
 }
-_ORDER = ("data", "train", "merge", "weights", "runtime", "image")
-_LEVELS = {"data": "retrain", "train": "retrain", "merge": "merge again", "runtime": "new packages"}
+_ORDER = ("data", "train", "merge", "evaluate", "weights", "runtime", "image")
+_LEVELS = {
+    "data": "retrain",
+    "train": "retrain",
+    "merge": "merge again",
+    "runtime": "new packages",
+    "image": "serve only",
+    "evaluate": "other gates",
+}
 
 #: Fields that no stage reads: what a file is called, and what only decides where something comes from. What
 #: is in the file, and what came, counts. A test holds every other field to some stage's inputs.
@@ -88,10 +96,11 @@ def image_inputs(image: str) -> dict[str, Any]:
 
 
 def _level(changes: Mapping[str, tuple[Change, ...]]) -> str:
-    for stage, level in _LEVELS.items():
-        if stage in changes:
-            return level
-    if not changes:
-        return "nothing"
-    metadata = all(change.field.startswith(_METADATA) for change in changes["image"])
-    return "metadata" if metadata else "serve only"
+    seen = {stage for stage, changed in changes.items() if stage != "image" or _is_served(changed)}
+    level = next((level for stage, level in _LEVELS.items() if stage in seen), None)
+    return level or ("metadata" if changes else "nothing")
+
+
+def _is_served(changes: tuple[Change, ...]) -> bool:
+    """Whether a request can see any of these changes of the image."""
+    return not all(change.field.startswith(_METADATA) for change in changes)

@@ -62,6 +62,13 @@ def make_plan(
     data = pipeline.store.ensure(data_stage, reporter("data"))
     trained = _follow(pipeline, stages, lambda: pipeline.train(data), "train", data)
     merged = _follow(pipeline, stages, lambda: pipeline.merge(_known(trained)), "merge", trained)
+    _follow(
+        pipeline,
+        stages,
+        lambda: pipeline.evaluate(data, _known(trained), _known(merged)),
+        "evaluate",
+        merged,
+    )
     weights = _follow(pipeline, stages, lambda: pipeline.weights(_known(merged)), "weights", merged)
     runtime_stage = pipeline.runtime()
     stages.append(_look(pipeline, runtime_stage))

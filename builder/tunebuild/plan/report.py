@@ -28,7 +28,7 @@ class StagePlan(_Part):
     """One stage."""
 
     name: str
-    """`data`, `train`, `merge`, `weights`, `runtime` or `image`."""
+    """`data`, `train`, `merge`, `evaluate`, `weights`, `runtime` or `image`."""
     status: Literal["unchanged", "run", "resume"]
     """`run`: it has to; `resume`: it goes on from a checkpoint."""
     why: Change | None = None
@@ -133,7 +133,9 @@ class Blast(_Part):
 
     other: str
     """What it was compared with."""
-    level: Literal["nothing", "metadata", "serve only", "new packages", "merge again", "retrain"]
+    level: Literal[
+        "nothing", "metadata", "other gates", "serve only", "new packages", "merge again", "retrain"
+    ]
     """The farthest-reaching consequence."""
     stages: tuple[str, ...]
     """Stages with other inputs, and those after them."""

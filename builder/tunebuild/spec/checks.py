@@ -123,6 +123,16 @@ def dequantized_needs_qlora(spec: Spec, directory: Path) -> Iterator[Diagnostic]
         )
 
 
+def gates_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """A limit on what held-out rows show needs held-out rows."""
+    if spec.data.eval.fraction or spec.data.eval.files:
+        return
+    for name in ("eval_loss", "eval_accuracy"):
+        if getattr(spec.gates, name) is not None:
+            message = "needs rows that are held out"
+            yield Diagnostic("gate", message, "set data.eval.fraction or data.eval.files", f"gates.{name}")
+
+
 def template_is_known(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A template that is named by a word is one that ships with tunebuild."""
     name = spec.prompt.template
@@ -166,6 +176,7 @@ CHECKS: tuple[Check, ...] = (
     batch_divides,
     answers_fit,
     dequantized_needs_qlora,
+    gates_have_rows,
     template_is_known,
     secrets_stay_outside,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from tunebuild.train.base import describe_quantisation, load_base
 from tunebuild.train.callbacks import Watch
 from tunebuild.train.checkpoints import SealCheckpoints, latest_whole
 from tunebuild.train.memory import keep_freed_memory
+from tunebuild.train.quiet import quieten_libraries
 from tunebuild.train.rows import PadRight, load_rows
 from tunebuild.train.settings import TrainSettings
 
@@ -44,7 +44,7 @@ def train_adapter(
     Raises:
         TunebuildError: rows without a target, a loss that is not a number, a base that cannot be used.
     """
-    _quieten()
+    quieten_libraries()
     if settings.device == "cpu":
         keep_freed_memory()
     rows = load_rows(data / "train.arrow")
@@ -149,11 +149,3 @@ def _last_loss(history: list[dict[str, Any]]) -> float:
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
-
-
-def _quieten() -> None:
-    """Bars and warnings of the libraries would tear our own progress apart."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    for name in ("bitsandbytes", "peft", "trl", "accelerate", "datasets", "torch"):
-        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,1 @@
+"""Proves that the merged model is the trained model, and measures what training did."""

@@ -1,0 +1,79 @@
+"""Figures out of log-probabilities, and the gates that they must pass. No library but torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from tunebuild.errors import Diagnostic, TunebuildError
+from tunebuild.spec.gates import GatesSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from tunebuild.evaluate.models import Said
+
+#: Exit status of a build that a gate refuses.
+REFUSED = 3
+
+#: Name of a figure, as in ``gates`` -> its value.
+Metrics = Mapping[str, float]
+
+_NOTHING = 1e-9  # nats; rounding alone is more
+
+
+def measure(base: Said, trained: Said, merged: Said, targets: torch.Tensor) -> dict[str, float]:
+    """All figures. Divergences are means over positions, in nats.
+
+    ``merge_kl`` is from the model that was trained to the merged one; ``merge_top1`` the share of positions
+    where both prefer the same token; ``merge_lost`` is ``merge_kl`` as a share of the divergence from the
+    trained model to its base, which is what training changed: 0 is a perfect merge, 1 is the base.
+    """
+    kl, moved = _divergence(trained, merged), _divergence(trained, base)
+    same = trained.log_probabilities.argmax(-1) == merged.log_probabilities.argmax(-1)
+    figures = {
+        "merge_kl": kl,
+        "merge_top1": float(same.float().mean()),
+        "merge_lost": kl / moved if moved > _NOTHING else 0.0,
+        "training_kl": moved,
+    }
+    for name, said in (("base", base), ("eval", merged)):
+        loss = -said.log_probabilities.gather(1, targets[:, None]).mean()
+        right = said.log_probabilities.argmax(-1) == targets
+        figures[f"{name}_loss"] = float(loss)
+        figures[f"{name}_perplexity"] = math.exp(min(float(loss), 700.0))
+        figures[f"{name}_accuracy"] = float(right.float().mean())
+    return figures
+
+
+def check_gates(gates: GatesSpec, metrics: Metrics) -> None:
+    """Hold the figures against the limits.
+
+    Raises:
+        TunebuildError: with exit status 3, every figure that is beyond its limit.
+    """
+    problems = []
+    for name, limit in gates:
+        if limit is None:
+            continue
+        value = metrics[name]
+        low, high = getattr(limit, "min", -math.inf), getattr(limit, "max", math.inf)
+        if not low <= value <= high:  # also where it is not a number
+            allowed = f"at most {high:g}" if high < math.inf else f"at least {low:g}"
+            problems.append(
+                Diagnostic("gate", f"{value:.4g}, {allowed} is allowed", _hint(name), f"gates.{name}")
+            )
+    if problems:
+        raise TunebuildError(tuple(problems), REFUSED)
+
+
+def _divergence(one: Said, other: Said) -> float:
+    a, b = one.log_probabilities, other.log_probabilities
+    return float((a.exp() * (a - b)).sum(-1).clamp(min=0).mean())
+
+
+def _hint(name: str) -> str:
+    if name.startswith("merge"):
+        return "the merged model is not the trained one; try another merge.strategy. No image was made"
+    return "train longer or on more rows, or move the gate. No image was made"

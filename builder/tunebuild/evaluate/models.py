@@ -1,0 +1,100 @@
+"""What three models say at the same places: the base, the base with its adapter, and the merged files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from tunebuild.errors import fail
+from tunebuild.merge.safetensors_io import list_tensors
+from tunebuild.train.base import load_base
+from tunebuild.train.settings import TrainSettings
+
+#: Rows looked at, and bytes of log-probabilities held for each model.
+MAX_ROWS = 64
+MAX_BYTES = 256 << 20
+
+_IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Log-probabilities ``[positions, vocabulary]`` (float32) before each supervised token."""
+
+    log_probabilities: torch.Tensor
+
+
+def choose_rows(rows: Sequence[dict[str, Any]], vocabulary: int) -> list[dict[str, Any]]:
+    """Rows evenly spread, as many as are worth it and fit into memory."""
+    step = max(1, -(-len(rows) // MAX_ROWS))
+    chosen: list[dict[str, Any]] = []
+    room = MAX_BYTES // (4 * vocabulary)
+    for index in range(0, len(rows), step):
+        row = rows[index]
+        room -= sum(label != _IGNORED for label in row["labels"])
+        if chosen and room < 0:
+            break
+        chosen.append(row)
+    return chosen
+
+
+def targets(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
+    """The supervised tokens of some rows, in the order of :class:`Said`."""
+    return torch.tensor([label for row in rows for label in row["labels"][1:] if label != _IGNORED])
+
+
+def ask_trained(
+    base: Path, adapter: Path, settings: TrainSettings, rows: Sequence[dict[str, Any]]
+) -> tuple[Said, Said]:
+    """What the base as training held it says, and the same with the adapter."""
+    model = PeftModel.from_pretrained(load_base(base, settings), adapter)
+    model.eval()
+    with model.disable_adapter():
+        before = _ask(model, rows)
+    return before, _ask(model, rows)
+
+
+def ask_merged(directory: Path, settings: TrainSettings, rows: Sequence[dict[str, Any]]) -> Said:
+    """What the merged files say, read back from disk by plain transformers.
+
+    Raises:
+        TunebuildError: ``merge-incomplete``: a tensor is missing, left over or of another shape;
+            ``not-finite``: one holds a value that is not a number.
+    """
+    for tensor in list_tensors(directory):
+        value = tensor.read()
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise fail("not-finite", f"{tensor.name} of the merged model holds a value that is not a number")
+    model, info = AutoModelForCausalLM.from_pretrained(
+        directory,
+        dtype=getattr(torch, settings.compute_dtype),
+        device_map={"": 0} if settings.device == "cuda" else None,
+        trust_remote_code=False,
+        local_files_only=True,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if wrong := sorted(map(str, info[kind])):
+            message = f"the merged model has {kind.replace('_keys', '')} tensors: {', '.join(wrong[:3])}"
+            raise fail("merge-incomplete", message, "this is a fault of tunebuild: please report it")
+    model.eval()
+    return _ask(model, rows)
+
+
+def _ask(model: Any, rows: Sequence[dict[str, Any]]) -> Said:
+    found = []
+    with torch.inference_mode():
+        for row in rows:  # one by one: padding would be one more thing that could differ
+            ids = torch.tensor([row["input_ids"]], device=model.device)
+            logits = model(input_ids=ids).logits[0, :-1]
+            at = torch.tensor(row["labels"][1:]) != _IGNORED
+            found.append(torch.log_softmax(logits[at.to(logits.device)].float(), -1).cpu())
+    return Said(torch.cat(found))

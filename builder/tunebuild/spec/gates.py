@@ -1,0 +1,40 @@
+"""``gates:`` - what a build must reach before there is an image."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tunebuild.spec._base import Section
+
+
+class AtMost(Section):
+    """An upper limit."""
+
+    max: float = Field(examples=[0.05])
+    """The highest value that passes."""
+
+
+class AtLeast(Section):
+    """A lower limit."""
+
+    min: float = Field(examples=[0.9])
+    """The lowest value that passes."""
+
+
+class GatesSpec(Section):
+    """Limits. A build that is beyond one ends with status 3 and makes no image."""
+
+    merge_kl: AtMost | None = Field(default=AtMost(max=0.1), examples=[{"max": 0.02}])
+    """Divergence of the merged model from the trained one on held-out rows, in nats a token."""
+
+    merge_lost: AtMost | None = Field(default=AtMost(max=0.5), examples=[{"max": 0.2}])
+    """That divergence as a share of what training changed: 0 is a perfect merge, 1 is the base."""
+
+    merge_top1: AtLeast | None = Field(default=None, examples=[{"min": 0.95}])
+    """Share of tokens at which merged and trained model prefer the same one."""
+
+    eval_loss: AtMost | None = Field(default=None, examples=[{"max": 1.2}])
+    """Loss of the merged model on held-out rows."""
+
+    eval_accuracy: AtLeast | None = Field(default=None, examples=[{"min": 0.6}])
+    """Share of held-out answers' tokens that the merged model puts first."""

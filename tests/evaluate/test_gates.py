@@ -1,0 +1,199 @@
+"""The gate lets the trained model through and nothing that only looks like it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from support.models import save_base
+from support.rows import write_rows
+from tunebuild.errors import TunebuildError
+from tunebuild.evaluate.metrics import REFUSED, check_gates, measure
+from tunebuild.evaluate.models import Said, ask_merged, ask_trained, choose_rows, targets
+from tunebuild.merge.run import merge_adapter
+from tunebuild.spec.gates import AtLeast, AtMost, GatesSpec
+from tunebuild.spec.tuning import LoraSpec, TuningSpec
+from tunebuild.store import Silent
+from tunebuild.train.rows import load_rows
+from tunebuild.train.run import train_adapter
+from tunebuild.train.settings import TrainSettings
+
+TUNING = TuningSpec(epochs=10, batch_size=5, learning_rate=1e-2, lora=LoraSpec(r=8), max_length=128)
+SETTINGS = TrainSettings(TUNING, "cpu", "float32")
+ADAPTER = Path("adapter", "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A trained adapter, its base in several files, and what the trained model says."""
+    work = tmp_path_factory.mktemp("gates")
+    save_base("llama", work / "base", shard="80KB", num_key_value_heads=4)
+    write_rows(work / "base", work / "rows")
+    for name in ("work", "trained"):
+        (work / name).mkdir()
+    train_adapter(
+        SETTINGS,
+        data=work / "rows",
+        base=work / "base",
+        work=work / "work",
+        out=work / "trained",
+        progress=Silent(),
+    )
+    return work
+
+
+@pytest.fixture(scope="module")
+def truth(work):
+    rows = choose_rows(load_rows(work / "rows" / "train.arrow"), 1000)
+    return rows, *ask_trained(work / "base", work / "trained" / "adapter", SETTINGS, rows)
+
+
+def merged(work, out, *, base=None, trained=None):
+    out.mkdir()
+    merge_adapter(
+        "dequantized",
+        base=base or work / "base",
+        trained=trained or work / "trained",
+        out=out,
+        progress=Silent(),
+        shard_bytes=80_000,
+    )
+    return out / "model"
+
+
+def judge(model, truth, gates=None):
+    rows, base, trained = truth
+    figures = measure(base, trained, ask_merged(model, SETTINGS, rows), targets(rows))
+    check_gates(gates or GatesSpec(), figures)
+    return figures
+
+
+def spoilt(work, directory):
+    """A copy of the trained adapter whose tensors and settings may be changed."""
+    shutil.copytree(work / "trained", directory)
+    return load_file(directory / ADAPTER), directory
+
+
+def test_the_trained_model_passes(work, truth, tmp_path):
+    figures = judge(merged(work, tmp_path / "out"), truth)
+    assert figures["merge_kl"] < 1e-3
+    assert figures["merge_top1"] > 0.98
+    assert figures["merge_lost"] < 0.01
+    assert figures["eval_loss"] < figures["base_loss"] - 1  # it learnt something, so the rest means something
+
+
+def test_a_merge_that_changed_nothing_is_refused(work, truth, tmp_path):
+    with pytest.raises(TunebuildError, match=r"gates\.merge_lost") as caught:
+        judge(work / "base", truth)
+    assert caught.value.exit_code == REFUSED
+
+
+def test_a_wrong_alpha_is_refused(work, truth, tmp_path):
+    _, trained = spoilt(work, tmp_path / "trained")
+    path = trained / "adapter" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "lora_alpha": config["lora_alpha"] * 4}))
+    with pytest.raises(TunebuildError, match=r"gates\.merge_"):
+        judge(merged(work, tmp_path / "out", trained=trained), truth)
+
+
+def test_swapped_factors_are_refused(work, truth, tmp_path):
+    tensors, trained = spoilt(work, tmp_path / "trained")
+    swapped = 0
+    for name in [n for n in tensors if "lora_A" in n]:
+        a, b = tensors[name], tensors[name.replace("lora_A", "lora_B")]
+        if a.shape[1] == b.shape[0]:  # a square layer: the shapes do not give it away
+            tensors[name], tensors[name.replace("lora_A", "lora_B")] = b.T.contiguous(), a.T.contiguous()
+            swapped += 1
+    assert swapped
+    save_file(tensors, trained / ADAPTER)
+    with pytest.raises(TunebuildError, match=r"gates\.merge_"):
+        judge(merged(work, tmp_path / "out", trained=trained), truth)
+
+
+def test_an_adapter_of_another_base_is_refused(work, truth, tmp_path):
+    save_base("llama", tmp_path / "other", num_key_value_heads=4, initializer_range=0.05)
+    with pytest.raises(TunebuildError, match=r"gates\.merge_"):
+        judge(merged(work, tmp_path / "out", base=tmp_path / "other"), truth)
+
+
+def test_shards_that_were_passed_over_are_refused(work, truth, tmp_path):
+    model = merged(work, tmp_path / "out")
+    base = {n: t for f in (work / "base").glob("*.safetensors") for n, t in load_file(f).items()}
+    changed = [f for f in sorted(model.glob("*.safetensors")) if any("_proj" in n for n in load_file(f))]
+    for file in changed[: len(changed) * 3 // 4]:
+        save_file({n: base[n] for n in load_file(file)}, file, {"format": "pt"})
+    with pytest.raises(TunebuildError, match=r"gates\.merge_"):
+        judge(model, truth)
+
+
+def test_a_shard_that_is_not_there_is_named(work, truth, tmp_path):
+    model = merged(work, tmp_path / "out")
+    index = json.loads((model / "model.safetensors.index.json").read_text())
+    gone = index["weight_map"]["model.layers.1.mlp.down_proj.weight"]
+    index["weight_map"] = {n: f for n, f in index["weight_map"].items() if f != gone}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    (model / gone).unlink()
+    with pytest.raises(TunebuildError, match="the merged model has missing tensors"):
+        judge(model, truth)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_value_that_is_no_number_is_named(work, truth, tmp_path, value):
+    model = merged(work, tmp_path / "out")
+    file = sorted(model.glob("*.safetensors"))[0]
+    tensors = load_file(file)
+    name = sorted(tensors)[0]
+    tensors[name].view(-1)[3] = value
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(TunebuildError, match="of the merged model holds a value that is not a number"):
+        judge(model, truth)
+
+
+def said(*rows):
+    return Said(torch.log(torch.tensor(rows)))
+
+
+def test_figures_are_what_they_are_called():
+    trained, base = said([0.9, 0.1], [0.2, 0.8]), said([0.5, 0.5], [0.5, 0.5])
+    found = measure(base, trained, trained, torch.tensor([0, 0]))
+    assert found["merge_kl"] == 0
+    assert found["merge_lost"] == 0
+    assert found["merge_top1"] == 1
+    assert found["eval_accuracy"] == 0.5
+    assert found["eval_loss"] == pytest.approx(-(torch.log(torch.tensor([0.9, 0.2])).mean().item()))
+    assert found["base_perplexity"] == pytest.approx(2)
+    lost = measure(base, trained, base, torch.tensor([0, 0]))
+    assert lost["merge_lost"] == pytest.approx(1)
+    assert lost["merge_kl"] == pytest.approx(lost["training_kl"])
+
+
+def test_gates_name_every_figure_beyond_its_limit():
+    figures = {
+        "merge_kl": 0.2,
+        "merge_lost": float("nan"),
+        "merge_top1": 0.5,
+        "eval_loss": 1.0,
+        "eval_accuracy": 1,
+    }
+    gates = GatesSpec(merge_top1=AtLeast(min=0.6), eval_loss=AtMost(max=1.0))
+    with pytest.raises(TunebuildError) as caught:
+        check_gates(gates, figures)
+    assert [d.path for d in caught.value.diagnostics] == [
+        "gates.merge_kl",
+        "gates.merge_lost",
+        "gates.merge_top1",
+    ]
+    check_gates(GatesSpec(merge_kl=None, merge_lost=None), figures)
+
+
+def test_a_large_vocabulary_looks_at_fewer_rows():
+    rows = [{"input_ids": [1] * 10, "labels": [-100] + [1] * 9}] * 100
+    assert len(choose_rows(rows, 1000)) == 50
+    assert len(choose_rows(rows, 2_000_000)) == 3
+    assert len(choose_rows(rows, 10**9)) == 1
