@@ -28,6 +28,7 @@ _VERBS = {
     "render": ("tunebuild.cli.render", "Write the Docker build context for another builder."),
     "run": ("tunebuild.cli.run", "Start the endpoint of a built spec."),
     "verify": ("tunebuild.cli.verify", "Ask a running endpoint or an image what it was trained on."),
+    "explain": ("tunebuild.cli.explain", "Tell what an image was built from."),
     "render-spec": ("tunebuild.cli.render_spec", "Print the effective spec, overlays and defaults included."),
     "cache": ("tunebuild.cli.cache", "List, explain, check and clean the store of finished stages."),
     "schema": ("tunebuild.cli.schema", "Print the spec's JSON Schema, for editors."),

@@ -45,6 +45,7 @@ def command(
     """
     from tunebuild.cli._progress import Reporter
     from tunebuild.errors import TunebuildError
+    from tunebuild.image.provenance import read_provenance
     from tunebuild.lock.spec_lock import SpecLock, lock_path, read_lock
     from tunebuild.pipeline import Pipeline
     from tunebuild.plan import blast, render
@@ -64,7 +65,7 @@ def command(
             inputs = (
                 pipeline_of(Path(against), (), pipeline.lock).own_inputs
                 if other
-                else blast.image_inputs(against)
+                else read_provenance(against)["inputs"]
             )
             compared = blast.blast(against, inputs, pipeline.own_inputs)
         with Reporter() as reporter:

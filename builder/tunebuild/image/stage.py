@@ -17,6 +17,7 @@ from tunebuild.image.bundle import BundleParts
 from tunebuild.image.layer import FileRange, FilesLayer, Layer, layer_of_files
 from tunebuild.image.oci import Image, Variables, make_image
 from tunebuild.image.plan import ImageInputs, ImagePlan, app_entries, plan_image
+from tunebuild.image.provenance import FILE_NAME
 from tunebuild.image.reference import ImageReference
 from tunebuild.store import (
     Digest,
@@ -28,9 +29,6 @@ from tunebuild.store import (
     digest_file,
     digest_json,
 )
-
-PROVENANCE = "provenance.json"
-"""Below ``build/`` of the bundle: what the image was built from."""
 
 _LAYERS = "layers.json"
 
@@ -76,7 +74,7 @@ class ImageStage:
         """Hash the layers that are not known yet: what is small."""
         self.parts.settings.save(out)
         (out / "build").mkdir()
-        (out / "build" / PROVENANCE).write_bytes(canonical_json(self.provenance))
+        (out / "build" / FILE_NAME).write_bytes(canonical_json(self.provenance))
         plan = self.plan(out)
         layers = []
         for number, layer in enumerate(plan.layers, 1):

@@ -6,16 +6,9 @@ stages. So nothing here lists fields: a field matters to the stages that read it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from tunebuild.errors import fail
-from tunebuild.image.engines import find_engine
-from tunebuild.image.plan import BUNDLE
-from tunebuild.image.reading import open_archive
-from tunebuild.image.reference import ImageReference
 from tunebuild.plan.report import Blast, Change
 from tunebuild.store import differences
 
@@ -72,27 +65,6 @@ def blast(other: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Blast:
     return Blast.model_validate(
         {"other": other, "level": _level(changes), "stages": stages, "changes": changes}
     )
-
-
-def image_inputs(image: str) -> dict[str, Any]:
-    """The inputs that an image was built from, as it carries them.
-
-    Args:
-        image: an archive, a layout, or the name of an image that an engine has.
-
-    Raises:
-        TunebuildError: there is no such image, or it is not one of ours.
-    """
-    prefix = f"{BUNDLE}/build"
-    if Path(image).exists():
-        files = open_archive(Path(image)).files(prefix)
-    else:
-        files = find_engine().files(ImageReference.parse(image), prefix)
-    for name, content in files:
-        if name == "provenance.json":
-            inputs: dict[str, Any] = json.loads(content)["inputs"]
-            return inputs
-    raise fail("no-provenance", f"{image} does not say what it was built from", "did tunebuild build it?")
 
 
 def _level(changes: Mapping[str, tuple[Change, ...]]) -> str:
