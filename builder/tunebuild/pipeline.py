@@ -1,10 +1,7 @@
-"""The build: seven stages, each keyed by what the ones before it really wrote."""
+"""A spec's stages, each keyed by what the ones before it really wrote."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +10,11 @@ from tunebuild.data.prepare import RowSource
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.stage import DataStage
 from tunebuild.errors import fail
-from tunebuild.evaluate.metrics import check_gates
-from tunebuild.evaluate.stage import EvaluateStage, read_metrics
+from tunebuild.evaluate.stage import EvaluateStage
 from tunebuild.image.bundle import BundleParts
-from tunebuild.image.oci import Image, Variables
-from tunebuild.image.plan import ImagePlan
+from tunebuild.image.oci import Variables
 from tunebuild.image.reference import ImageReference
 from tunebuild.image.runtime import RuntimeStage, runtime_layers
-from tunebuild.image.runtime_process import prepare_runtime
 from tunebuild.image.stage import ImageStage, server_digests
 from tunebuild.image.weights import WeightsStage, weight_digests
 from tunebuild.lock.base_model import BaseModel, find_base_model
@@ -33,32 +27,10 @@ from tunebuild.serve.bundle import Bundle
 from tunebuild.spec import LoadedSpec
 from tunebuild.spec.canonical import effective
 from tunebuild.spec.data import DataSource
-from tunebuild.store import Inputs, Progress, Stage, Store, Tree, digest_json
+from tunebuild.store import Inputs, Store, Tree, digest_json
 from tunebuild.train.hardware import decide
 from tunebuild.train.settings import Device, TrainSettings
 from tunebuild.train.stage import TrainStage
-
-#: Makes the progress of one stage from its name.
-Reporter = Callable[[str], Progress]
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """A finished build.
-
-    Attributes:
-        image: the image, ready to be written, loaded or pushed.
-        plan: the same image for the Docker back end.
-        parts: what its bundle is made of, for serving without a container.
-        settings: the image stage's output, with ``bundle.json``.
-        ran: names of the stages that were not found in the store.
-    """
-
-    image: Image
-    plan: ImagePlan
-    parts: BundleParts
-    settings: Tree
-    ran: tuple[str, ...]
 
 
 class Pipeline:
@@ -254,44 +226,3 @@ def _wanted(source: DataSource, path: str) -> Wanted:
 
 def _without(inputs: Inputs, name: str) -> dict[str, Any]:
     return {key: value for key, value in inputs.items() if key != name}
-
-
-def build(pipeline: Pipeline, reporter: Reporter) -> Built:
-    """Run what has not been run yet.
-
-    The image's runtime is prepared beside the training, which leaves the disk and the network idle.
-
-    Raises:
-        TunebuildError: what a stage cannot do, with positions in the spec.
-    """
-    ran: list[str] = []
-
-    def ensure(stage: Stage) -> Tree:
-        progress = reporter(stage.name)
-        if found := store.find(stage):
-            progress.say("unchanged")
-            return found
-        ran.append(stage.name)
-        return store.ensure(stage, progress)
-
-    def runtime() -> Tree:
-        # Its own process has its own store: this one belongs to this thread.
-        progress = reporter("runtime")
-        if found := Store(store.root).find(pipeline.runtime()):
-            progress.say("unchanged")
-            return found
-        ran.append("runtime")
-        return prepare_runtime(pipeline.spec.image, pipeline.locked_runtime, store.root, progress)
-
-    store = pipeline.store
-    with ThreadPoolExecutor(1) as beside:
-        data = ensure(pipeline.data())
-        prepared = beside.submit(runtime)
-        trained = ensure(pipeline.train(data))
-        merged = ensure(pipeline.merge(trained))
-        evaluated = ensure(pipeline.evaluate(data, trained, merged))
-        check_gates(pipeline.spec.gates, read_metrics(evaluated))
-        weights = ensure(pipeline.weights(merged))
-        stage = pipeline.image(data, merged, weights, prepared.result())
-    output = ensure(stage)
-    return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(ran))

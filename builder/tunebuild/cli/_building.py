@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tunebuild.building import Built, build
 from tunebuild.cli._progress import Reporter
 from tunebuild.errors import TunebuildError
 from tunebuild.lock.spec_lock import lock_path, read_lock
 from tunebuild.locking import find_drift, require_no_drift
-from tunebuild.pipeline import Built, Pipeline, build
+from tunebuild.pipeline import Pipeline
 from tunebuild.spec import load_spec
 from tunebuild.store import Store
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import click
 
+from tunebuild.building import Built
 from tunebuild.errors import TunebuildError
-from tunebuild.pipeline import Built
 from tunebuild.verify.endpoint import wait_until_ready
 
 ENGINES = ("auto", "docker", "podman", "none")

@@ -1,0 +1,79 @@
+"""Runs a spec's stages: what has not been run yet, the image's runtime beside the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tunebuild.evaluate.metrics import check_gates
+from tunebuild.evaluate.stage import read_metrics
+from tunebuild.image.bundle import BundleParts
+from tunebuild.image.oci import Image
+from tunebuild.image.plan import ImagePlan
+from tunebuild.image.runtime_process import prepare_runtime
+from tunebuild.pipeline import Pipeline
+from tunebuild.store import Progress, Stage, Store, Tree
+
+#: Makes the progress of one stage from its name.
+Reporter = Callable[[str], Progress]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A finished build.
+
+    Attributes:
+        image: the image, ready to be written, loaded or pushed.
+        plan: the same image for the Docker back end.
+        parts: what its bundle is made of, for serving without a container.
+        settings: the image stage's output, with ``bundle.json``.
+        ran: names of the stages that were not found in the store.
+    """
+
+    image: Image
+    plan: ImagePlan
+    parts: BundleParts
+    settings: Tree
+    ran: tuple[str, ...]
+
+
+def build(pipeline: Pipeline, reporter: Reporter) -> Built:
+    """Run what has not been run yet.
+
+    The image's runtime is prepared beside the training, which leaves the disk and the network idle.
+
+    Raises:
+        TunebuildError: what a stage cannot do, with positions in the spec.
+    """
+    ran: list[str] = []
+
+    def ensure(stage: Stage) -> Tree:
+        progress = reporter(stage.name)
+        if found := store.find(stage):
+            progress.say("unchanged")
+            return found
+        ran.append(stage.name)
+        return store.ensure(stage, progress)
+
+    def runtime() -> Tree:
+        # Its own process has its own store: this one belongs to this thread.
+        progress = reporter("runtime")
+        if found := Store(store.root).find(pipeline.runtime()):
+            progress.say("unchanged")
+            return found
+        ran.append("runtime")
+        return prepare_runtime(pipeline.spec.image, pipeline.locked_runtime, store.root, progress)
+
+    store = pipeline.store
+    with ThreadPoolExecutor(1) as beside:
+        data = ensure(pipeline.data())
+        prepared = beside.submit(runtime)
+        trained = ensure(pipeline.train(data))
+        merged = ensure(pipeline.merge(trained))
+        evaluated = ensure(pipeline.evaluate(data, trained, merged))
+        check_gates(pipeline.spec.gates, read_metrics(evaluated))
+        weights = ensure(pipeline.weights(merged))
+        stage = pipeline.image(data, merged, weights, prepared.result())
+    output = ensure(stage)
+    return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(ran))
