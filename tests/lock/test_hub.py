@@ -113,6 +113,60 @@ def test_refusals_are_understood(hub, tmp_path, spoil, code, monkeypatch):
     assert diagnostic.hint
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(401, "hub-gated"), (403, "hub-gated"), (429, "hub-rate-limit"), (500, "hub")],
+)
+@pytest.mark.parametrize("ask", [resolve, fetch])
+def test_a_refusal_is_not_taken_for_a_broken_network(hub, tmp_path, monkeypatch, ask, status, code):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    hub.answer = status
+    with pytest.raises(TunebuildError) as caught:
+        ask(REPOSITORY, hub.revisions["main"], tmp_path)
+    assert [d.code for d in caught.value.diagnostics] == [code]
+
+
+def test_a_hub_that_is_gone_is_named(tmp_path, monkeypatch):
+    hub = Hub()
+    with hub.running():
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    with pytest.raises(TunebuildError) as caught:
+        resolve(REPOSITORY, "main", tmp_path)
+    assert [d.code for d in caught.value.diagnostics] == ["hub-offline"]
+
+
+def test_a_connection_that_keeps_breaking_is_named(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(Hub, "cut_after", property(lambda hub: 100, lambda hub, value: None))
+    del hub.__dict__["cut_after"]
+    with pytest.raises(TunebuildError) as caught:
+        fetch(REPOSITORY, hub.revisions["main"], tmp_path)
+    assert [d.code for d in caught.value.diagnostics] == ["hub-offline"]
+
+
+def test_a_name_that_no_repository_has_is_no_traceback(hub, tmp_path):
+    with pytest.raises(TunebuildError, match="not the name of a repository"):
+        resolve(HubRepository("model", "a/b/c", "model.base"), "main", tmp_path)
+
+
+def test_a_cache_that_only_a_lock_has_filled_is_not_taken_for_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    hub = Hub()
+    commit = hub.commit(FILES, "main")
+    with hub.running():
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        expected = {f.path: f.digest for f in resolve(REPOSITORY, commit, tmp_path).files}
+    with pytest.raises(TunebuildError) as caught:
+        fetch(REPOSITORY, commit, tmp_path, expected=expected)
+    assert [d.code for d in caught.value.diagnostics] == ["hub-offline"]
+
+
+def test_a_file_that_the_commit_lacks_is_named(hub, tmp_path):
+    expected = {"tokenizer.model": digest_bytes(b"")}
+    with pytest.raises(TunebuildError, match=r"tokenizer\.model: is not there"):
+        fetch(REPOSITORY, hub.revisions["main"], tmp_path, expected=expected)
+
+
 def test_a_token_opens_and_is_never_shown(hub, tmp_path):
     hub.token = "open-sesame"
     assert resolve(REPOSITORY, "main", tmp_path, "open-sesame").commit == hub.revisions["main"]

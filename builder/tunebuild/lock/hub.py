@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -68,17 +68,7 @@ def resolve(
             if entry.lfs:
                 files.append(TreeFile(name, entry.lfs.size, Digest("sha256:" + entry.lfs.sha256)))
                 continue
-            path = Path(
-                hub.hf_hub_download(
-                    repository.name,
-                    name,
-                    repo_type=repository.kind,
-                    revision=info.sha,
-                    cache_dir=cache,
-                    endpoint=_endpoint(),
-                    token=token,
-                )
-            )
+            path = _download(hub, repository, info.sha, name, cache, token)
             files.append(TreeFile(name, path.stat().st_size, digest_file(path)))
         return HubSnapshot(info.sha, tuple(files))
 
@@ -117,6 +107,8 @@ def fetch(
         directory = Path(hub.snapshot_download(repository.name, **arguments))
     for name, wanted in (expected or {}).items():
         file = directory / name
+        if not file.is_file():
+            _complete(repository, commit, name, cache, token)
         if file.is_file() and digest(file) == wanted:
             continue
         wrong = "the hub sent another file than the lock names" if file.exists() else "is not there"
@@ -125,6 +117,34 @@ def fetch(
         hint = "try again; if it stays so, run 'tunebuild lock --update model' and find out what changed"
         raise fail("hub-checksum", f"{repository.name}: {name}: {wrong}", hint, path=repository.path)
     return directory
+
+
+def _complete(repository: HubRepository, commit: str, name: str, cache: Path, token: str | None) -> None:
+    """Fetch a file that a snapshot lacks, if the commit has it.
+
+    Without the hub the library takes a cache for whole that only :func:`resolve` has written to.
+    """
+    hub = _library()
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    with _translated(repository, commit), suppress(RemoteEntryNotFoundError):
+        _download(hub, repository, commit, name, cache, token)
+
+
+def _download(
+    hub: Any, repository: HubRepository, commit: str, name: str, cache: Path, token: str | None
+) -> Path:
+    return Path(
+        hub.hf_hub_download(
+            repository.name,
+            name,
+            repo_type=repository.kind,
+            revision=commit,
+            cache_dir=cache,
+            endpoint=_endpoint(),
+            token=token,
+        )
+    )
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -148,27 +168,43 @@ def _translated(repository: HubRepository, revision: str) -> Iterator[None]:
     """Turn the library's errors into ours."""
     from huggingface_hub import errors
 
+    # The library's name for its HTTP client's base error; which client that is differs between versions.
+    transport = errors.HfHubHTTPError.__mro__[1]
+    try:
+        yield
+    except (transport, errors.HFValidationError, OSError) as error:
+        raise _explained(error, repository, revision) from None
+
+
+def _explained(error: Exception, repository: HubRepository, revision: str) -> TunebuildError:
+    from huggingface_hub import errors
+
     def bad(code: str, message: str, hint: str) -> TunebuildError:
         return fail(code, f"{repository.name}: {message}", hint, path=repository.path)
 
-    try:
-        yield
-    except errors.GatedRepoError:
-        raise bad(
-            "hub-gated", "access is gated", "accept its terms and give a token, see model.token"
-        ) from None
-    except errors.RepositoryNotFoundError:
+    # Where nothing is in the cache, the library reports that, and a refusal by the hub only as its cause.
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(
+        error.__cause__, errors.HfHubHTTPError
+    ):
+        error = error.__cause__
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else 0
+    if isinstance(error, errors.HFValidationError):
+        return bad("hub-unknown", "this is not the name of a repository", "write it as OWNER/NAME")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return bad("hub-revision", f"has no revision {revision}", "see its list of commits")
+    if isinstance(error, errors.RepositoryNotFoundError) and not isinstance(error, errors.GatedRepoError):
         hint = f"for a private one give a token, see model.token; for a directory write ./{repository.name}"
-        raise bad("hub-unknown", "the hub has no such repository", hint) from None
-    except errors.RevisionNotFoundError:
-        raise bad("hub-revision", f"has no revision {revision}", "see its list of commits") from None
-    except errors.HfHubHTTPError as error:
-        if error.response is not None and error.response.status_code == 429:
-            hint = "wait a few minutes, or give a token; what is here already is kept"
-            raise bad("hub-rate-limit", "the hub asks us to slow down", hint) from None
-        raise bad("hub", str(error).splitlines()[0], "try again; files already here are kept") from None
-    except errors.LocalEntryNotFoundError:
+        return bad("hub-unknown", "the hub has no such repository", hint)
+    if status in (401, 403):
+        return bad("hub-gated", "access is gated", "accept its terms and give a token, see model.token")
+    if status == 429:
+        hint = "wait a few minutes, or give a token; what is here already is kept"
+        return bad("hub-rate-limit", "the hub asks us to slow down", hint)
+    if isinstance(error, errors.LocalEntryNotFoundError):
         hint = "check the network or HF_ENDPOINT, or use a directory"
-        raise bad("hub-offline", "not in the cache, and the hub cannot be reached", hint) from None
-    except OSError as error:
-        raise bad("hub", str(error).splitlines()[0], "try again; files already here are kept") from None
+        return bad("hub-offline", "not in the cache, and the hub cannot be reached", hint)
+    if not isinstance(error, OSError):
+        hint = "check the network or HF_ENDPOINT, and try again; files already here are kept"
+        return bad("hub-offline", "the hub cannot be reached, or the connection broke off", hint)
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return bad("hub", reason, "try again; files already here are kept")
