@@ -13,7 +13,7 @@ from tunebuild.image.oci import Image
 from tunebuild.image.plan import ImagePlan
 from tunebuild.image.runtime_process import prepare_runtime
 from tunebuild.pipeline import Pipeline
-from tunebuild.store import Progress, Stage, Store, Tree
+from tunebuild.store import Progress, Stage, Tree
 
 #: Makes the progress of one stage from its name.
 Reporter = Callable[[str], Progress]
@@ -56,24 +56,21 @@ def build(pipeline: Pipeline, reporter: Reporter) -> Built:
         ran.append(stage.name)
         return store.ensure(stage, progress)
 
-    def runtime() -> Tree:
-        # Its own process has its own store: this one belongs to this thread.
-        progress = reporter("runtime")
-        if found := Store(store.root).find(pipeline.runtime()):
-            progress.say("unchanged")
-            return found
+    def prepare() -> Tree:
         ran.append("runtime")
-        return prepare_runtime(pipeline.spec.image, pipeline.locked_runtime, store.root, progress)
+        return prepare_runtime(pipeline.spec.image, pipeline.locked_runtime, store.root, reporter("runtime"))
 
     store = pipeline.store
     with ThreadPoolExecutor(1) as beside:
         data = ensure(pipeline.data())
-        prepared = beside.submit(runtime)
-        trained = ensure(pipeline.train(data))
+        found = store.find(pipeline.runtime())
+        preparing = None if found else beside.submit(prepare)
+        trained = ensure(pipeline.train(data, spared_cores=1 if preparing else 0))
         merged = ensure(pipeline.merge(trained))
         evaluated = ensure(pipeline.evaluate(data, trained, merged))
         check_gates(pipeline.spec.gates, read_metrics(evaluated))
         weights = ensure(pipeline.weights(merged))
-        stage = pipeline.image(data, merged, weights, prepared.result())
+        runtime = preparing.result() if preparing else ensure(pipeline.runtime())
+        stage = pipeline.image(data, merged, weights, runtime)
     output = ensure(stage)
     return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(ran))

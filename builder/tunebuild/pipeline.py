@@ -93,9 +93,9 @@ class Pipeline:
             vocabulary_size=self.base.vocabulary_size,
         )
 
-    def train(self, data: Tree) -> TrainStage:
+    def train(self, data: Tree, spared_cores: int = 0) -> TrainStage:
         """Tokens to an adapter."""
-        return TrainStage(self.train_settings, data, self.base)
+        return TrainStage(self.train_settings, data, self.base, spared_cores)
 
     @cached_property
     def train_settings(self) -> TrainSettings:

@@ -8,6 +8,7 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 
 from tunebuild.evaluate.metrics import Metrics, measure
+from tunebuild.heavy_imports import heavy_imports
 from tunebuild.lock.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.settings import TrainSettings
@@ -42,9 +43,10 @@ class EvaluateStage:
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Measure. Limits are held against the figures afterwards, so moving one measures nothing again."""
-        from tunebuild.evaluate.models import ask_merged, ask_trained, choose_rows, targets
-        from tunebuild.train.quiet import quieten_libraries
-        from tunebuild.train.rows import load_rows
+        with heavy_imports():
+            from tunebuild.evaluate.models import ask_merged, ask_trained, choose_rows, targets
+            from tunebuild.train.quiet import quieten_libraries
+            from tunebuild.train.rows import load_rows
 
         quieten_libraries()
         rows = choose_rows(load_rows(self.data.path(self._rows)), self.base.vocabulary_size)

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from tunebuild.heavy_imports import heavy_imports
+
 if TYPE_CHECKING:
     from tunebuild.serve.bundle import Bundle
 
@@ -43,11 +45,12 @@ def main() -> None:
 
 def serve(directory: Path, bundle: Bundle, host: str, port: int) -> None:
     """Run the server; returns once it has drained."""
-    import uvicorn
+    with heavy_imports():
+        import uvicorn
 
-    from tunebuild.serve.api.app import make_app
-    from tunebuild.serve.engines.transformers import TransformersEngine
-    from tunebuild.serve.service import Service
+        from tunebuild.serve.api.app import make_app
+        from tunebuild.serve.engines.transformers import TransformersEngine
+        from tunebuild.serve.service import Service
 
     engine = TransformersEngine(directory / "model", bundle.device, bundle.dtype, bundle.limits.concurrency)
     service = Service(directory, bundle, engine)

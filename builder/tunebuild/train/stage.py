@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 
+from tunebuild.heavy_imports import heavy_imports
 from tunebuild.lock.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.settings import TrainSettings
@@ -16,11 +17,15 @@ _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerat
 
 @dataclass(frozen=True, slots=True)
 class TrainStage:
-    """Trains the adapter. Its output is recorded, not reproducible: hardware and threads differ."""
+    """Trains the adapter. Its output is recorded, not reproducible: hardware and threads differ.
+
+    ``spared_cores`` are left to what runs beside it.
+    """
 
     settings: TrainSettings
     data: Tree
     base: BaseModel
+    spared_cores: int = 0
     name: str = "train"
     version: int = 1
 
@@ -37,13 +42,16 @@ class TrainStage:
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Train; resumes from the last whole checkpoint in ``work``."""
-        from tunebuild.train.run import train_adapter
+        with heavy_imports():
+            from tunebuild.train.run import train_adapter
+            from tunebuild.train.threads import training_threads
 
-        train_adapter(
-            self.settings,
-            data=self.data.root,
-            base=self.base.directory,
-            work=work,
-            out=out,
-            progress=progress,
-        )
+        with training_threads(work, self.spared_cores):
+            train_adapter(
+                self.settings,
+                data=self.data.root,
+                base=self.base.directory,
+                work=work,
+                out=out,
+                progress=progress,
+            )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunebuild.heavy_imports import heavy_imports
 from tunebuild.serve.engines._hardware import cpu_has_bfloat16, usable_cores
 from tunebuild.serve.engines.base import EngineFailed, Finish, Generation
 
@@ -51,8 +52,9 @@ class TransformersEngine:
 
     def start(self) -> None:
         """Load the model and start the thread."""
-        import torch
-        from transformers import AutoModelForCausalLM
+        with heavy_imports():
+            import torch
+            from transformers import AutoModelForCausalLM
 
         name = self._dtype
         if name == "auto":
