@@ -15,6 +15,12 @@ TEXTS = [
     "user assistant system [INST] [/INST] hello world",
 ]
 
+#: Control tokens of the shipped templates besides ChatML's.
+MARKS = [
+    "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>",
+    "<|system|>", "<|user|>", "<|assistant|>", "<|end|>",
+]  # fmt: skip
+
 CHATML = (
     "{%- for m in messages -%}{{- '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' -}}"
     "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
@@ -27,9 +33,9 @@ def byte_level(prefix_space: bool = False) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=420,
+        vocab_size=430,
         show_progress=False,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"],
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>", *MARKS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
@@ -86,10 +92,10 @@ def save(tokenizer: Tokenizer, directory: Path, *, chat_template: str | None = C
 
 
 def _train_with_bytes(tokenizer: Tokenizer) -> None:
-    control = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    control = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", *MARKS]
     byte_tokens = [f"<0x{i:02X}>" for i in range(256)]
     trainer = trainers.BpeTrainer(
-        vocab_size=520, show_progress=False, special_tokens=[*control, *byte_tokens]
+        vocab_size=530, show_progress=False, special_tokens=[*control, *byte_tokens]
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
 
