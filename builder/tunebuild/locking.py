@@ -110,7 +110,9 @@ def _freed(old: SpecLock | None, update: Sequence[str]) -> frozenset[str]:
 
 def _files(pipeline: Pipeline) -> dict[str, Digest]:
     data = pipeline.spec.data
-    names = {source.path for source in (*data.train, *data.eval.files) if source.hub is None}
+    directory = pipeline.loaded.directory
+    local = (source for source in (*data.train, *data.eval.files) if source.hub is None)
+    names = {name for source in local for name in source.files(directory)}
     return {n: pipeline.store.memo.digest(pipeline.loaded.directory / n) for n in sorted(names)}
 
 

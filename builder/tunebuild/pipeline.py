@@ -79,8 +79,8 @@ class Pipeline:
     def data(self) -> DataStage:
         """Rows to tokens."""
         data = self.spec.data
-        train = tuple(self._source(s, f"data.train[{i}].hub") for i, s in enumerate(data.train))
-        held_out = tuple(self._source(s, f"data.eval.files[{i}].hub") for i, s in enumerate(data.eval.files))
+        train = self._sources(data.train, "data.train")
+        held_out = self._sources(data.eval.files, "data.eval.files")
         return DataStage(
             data=self.spec.data,
             train=train,
@@ -202,16 +202,23 @@ class Pipeline:
                     found[_dataset(source)] = _wanted(source, f"{place}[{index}].hub")
         return found
 
-    def _source(self, source: DataSource, path: str) -> RowSource:
+    def _sources(self, sources: tuple[DataSource, ...], place: str) -> tuple[RowSource, ...]:
+        return tuple(
+            RowSource(file, shown, source.format, dict(source.columns), dict(source.where), source.weight)
+            for index, source in enumerate(sources)
+            for file, shown in self._files(source, f"{place}[{index}].hub")
+        )
+
+    def _files(self, source: DataSource, path: str) -> list[tuple[Path, str]]:
+        """The files of a source and how messages name them."""
         if source.hub is None:
-            file = self.loaded.directory / source.path
-        else:
-            locked = self.lock.datasets.get(_dataset(source)) if self.lock else None
-            wanted = _wanted(source, path)
-            file = wanted.fetch(locked, self.hub_cache, self.store.memo.digest) / source.path
-            if not file.is_file():
-                raise fail("no-file", f"{source.hub} has no file '{source.path}'", path=path)
-        return RowSource(file, source.path, source.format, dict(source.columns))
+            return [(self.loaded.directory / name, name) for name in source.files(self.loaded.directory)]
+        locked = self.lock.datasets.get(_dataset(source)) if self.lock else None
+        wanted = _wanted(source, path)
+        file = wanted.fetch(locked, self.hub_cache, self.store.memo.digest) / source.path
+        if not file.is_file():
+            raise fail("no-file", f"{source.hub} has no file '{source.path}'", path=path)
+        return [(file, source.path)]
 
 
 def _dataset(source: DataSource) -> str:

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 
 from support import tokenizers as families
-from tunebuild.data.formats import FORMATS, RowRejected, to_conversation
-from tunebuild.data.prepare import RowSource, check_rejects, prepare, split
+from tunebuild.data.formats import FORMATS, RowRejected, detect_format, to_conversation
+from tunebuild.data.prepare import Kept, RowSource, check_rejects, part_leaks, prepare, split, weigh
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.sources import read_rows
 from tunebuild.data.stage import DataStage
 from tunebuild.errors import TunebuildError
-from tunebuild.prompt import check_golden, load_golden, load_prompt
+from tunebuild.prompt import Example, check_golden, load_golden, load_prompt
 from tunebuild.spec.data import DataSource, DataSpec, EvalSplit
 from tunebuild.spec.model import PromptSpec
 from tunebuild.store import Silent, Store, digest_file
@@ -35,6 +35,10 @@ def renderer(base, tmp_path):
 def jsonl(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def policies(**data):
+    return DataSpec(train=(DataSource(path="rows.jsonl"),), **data)
 
 
 def source(path, format_name="qa", **columns):
@@ -63,11 +67,22 @@ def stage(tmp_path, renderer, rows, **data):
         ("qa", {"question": "q", "answer": "a"}),
         ("alpaca", {"instruction": "q", "input": "", "output": "a"}),
         ("alpaca", {"instruction": "q", "output": "a"}),
+        ("sharegpt", {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}),
+        (
+            "messages",
+            {
+                "messages": [
+                    {"role": "user", "content": "q", "name": None},
+                    {"role": "assistant", "content": "a", "tool_calls": None},
+                ]
+            },
+        ),
         ("prompt_completion", {"prompt": "q", "completion": "a"}),
         ("messages", {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}),
     ],
 )
 def test_every_format_gives_the_same_conversation(format_name, row):
+    assert detect_format(row, {}) == format_name
     assert to_conversation(row, format_name, {}) == [
         {"role": "user", "content": "q"},
         {"role": "assistant", "content": "a"},
@@ -121,7 +136,7 @@ def test_all_file_kinds_read_alike(tmp_path):
 def test_unreadable_rows_are_rejected_with_their_line(tmp_path, renderer):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"question": "q", "answer": "a"}\n\n{"question": \n\xff\xfe\n["list"]\n')
-    prepared = prepare([source(path)], renderer, max_length=200, on_long="error")
+    prepared = prepare([source(path)], renderer, policies(), 200)
     assert len(prepared.kept) == 1
     assert [(r.line, r.code) for r in prepared.rejects] == [
         (3, "unreadable"),
@@ -159,19 +174,119 @@ def test_ragged_csv_lines_are_rejected(tmp_path):
 def test_long_rows_stop_the_build_or_are_dropped_never_cut(tmp_path, renderer):
     path = jsonl(tmp_path / "rows.jsonl", [QA[0], {"question": "q", "answer": "long " * 300}])
     with pytest.raises(TunebuildError, match=r"rows.jsonl:2: has \d+ tokens, at most 200 are allowed"):
-        prepare([source(path)], renderer, max_length=200, on_long="error")
-    prepared = prepare([source(path)], renderer, max_length=200, on_long="drop")
+        prepare([source(path)], renderer, policies(), 200)
+    prepared = prepare([source(path)], renderer, policies(on_long="drop"), 200)
     assert [r.code for r in prepared.rejects] == ["too-long"]
     assert len(prepared.kept) == 1
 
 
+def rows_of(*pairs):
+    return [
+        Kept([{"role": "user", "content": q}, {"role": "assistant", "content": a}], Example([1], ()), "r", i)
+        for i, (q, a) in enumerate(pairs, 1)
+    ]
+
+
 def test_split_is_seeded_complete_and_disjoint():
-    rows = list(range(50))
+    rows = rows_of(*((f"Question {i}?", "a") for i in range(50)))
     train, held = split(rows, 0.2, seed=1)
-    assert sorted(train + held) == rows
+    assert sorted(r.line for r in train + held) == list(range(1, 51))
     assert len(held) == 10
     assert (train, held) == split(rows, 0.2, seed=1)
     assert held != split(rows, 0.2, seed=2)[1]
+
+
+def test_rows_that_ask_the_same_are_held_out_together():
+    rows = rows_of(*((f"question {i // 2}" + "?" * (i % 2), str(i)) for i in range(40)))
+    train, held = split(rows, 0.3, seed=3)
+    assert {r.line + r.line % 2 for r in train}.isdisjoint(r.line + r.line % 2 for r in held)
+    assert 12 <= len(held) <= 24
+
+
+def test_what_is_held_out_may_not_be_trained_on():
+    train, held = rows_of(("Why so?", "a"), ("How?", "b")), rows_of(("why so", "another answer"))
+    with pytest.raises(TunebuildError, match=r"1 training rows (.|\n)*r:1 asks what r:1 asks"):
+        part_leaks(train, held, "error")
+    kept, leaked = part_leaks(train, held, "drop")
+    assert [r.line for r in kept] == [2]
+    assert [(r.line, r.code) for r in leaked] == [(1, "leaked")]
+
+
+@pytest.mark.parametrize(
+    ("weight", "low", "high"), [(1.0, 400, 400), (2.0, 800, 800), (0.5, 160, 240), (1.25, 460, 540)]
+)
+def test_weights_repeat_rows_or_draw_from_them(weight, low, high):
+    from dataclasses import replace
+
+    rows = [replace(row, weight=weight) for row in rows_of(*((str(i), "a") for i in range(400)))]
+    taken, left = weigh(rows, seed=0)
+    assert low <= len(taken) <= high
+    assert len({r.line for r in taken}) + len(left) == 400
+    assert (taken, left) == weigh(rows, seed=0)
+
+
+def test_repeated_rows_are_used_once(tmp_path, renderer):
+    rows = [QA[0], QA[1], QA[0], {"question": "question 1", "answer": "THE ANSWER IS 1"}]
+    path = jsonl(tmp_path / "rows.jsonl", rows)
+    lines = {}
+    for deduplicate in ("off", "exact", "folded"):
+        prepared = prepare([source(path)], renderer, policies(deduplicate=deduplicate), 200)
+        lines[deduplicate] = [row.line for row in prepared.kept]
+        assert {r.code for r in prepared.rejects} <= {"duplicate"}
+        check_rejects(prepared, 0.0)  # asked for, so no sign of bad data
+    assert lines == {"off": [1, 2, 3, 4], "exact": [1, 2, 4], "folded": [1, 2]}
+
+
+def test_rows_are_chosen_by_their_columns(tmp_path, renderer):
+    rows = [
+        {**row, "lang": lang, "n": n}
+        for n, (row, lang) in enumerate(zip(QA[:4], ["en", "de", "en", "fr"], strict=True))
+    ]
+    path = jsonl(tmp_path / "rows.jsonl", rows)
+    chosen = RowSource(path, path.name, "auto", where={"lang": ("en", "fr"), "n": (0, 3)})
+    prepared = prepare([chosen], renderer, policies(), 200)
+    assert [row.line for row in prepared.kept] == [1, 4]
+    assert [(r.line, r.code) for r in prepared.rejects] == [(2, "filtered"), (3, "filtered")]
+    check_rejects(prepared, 0.0)
+
+
+def test_a_mapped_column_that_is_nowhere_stops_the_build(tmp_path, renderer):
+    path = jsonl(tmp_path / "rows.jsonl", [{"instruction": "q", "output": "a", "input": ""}])
+    with pytest.raises(TunebuildError, match="no row has anything in column 'context'"):
+        prepare([source(path, "alpaca", input="context")], renderer, policies(), 200)
+
+
+@pytest.mark.parametrize("words", [50, 300])
+def test_a_long_prompt_is_cut_at_its_beginning_and_no_more_than_needed(tmp_path, renderer, words):
+    asked = " ".join(str(i) for i in range(words)) + " end"
+    turns = [
+        {"role": "user", "content": "start " + "w " * 200},
+        {"role": "assistant", "content": "One."},
+        {"role": "user", "content": asked},
+        {"role": "assistant", "content": "Two."},
+    ]
+    path = jsonl(tmp_path / "rows.jsonl", [{"messages": turns}])
+    (row,) = prepare([source(path, "messages")], renderer, policies(on_long="truncate_prompt"), 200).kept
+    assert row.shortened
+    assert 190 < len(row.example.ids) <= 200
+    assert [m["content"] for m in row.messages if m["role"] == "assistant"] == ["One.", "Two."]
+    assert asked.endswith(row.messages[2]["content"])
+    assert row.example == renderer.example(row.messages)
+
+
+def test_an_answer_that_is_too_long_is_not_cut(tmp_path, renderer):
+    path = jsonl(tmp_path / "rows.jsonl", [QA[0], {"question": "q" * 400, "answer": "long " * 300}])
+    prepared = prepare([source(path)], renderer, policies(on_long="truncate_prompt"), 200)
+    assert [(r.line, r.code) for r in prepared.rejects] == [(2, "too-long")]
+
+
+def test_plain_text_is_learnt_whole(tmp_path, renderer):
+    path = jsonl(tmp_path / "rows.jsonl", [{"text": "All of this, <|im_end|> too."}])
+    (row,) = prepare([source(path, "auto")], renderer, policies(), 200).kept
+    assert row.example.supervised == ((0, len(row.example.ids)),)
+    assert row.example.ids[-1] == renderer.turn_end_id
+    assert row.example.ids[:-1] == renderer.encode_text("All of this, <|im_end|> too.")
+    assert not set(row.example.ids[:-1]) & renderer.tokenizer.control_ids
 
 
 def test_stage_writes_what_the_renderer_says(tmp_path, renderer):
@@ -221,4 +336,4 @@ def test_a_base_without_chat_template_needs_one_named(tmp_path):
 
 
 def test_formats_are_the_schemas():
-    assert set(FORMATS) == set(DataSource.model_fields["format"].annotation.__args__)
+    assert {*FORMATS, "auto"} == set(DataSource.model_fields["format"].annotation.__args__)

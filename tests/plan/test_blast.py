@@ -39,6 +39,8 @@ OTHERS = {
     "data.eval.files[].path": ["held_copy.jsonl"],
     "data.train[].columns": ["{}"],
     "data.eval.files[].columns": ["{}"],
+    "data.train[].where": ["{reply: R.}"],
+    "data.eval.files[].where": ["{reply: R.}"],
     "model.base": ["./other"],
     "prompt.template": ["alpaca"],
     "prompt.template.file": ["two.jinja"],

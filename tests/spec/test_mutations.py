@@ -24,6 +24,9 @@ data:
       format: qa
       columns:
         answer: reply
+      where:
+        language: en
+      weight: 0.5
     - path: more.jsonl
       format: alpaca
       hub: org/dataset
@@ -34,6 +37,8 @@ data:
     files:
       - path: held_out.jsonl
         format: prompt_completion
+    on_leak: drop
+  deduplicate: folded
   on_long: drop
   max_rejected: 0.01
 model:
@@ -98,7 +103,7 @@ image:
 """
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz_"
-FREE = {"columns"}  # mappings whose keys are the user's own
+FREE = {"columns", "where"}  # mappings whose keys are the user's own
 
 
 @dataclass(frozen=True)

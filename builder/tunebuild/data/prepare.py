@@ -4,32 +4,56 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from tunebuild.data.formats import RowRejected, to_conversation
-from tunebuild.data.sources import read_rows
+from tunebuild.data.formats import PLAIN, RowRejected, detect_format, to_conversation
+from tunebuild.data.likeness import question_digest, row_digest
+from tunebuild.data.shorten import shorten
+from tunebuild.data.sources import SourceRow, read_rows
 from tunebuild.errors import fail
 from tunebuild.prompt import Example, Message, PromptRefused, Renderer
+from tunebuild.spec.data import DataSpec
+
+#: Reasons that the spec asked for. Such rows are listed, and are no sign that the data is bad.
+ASKED_FOR = frozenset(("filtered", "duplicate", "leaked", "not-sampled"))
 
 
 @dataclass(frozen=True, slots=True)
 class RowSource:
-    """A file of rows: where it is, how messages name it, its format and column names."""
+    """A file of rows: where it is, how messages name it, its format and column names, and what to take."""
 
     path: Path
     shown: str
     format: str
-    columns: dict[str, str]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    where: Mapping[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A row that is used."""
+    """A row that is used.
+
+    Attributes:
+        messages: the conversation, shortened if it was too long and that was asked for.
+        example: its tokens.
+        file, line: where it stands.
+        weight: how often to train on it.
+        shortened: whether the beginning of the prompt was cut.
+    """
 
     messages: list[Message]
     example: Example
+    file: str = ""
+    line: int = 0
+    weight: float = 1.0
+    shortened: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +79,48 @@ class Reject:
 
 @dataclass(slots=True)
 class Prepared:
-    """Rows kept and rejected, in order."""
+    """Rows kept and rejected, in order, and the format of each file by its name."""
 
     kept: list[Kept] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    formats: dict[str, str] = field(default_factory=dict)
 
 
-def prepare(sources: Sequence[RowSource], renderer: Renderer, *, max_length: int, on_long: str) -> Prepared:
+def prepare(sources: Sequence[RowSource], renderer: Renderer, data: DataSpec, max_length: int) -> Prepared:
     """Read, convert and render all rows.
 
     Args:
         sources: files in order.
         renderer: the prompt contract.
+        data: the spec's policies.
         max_length: longest example in tokens.
-        on_long: ``error`` stops at the first longer row, ``drop`` rejects it.
 
     Raises:
-        TunebuildError: a file cannot be read, or a row is too long under ``error``.
+        TunebuildError: a file cannot be read, its format cannot be told, a column that is mapped is in no
+            row, or a row is too long under ``on_long: error``.
     """
     result = Prepared()
+    seen: dict[bytes, Kept] = {}
     for source in sources:
-        for outcome in _rows(source, renderer, max_length):
-            if isinstance(outcome, Kept):
-                result.kept.append(outcome)
+        for outcome in _rows(source, renderer, data.on_long, max_length, result.formats):
+            if isinstance(outcome, Reject):
+                if outcome.code == "too-long" and data.on_long == "error":
+                    raise fail(
+                        "too-long",
+                        str(outcome),
+                        "raise tuning.max_length, or say data.on_long: drop or truncate_prompt",
+                        path="tuning.max_length",
+                    )
+                result.rejects.append(outcome)
                 continue
-            if outcome.code == "too-long" and on_long == "error":
-                raise fail(
-                    "too-long",
-                    str(outcome),
-                    "raise tuning.max_length, or say data.on_long: drop",
-                    path="tuning.max_length",
+            if data.deduplicate != "off":
+                first = seen.setdefault(
+                    row_digest(outcome.messages, folded=data.deduplicate == "folded"), outcome
                 )
-            result.rejects.append(outcome)
+                if first is not outcome:
+                    result.rejects.append(_reject(outcome, "duplicate", f"says the same as {first}"))
+                    continue
+            result.kept.append(outcome)
     return result
 
 
@@ -96,17 +130,19 @@ def check_rejects(prepared: Prepared, max_rejected: float) -> None:
     Raises:
         TunebuildError: with the first rejects, one a line.
     """
-    total = len(prepared.kept) + len(prepared.rejects)
+    bad = [reject for reject in prepared.rejects if reject.code not in ASKED_FOR]
+    total = len(prepared.kept) + len(bad)
     if not total:
-        raise fail("no-rows", "there are no training rows", path="data.train")
-    share = len(prepared.rejects) / total
+        message = "the filters leave no rows" if prepared.rejects else "there are no training rows"
+        raise fail("no-rows", message, path="data.train")
+    share = len(bad) / total
     if prepared.kept and share <= max_rejected:
         return
-    first = "".join(f"\n  {reject}" for reject in prepared.rejects[:10])
-    more = f"\n  and {len(prepared.rejects) - 10} more" if len(prepared.rejects) > 10 else ""
+    first = "".join(f"\n  {reject}" for reject in bad[:10])
+    more = f"\n  and {len(bad) - 10} more" if len(bad) > 10 else ""
     raise fail(
         "rejected",
-        f"{len(prepared.rejects)} of {total} rows cannot be used ({share:.1%}, "
+        f"{len(bad)} of {total} rows cannot be used ({share:.1%}, "
         f"at most {max_rejected:.1%} may be rejected){first}{more}",
         "mend the rows, or raise data.max_rejected",
         path="data.max_rejected",
@@ -114,11 +150,57 @@ def check_rejects(prepared: Prepared, max_rejected: float) -> None:
 
 
 def split(kept: list[Kept], fraction: float, seed: int) -> tuple[list[Kept], list[Kept]]:
-    """Hold out a share of the rows; at least one where the share is not 0. Order is kept."""
+    """Hold out a share of the rows; at least one where the share is not 0. Order is kept.
+
+    Rows that ask the same go the same way, so there may be a few more than asked for.
+    """
     count = max(1, round(len(kept) * fraction)) if fraction else 0
-    held = set(random.Random(seed).sample(range(len(kept)), count))  # noqa: S311 - not for secrets
-    train = [row for i, row in enumerate(kept) if i not in held]
-    return train, [row for i, row in enumerate(kept) if i in held]
+    questions = [question_digest(row.messages) for row in kept]
+    order = random.Random(seed).sample(range(len(kept)), count)  # noqa: S311 - not for secrets
+    held = {questions[index] for index in order}
+    train = [row for row, question in zip(kept, questions, strict=True) if question not in held]
+    return train, [row for row, question in zip(kept, questions, strict=True) if question in held]
+
+
+def part_leaks(train: list[Kept], held_out: Sequence[Kept], on_leak: str) -> tuple[list[Kept], list[Reject]]:
+    """Take what is held out away from training.
+
+    Returns the rows to train on and the others.
+
+    Raises:
+        TunebuildError: under ``on_leak: error``, with the first pairs of rows, one a line.
+    """
+    asked = {question_digest(row.messages): row for row in held_out}
+    leaks = [(row, asked[key]) for row in train if (key := question_digest(row.messages)) in asked]
+    if leaks and on_leak == "error":
+        pairs = "".join(f"\n  {row} asks what {held} asks" for row, held in leaks[:10])
+        more = f"\n  and {len(leaks) - 10} more" if len(leaks) > 10 else ""
+        raise fail(
+            "leak",
+            f"{len(leaks)} training rows are also held out, so what is measured would be what was learnt"
+            f"{pairs}{more}",
+            "take them out of one of the files, or say data.eval.on_leak: drop",
+            path="data.eval.files",
+        )
+    leaked = {id(row) for row, _ in leaks}
+    return (
+        [row for row in train if id(row) not in leaked],
+        [_reject(row, "leaked", f"asks what {held} asks, which is held out") for row, held in leaks],
+    )
+
+
+def weigh(rows: Sequence[Kept], seed: int) -> tuple[list[Kept], list[Reject]]:
+    """Repeat rows by their weight; what is left of a weight is a chance, drawn with the seed."""
+    chance = random.Random(seed)  # noqa: S311 - not for secrets
+    taken: list[Kept] = []
+    left: list[Reject] = []
+    for row in rows:
+        whole = int(row.weight)
+        times = whole + (chance.random() < row.weight - whole if row.weight > whole else 0)
+        taken += [row] * times
+        if not times:
+            left.append(_reject(row, "not-sampled", f"was not drawn at weight {row.weight:g}"))
+    return taken, left
 
 
 def count_reasons(rejects: Sequence[Reject]) -> dict[str, int]:
@@ -126,25 +208,76 @@ def count_reasons(rejects: Sequence[Reject]) -> dict[str, int]:
     return dict(sorted(Counter(reject.code for reject in rejects).items()))
 
 
-def _rows(source: RowSource, renderer: Renderer, max_length: int) -> Iterator[Kept | Reject]:
+def _rows(
+    source: RowSource, renderer: Renderer, on_long: str, max_length: int, formats: dict[str, str]
+) -> Iterator[Kept | Reject]:
+    format_name = source.format
+    missing = set(source.columns.values())
     for row in read_rows(source.path, source.shown):
-
-        def reject(code: str, reason: str, line: int = row.line, value: object = row.value) -> Reject:
-            return Reject(source.shown, line, code, reason, "" if value is None else str(value)[:200])
-
         if row.problem:
-            yield reject("unreadable", row.problem)
+            yield _bad(source, row, "unreadable", row.problem)
             continue
+        if isinstance(row.value, Mapping):
+            missing -= {name for name in missing if row.value.get(name) not in (None, "")}
+            if other := _outside(row.value, source.where):
+                yield _bad(source, row, "filtered", other)
+                continue
+        if format_name == "auto":
+            format_name = _detect(source, row)
+        formats[source.shown] = format_name
         try:
-            messages = to_conversation(row.value, source.format, source.columns)
-            example = renderer.example(messages)
+            messages = to_conversation(row.value, format_name, source.columns)
+            example = _example(messages, renderer)
+            shortened = len(example.ids) > max_length and on_long == "truncate_prompt"
+            if shortened and (fitting := shorten(messages, renderer, max_length)):
+                messages, example = fitting
         except RowRejected as error:
-            yield reject("bad-row", str(error))
+            yield _bad(source, row, "bad-row", str(error))
             continue
         except PromptRefused as error:
-            yield reject(error.diagnostics[0].code, error.diagnostics[0].message)
+            yield _bad(source, row, error.diagnostics[0].code, error.diagnostics[0].message)
             continue
         if len(example.ids) > max_length:
-            yield reject("too-long", f"has {len(example.ids)} tokens, at most {max_length} are allowed")
+            what = "without what the user said still " if shortened else ""
+            reason = f"{what}has {len(example.ids)} tokens, at most {max_length} are allowed"
+            yield _bad(source, row, "too-long", reason)
         else:
-            yield Kept(messages, example)
+            yield Kept(messages, example, source.shown, row.line, source.weight, shortened)
+    if missing:
+        message = f"{source.shown}: no row has anything in column '{min(missing)}'"
+        raise fail("no-column", message, "mend data.train[].columns, or the file", path="data.train")
+
+
+def _example(messages: list[Message], renderer: Renderer) -> Example:
+    if messages[0]["role"] == PLAIN:
+        return renderer.plain_example(messages[0]["content"])
+    return renderer.example(messages)
+
+
+def _detect(source: RowSource, row: SourceRow) -> str:
+    found = detect_format(row.value, source.columns)
+    if found is None:
+        columns = ", ".join(map(str, row.value)) if isinstance(row.value, Mapping) else "none"
+        raise fail(
+            "no-format",
+            f"{source.shown}:{row.line}: these columns tell no format: {columns}",
+            "name the format, and map its columns: {format: qa, columns: {question: ..., answer: ...}}",
+            path="data.train",
+        )
+    return found
+
+
+def _outside(row: Mapping[str, Any], where: Mapping[str, Any]) -> str:
+    for column, wanted in where.items():
+        if row.get(column) not in (wanted if isinstance(wanted, tuple | list) else (wanted,)):
+            return f"column '{column}' is {row.get(column)!r}"
+    return ""
+
+
+def _bad(source: RowSource, row: SourceRow, code: str, reason: str) -> Reject:
+    excerpt = "" if row.value is None else str(row.value)[:200]
+    return Reject(source.shown, row.line, code, reason, excerpt)
+
+
+def _reject(row: Kept, code: str, reason: str) -> Reject:
+    return Reject(row.file, row.line, code, reason, str(row.messages)[:200])

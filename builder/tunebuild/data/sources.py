@@ -1,15 +1,25 @@
-"""Reads rows out of files, each with the line it starts in."""
+"""Reads rows out of files, each with the line it starts in. What cannot be read is a row with a problem."""
 
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NoReturn
+
+import zstandard
 
 from tunebuild.errors import Diagnostic, Position, TunebuildError
+
+#: A longer row is rejected without being held in memory: no context is that long.
+MAX_ROW_BYTES = 16 << 20
+
+_PARQUET_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +27,7 @@ class SourceRow:
     """One row of a file.
 
     Attributes:
-        line: where it starts, from 1; for JSON arrays the number of the item.
+        line: where it starts, from 1; for JSON arrays and Parquet the number of the item.
         value: the parsed row, or ``None`` if it could not be parsed.
         problem: why it could not be parsed.
     """
@@ -28,72 +38,178 @@ class SourceRow:
 
 
 def read_rows(path: Path, shown: str) -> Iterator[SourceRow]:
-    """Rows of a ``.jsonl``, ``.json`` or ``.csv`` file in order.
+    """Rows of a file in order, one at a time except for JSON arrays, which are read whole.
 
     Args:
-        path: the file.
+        path: ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet``; the first four also with ``.gz`` or
+            ``.zst`` behind.
         shown: how messages name it.
 
     Raises:
         TunebuildError: the file as a whole is not what its name says.
     """
-    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv}
-    reader = readers.get(path.suffix.lower())
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    packing = suffixes.pop() if suffixes and suffixes[-1] in _UNPACK else ""
+    kind = suffixes[-1] if suffixes else ""
+    if kind == ".parquet" and not packing:
+        yield from _parquet(path, shown)
+        return
+    reader = _READERS.get(kind)
     if reader is None:
-        raise _bad(shown, 1, f"cannot read '{path.suffix}' files", f"use one of {', '.join(readers)}")
-    return reader(path, shown)
-
-
-def _jsonl(path: Path, shown: str) -> Iterator[SourceRow]:
-    with path.open("rb") as stream:
-        for number, raw in enumerate(stream, 1):
-            line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-            if not line.strip():
-                continue
-            try:
-                yield SourceRow(number, json.loads(line))
-            except UnicodeDecodeError:
-                yield SourceRow(number, None, "is not UTF-8")
-            except json.JSONDecodeError as error:
-                yield SourceRow(number, None, f"is not JSON: {error.msg} at column {error.colno}")
-
-
-def _json(path: Path, shown: str) -> Iterator[SourceRow]:
+        known = f"{', '.join(_READERS)} (also with .gz or .zst behind) or .parquet"
+        raise _bad(shown, 1, f"cannot read '{kind + packing}' files", f"use one of {known}")
     try:
-        value = json.loads(_decode(path, shown))
+        with _UNPACK[packing](path) as stream:
+            yield from reader(stream, shown)
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        raise _bad(shown, 1, f"is damaged: {error}") from None
+
+
+def _jsonl(stream: BinaryIO, shown: str) -> Iterator[SourceRow]:
+    for number, raw in enumerate(_lines(stream), 1):
+        if raw is None:
+            yield SourceRow(number, None, f"is longer than {MAX_ROW_BYTES >> 20} MiB")
+            continue
+        line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+        if not line.strip():
+            continue
+        strange: list[str] = []
+        try:
+            value = json.loads(line.decode("utf-8"), parse_constant=strange.append)
+        except UnicodeDecodeError:
+            yield SourceRow(number, None, "is not UTF-8")
+        except json.JSONDecodeError as error:
+            yield SourceRow(number, None, f"is not JSON: {error.msg} at column {error.colno}")
+        except RecursionError:
+            yield SourceRow(number, None, "is nested too deeply")
+        except ValueError as error:  # a number of thousands of digits
+            yield SourceRow(number, None, f"is not usable JSON: {error}")
+        else:
+            problem = f"holds {strange[0]}, which is not JSON" if strange else _text_problem(value, line)
+            yield SourceRow(number, None if problem else value, problem)
+
+
+def _json(stream: BinaryIO, shown: str) -> Iterator[SourceRow]:
+    data = stream.read()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _bad(shown, data[: error.start].count(b"\n") + 1, "is not UTF-8") from None
+
+    def refuse(name: str) -> NoReturn:
+        raise _bad(shown, text[: text.index(name)].count("\n") + 1, f"holds {name}, which is not JSON")
+
+    try:
+        value = json.loads(text, parse_constant=refuse)
     except json.JSONDecodeError as error:
         raise _bad(shown, error.lineno, f"not JSON: {error.msg}") from None
+    except RecursionError:
+        raise _bad(shown, 1, "is nested too deeply") from None
+    except ValueError as error:
+        raise _bad(shown, 1, f"not usable JSON: {error}") from None
     if not isinstance(value, list):
         raise _bad(shown, 1, "must be a list of rows", "for one row a line use .jsonl")
     for number, row in enumerate(value, 1):
-        yield SourceRow(number, row)
+        problem = _text_problem(row, data)
+        yield SourceRow(number, None if problem else row, problem)
 
 
-def _csv(path: Path, shown: str) -> Iterator[SourceRow]:
-    reader = csv.reader(_decode(path, shown).splitlines(keepends=True), strict=True)
+def _csv(stream: BinaryIO, shown: str, delimiter: str = ",") -> Iterator[SourceRow]:
+    # Bytes that are not UTF-8 become lone surrogates, so that a row can be rejected and not the file.
+    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+    csv.field_size_limit(MAX_ROW_BYTES)
+    reader = csv.reader(text, strict=True, delimiter=delimiter)
     try:
         header = next(reader, None)
-        if not header:
-            raise _bad(shown, 1, "the file is empty", "its first line must name the columns")
-        line = reader.line_num + 1
-        for cells in reader:
-            if len(cells) == len(header):
-                yield SourceRow(line, dict(zip(header, cells, strict=True)))
-            elif cells:
-                problem = f"has {len(cells)} cells, the header has {len(header)}"
-                yield SourceRow(line, None, problem)
-            line = reader.line_num + 1
     except csv.Error as error:
-        raise _bad(shown, reader.line_num, f"not CSV: {error}") from None
+        raise _bad(shown, 1, f"not CSV: {error}") from None
+    if not header:
+        raise _bad(shown, 1, "the file is empty", "its first line must name the columns")
+    if _surrogate("".join(header)):
+        raise _bad(shown, 1, "is not UTF-8", "save it as UTF-8")
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise _bad(shown, 1, f"two columns are called '{twice}'")
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            yield SourceRow(line, None, f"is not CSV: {error}")
+            continue
+        if cells is None:
+            return
+        if len(cells) != len(header):
+            if cells:
+                yield SourceRow(line, None, f"has {len(cells)} cells, the header has {len(header)}")
+        elif _surrogate("".join(cells)):
+            yield SourceRow(line, None, "is not UTF-8")
+        else:
+            yield SourceRow(line, dict(zip(header, cells, strict=True)))
 
 
-def _decode(path: Path, shown: str) -> str:
-    data = path.read_bytes()
+def _tsv(stream: BinaryIO, shown: str) -> Iterator[SourceRow]:
+    return _csv(stream, shown, "\t")
+
+
+def _parquet(path: Path, shown: str) -> Iterator[SourceRow]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _bad(shown, data[: error.start].count(b"\n") + 1, "is not UTF-8") from None
+        with pq.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(_PARQUET_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield SourceRow(number, row)
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise _bad(shown, 1, f"not Parquet: {str(error).splitlines()[0]}") from None
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
+    """Lines; ``None`` for one that is too long, which is skipped in pieces."""
+    while raw := stream.readline(MAX_ROW_BYTES):
+        if len(raw) < MAX_ROW_BYTES or raw.endswith(b"\n"):
+            yield raw
+            continue
+        while raw and not raw.endswith(b"\n"):
+            raw = stream.readline(MAX_ROW_BYTES)
+        yield None
+
+
+def _text_problem(value: Any, source: bytes) -> str:
+    """JSON can spell half a character, which no tokenizer can read."""
+    escaped = b"\\ud" in source or b"\\uD" in source  # only then is it worth a look
+    if escaped and _surrogate(json.dumps(value, ensure_ascii=False)):
+        return "holds half of a surrogate pair, which is no character"
+    return ""
+
+
+def _surrogate(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _open_zst(path: Path) -> BinaryIO:
+    return io.BufferedReader(zstandard.open(path, "rb"))
 
 
 def _bad(shown: str, line: int, message: str, hint: str = "") -> TunebuildError:
     return TunebuildError((Diagnostic("data-file", message, hint, position=Position(shown, line, 1)),))
+
+
+_UNPACK: dict[str, Callable[[Path], Any]] = {
+    "": lambda path: path.open("rb"),
+    ".gz": lambda path: gzip.GzipFile(path, "rb"),
+    ".zst": _open_zst,
+}
+_READERS: dict[str, Callable[[BinaryIO, str], Iterator[SourceRow]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _tsv,
+}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
+from tunebuild.data.formats import PLAIN
 from tunebuild.data.prepare import (
     Kept,
     Prepared,
@@ -17,8 +18,10 @@ from tunebuild.data.prepare import (
     RowSource,
     check_rejects,
     count_reasons,
+    part_leaks,
     prepare,
     split,
+    weigh,
 )
 from tunebuild.errors import fail
 from tunebuild.prompt import Renderer
@@ -56,13 +59,20 @@ class DataStage:
     seed: int
     vocabulary_size: int
     name: str = "data"
-    version: int = 2
+    version: int = 3
 
     def inputs(self) -> Inputs:
         """Contents of the files, never their paths."""
         return {
             "sources": [
-                {"digest": digest, "format": source.format, "columns": source.columns, "held_out": held}
+                {
+                    "digest": digest,
+                    "format": source.format,
+                    "columns": dict(source.columns),
+                    "where": dict(source.where),
+                    "weight": source.weight,
+                    "held_out": held,
+                }
                 for digest, (source, held) in zip(
                     self.file_digests,
                     [*((s, False) for s in self.train), *((s, True) for s in self.held_out)],
@@ -70,6 +80,8 @@ class DataStage:
                 )
             ],
             "eval_fraction": self.data.eval.fraction,
+            "on_leak": self.data.eval.on_leak,
+            "deduplicate": self.data.deduplicate,
             "on_long": self.data.on_long,
             "max_rejected": self.data.max_rejected,
             "max_length": self.max_length,
@@ -93,29 +105,42 @@ class DataStage:
             )
 
         def read(sources: tuple[RowSource, ...]) -> Prepared:
-            return prepare(sources, self.renderer, max_length=self.max_length, on_long=self.data.on_long)
+            return prepare(sources, self.renderer, self.data, self.max_length)
 
         prepared = read(self.train)
         held = read(self.held_out)
-        everything = Prepared(prepared.kept + held.kept, prepared.rejects + held.rejects)
-        _write_jsonl(out / "rejects.jsonl", [asdict(r) for r in everything.rejects])
-        check_rejects(everything, self.data.max_rejected)
-        train, evaluation = split(prepared.kept, self.data.eval.fraction, self.seed)
+        rejects = prepared.rejects + held.rejects
+        check_rejects(Prepared(prepared.kept + held.kept, rejects), self.data.max_rejected)
+        apart, leaked = part_leaks(prepared.kept, held.kept, self.data.eval.on_leak)
+        distinct, evaluation = split(apart, self.data.eval.fraction, self.seed)
         evaluation += held.kept
+        train, left = weigh(distinct, self.seed)
+        rejects += leaked + left
+        _write_jsonl(out / "rejects.jsonl", [asdict(r) for r in rejects])
+        self._say_formats({**prepared.formats, **held.formats}, progress)
         if not train:
             raise fail("no-rows", "no training row is left", path="data.train")
         write_examples(out / "train.arrow", (k.example for k in train))
         if evaluation:
             write_examples(out / "eval.arrow", (k.example for k in evaluation))
-        stats = summarise(train, evaluation, everything.rejects)
+        stats = summarise(train, evaluation, rejects)
         (out / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", "utf-8")
-        first = [(f"data-{i}", list(k.messages[:-1])) for i, k in enumerate(train[:8], 1)]
+        talks = [k for k in distinct if k.messages[0]["role"] != PLAIN]
+        first = [(f"data-{i}", list(k.messages[:-1])) for i, k in enumerate(talks[:8], 1)]
         save_prompt(out / "prompt", self.renderer, self.tokenizer_dir, first)
-        _write_jsonl(out / "prompt" / "checks.jsonl", _checks(train))
+        _write_jsonl(out / "prompt" / "checks.jsonl", _checks(talks))
+        unused = ", ".join(f"{count} {code}" for code, count in count_reasons(rejects).items())
         progress.say(
-            f"{len(train)} training rows, {len(evaluation)} held out, {len(everything.rejects)} rejected; "
+            f"{len(train)} training rows, {len(evaluation)} held out, "
+            f"{len(rejects)} not used{f' ({unused})' if unused else ''}; "
             f"{stats['supervised_share']:.0%} of {stats['tokens']:,} tokens carry loss"
         )
+
+    def _say_formats(self, found: Mapping[str, str], progress: Progress) -> None:
+        for source in (*self.train, *self.held_out):
+            if source.format == "auto":
+                format_name = found.get(source.shown, "nothing: it has no rows")
+                progress.say(f"{source.shown} is read as {format_name}")
 
 
 def summarise(train: Sequence[Kept], evaluation: Sequence[Kept], rejects: Sequence[Reject]) -> dict[str, Any]:
@@ -126,6 +151,7 @@ def summarise(train: Sequence[Kept], evaluation: Sequence[Kept], rejects: Sequen
         "rows": {"train": len(train), "eval": len(evaluation), "rejected": len(rejects)},
         "rejected": count_reasons(rejects),
         "tokens": sum(lengths),
+        "shortened": sum(k.shortened for k in train),
         "supervised_share": supervised / sum(lengths),
         "length": {
             "min": lengths[0],
@@ -148,9 +174,9 @@ def _histogram(lengths: Sequence[int]) -> list[dict[str, int]]:
     ]
 
 
-def _checks(train: Sequence[Kept]) -> list[dict[str, Any]]:
+def _checks(talks: Sequence[Kept]) -> list[dict[str, Any]]:
     """Single-turn questions, evenly spread if there are more than travel."""
-    single = [k for k in train if sum(m["role"] == "assistant" for m in k.messages) == 1]
+    single = [k for k in talks if sum(m["role"] == "assistant" for m in k.messages) == 1]
     step = max(1, -(-len(single) // MAX_CHECKS))
     return [{"messages": k.messages[:-1], "expected": k.messages[-1]["content"]} for k in single[::step]]
 

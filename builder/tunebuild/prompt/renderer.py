@@ -119,6 +119,14 @@ class Renderer:
         # Text after the last end-of-turn token (a newline, say) is never served and never learnt.
         return Example(full[: supervised[-1][1]], tuple(supervised))
 
+    def plain_example(self, text: str) -> Example:
+        """The training sample of text that stands in no conversation: all of it, and its end, is learnt."""
+        begin = self.tokenizer.token_id(self.template.special_tokens.get("bos_token", ""))
+        head = [] if begin is None else [begin]
+        end = self.tokenizer.token_id(self.template.special_tokens.get("eos_token", ""))
+        ids = [*head, *self.encode_text(text), self.turn_end_id if end is None else end]
+        return Example(ids, ((len(head), len(ids)),))
+
     def encode_text(self, text: str) -> list[int]:
         """Ids of plain text that a user typed: control-token spellings stay text."""
         quoted = self.tokenizer.quote([{"content": text}])[0]["content"]

@@ -16,6 +16,16 @@ from tunebuild.spec.secret import MARK
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.yaml_loader import NodePath
 
+# The columns of the formats.
+_COLUMNS = {
+    "qa": ("question", "answer"),
+    "alpaca": ("instruction", "input", "output"),
+    "messages": ("messages",),
+    "sharegpt": ("conversations",),
+    "prompt_completion": ("prompt", "completion"),
+    "text": ("text",),
+}
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 # The forms of Hugging Face, OpenAI-like, AWS, GitHub and GitLab tokens, and of private keys.
@@ -35,17 +45,18 @@ def _sources(spec: Spec) -> Iterator[tuple[str, DataSource]]:
         yield f"data.eval.files[{index}]", source
 
 
-def _named_files(spec: Spec) -> Iterator[tuple[str, str]]:
+def _named_files(spec: Spec, directory: Path) -> Iterator[tuple[str, str]]:
     for path, source in _sources(spec):
         if source.hub is None:
-            yield f"{path}.path", source.path
+            for name in source.files(directory) or [source.path]:
+                yield f"{path}.path", name
     if not isinstance(spec.prompt.template, str):
         yield "prompt.template.file", spec.prompt.template.file
 
 
 def files_exist_inside(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """Every named file is there, and inside the spec's directory so that the repository is complete."""
-    for path, name in _named_files(spec):
+    for path, name in _named_files(spec, directory):
         file = directory / name
         if not file.resolve().is_relative_to(directory.resolve()):
             yield Diagnostic(
@@ -85,6 +96,17 @@ def hub_data_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
             if source.hub is None and getattr(source, name) is not None:
                 message = f"a file beside the spec has no {name}"
                 yield Diagnostic("not-hub", message, "remove it, or name its hub", f"{path}.{name}")
+
+
+def mapped_columns_belong(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """A format that is named has the columns that are mapped to it."""
+    for path, source in _sources(spec):
+        known = _COLUMNS.get(source.format, ())
+        for name in source.columns:
+            if known and name not in known:
+                hint = suggest(name, known) or f"it has: {', '.join(known)}"
+                message = f"format '{source.format}' has no column '{name}'"
+                yield Diagnostic("unknown-column", message, hint, f"{path}.columns.{name}")
 
 
 def batch_divides(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
@@ -173,6 +195,7 @@ CHECKS: tuple[Check, ...] = (
     files_exist_inside,
     base_is_named_well,
     hub_data_is_named_well,
+    mapped_columns_belong,
     batch_divides,
     answers_fit,
     dequantized_needs_qlora,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -10,18 +11,23 @@ from tunebuild.spec._base import Section
 from tunebuild.spec.model import Revision
 from tunebuild.spec.secret import Secret
 
-Format = Literal["qa", "alpaca", "messages", "prompt_completion"]
+Format = Literal["auto", "qa", "alpaca", "messages", "sharegpt", "prompt_completion", "text"]
+Scalar = str | int | float | bool | None
 
 
 class DataSource(Section):
     """Rows in a file, beside the spec or in a dataset repository on the hub."""
 
     path: str = Field(min_length=1, examples=["faq.jsonl"])
-    """File with the rows, `.jsonl`, `.json` or `.csv`: relative to the spec, or to the top of `hub`."""
+    """File with the rows, `.jsonl`, `.json`, `.csv`, `.tsv` (also with `.gz` or `.zst` behind) or `.parquet`:
+    relative to the spec, or to the top of `hub`. Beside the spec it may be a pattern such as
+    `rows/*.jsonl`; the files are read in order of name."""
 
-    format: Format = Field(examples=["qa"])
+    format: Format = Field(default="auto", examples=["qa"])
     """How a row says what was asked and answered: `qa` (question, answer), `alpaca` (instruction, input,
-    output), `messages` (a list of turns) or `prompt_completion` (prompt, completion)."""
+    output), `messages` (a list of turns with role and content), `sharegpt` (conversations: a list of turns
+    with from and value), `prompt_completion` (prompt, completion) or `text` (all of it is learnt, in no
+    template). `auto` tells it by the columns of the first row, and says what it found."""
 
     hub: str | None = Field(default=None, min_length=1, examples=["org/dataset"])
     """A dataset repository on the hub that holds the file."""
@@ -35,6 +41,21 @@ class DataSource(Section):
     columns: dict[str, str] = Field(default_factory=dict, examples=[{"answer": "reply"}])
     """Column names where they differ from the format's own: `{format's name: the file's name}`."""
 
+    where: dict[str, Scalar | tuple[Scalar, ...]] = Field(
+        default_factory=dict, examples=[{"language": "en"}, {"stars": [4, 5]}]
+    )
+    """Only rows whose columns have these values (one of these, for a list) are used."""
+
+    weight: float = Field(default=1.0, gt=0.0, le=100.0, examples=[0.5])
+    """How often a row of this source is trained on in an epoch: 2 is twice, 0.5 a seeded half of the rows."""
+
+    def files(self, directory: Path) -> list[str]:
+        """Names of the files beside the spec that `path` means, in order; none where there is none."""
+        if not set("*?[") & set(self.path):
+            return [self.path] if (directory / self.path).is_file() else []
+        found = directory.glob(self.path) if not Path(self.path).is_absolute() else ()
+        return sorted(str(file.relative_to(directory)) for file in found if file.is_file())
+
 
 class EvalSplit(Section):
     """Rows held out from training."""
@@ -44,6 +65,10 @@ class EvalSplit(Section):
 
     files: tuple[DataSource, ...] = Field(default=(), examples=[[{"path": "held_out.jsonl", "format": "qa"}]])
     """Files that are held out whole."""
+
+    on_leak: Literal["error", "drop"] = Field(default="error", examples=["drop"])
+    """What happens where training rows ask what a held-out row of `files` asks, but for case, punctuation and
+    white space: stop the build, or take those rows out of training and say so."""
 
 
 class DataSpec(Section):
@@ -55,9 +80,13 @@ class DataSpec(Section):
     eval: EvalSplit = Field(default_factory=EvalSplit, examples=[{"fraction": 0.05}])
     """What is held out."""
 
-    on_long: Literal["error", "drop"] = Field(default="error", examples=["drop"])
-    """What happens to a row that is longer than `tuning.max_length`: stop the build, or drop the row and
-    say so. An answer is never cut."""
+    deduplicate: Literal["off", "exact", "folded"] = Field(default="exact", examples=["folded"])
+    """Which repeated rows are used only once: none, those that are equal, or also those that differ in case,
+    punctuation and white space alone."""
+
+    on_long: Literal["error", "drop", "truncate_prompt"] = Field(default="error", examples=["drop"])
+    """What happens to a row that is longer than `tuning.max_length`: stop the build, drop the row and say so,
+    or cut the beginning of what the user said. An answer is never cut."""
 
     max_rejected: float = Field(default=0.0, ge=0.0, le=1.0, examples=[0.01])
     """Largest share of rows that may be rejected before the build stops."""

@@ -1,0 +1,141 @@
+"""Files as they come: each is read as it was meant, or its rows are rejected with their lines."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from tunebuild.data import sources
+from tunebuild.data.sources import read_rows
+from tunebuild.errors import TunebuildError
+
+ROWS = [{"question": "Größe?\nJa", "answer": "a\tb"}, {"question": "x", "answer": '"y"'}]
+GOOD = b'{"question": "q", "answer": "a"}\n'
+
+
+def read(path):
+    return list(read_rows(path, path.name))
+
+
+def table(path, delimiter):
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, ["question", "answer"], delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(ROWS)
+
+
+@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("kind", [".jsonl", ".json", ".csv", ".tsv"])
+def test_every_kind_of_file_reads_alike(tmp_path, kind, packing):
+    path = tmp_path / f"rows{kind}"
+    if kind == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    elif kind == ".json":
+        path.write_text(json.dumps(ROWS, ensure_ascii=False), "utf-8")
+    else:
+        table(path, "," if kind == ".csv" else "\t")
+    packed = path.with_name(path.name + packing)
+    if packing == ".gz":
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+    elif packing == ".zst":
+        packed.write_bytes(zstandard.compress(path.read_bytes()))
+    assert [row.value for row in read(packed)] == ROWS
+
+
+def test_parquet_reads_alike_nested_turns_and_all(tmp_path):
+    turns = [{"role": r, "content": c, "name": None} for r, c in (("user", "q"), ("assistant", "a"))]
+    rows = [{**row, "messages": turns} for row in ROWS]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    assert [(row.line, row.value) for row in read(tmp_path / "rows.parquet")] == list(enumerate(rows, 1))
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"question": "\xff", "answer": "a"}', "is not UTF-8"),
+        (b'{"question": "q", "answer": ', "is not JSON"),
+        (b'{"question": NaN, "answer": "a"}', "holds NaN"),
+        (b'{"question": -Infinity, "answer": "a"}', "holds -Infinity"),
+        (b'{"question": "\\ud83d", "answer": "a"}', "half of a surrogate pair"),
+        (b'{"question": "\\uD83D alone", "answer": "a"}', "half of a surrogate pair"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"question": ' + b"9" * 5000 + b"}", "not usable JSON"),
+        (b'{"question": "' + b"x" * (50 << 20) + b'", "answer": "a"}', "is longer than 16 MiB"),
+    ],
+    ids=["bytes", "cut", "nan", "infinity", "surrogate", "upper-case-surrogate", "deep", "digits", "50-MB"],
+)
+def test_a_bad_line_is_rejected_and_the_next_is_read(tmp_path, line, problem):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(GOOD + line + b"\n" + GOOD)
+    first, bad, last = read(path)
+    assert (first.line, bad.line, last.line) == (1, 2, 3)
+    assert problem in bad.problem
+    assert bad.value is None
+    assert first.value == last.value == {"question": "q", "answer": "a"}
+
+
+def test_pairs_of_surrogates_are_characters(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b'{"question": "\\ud83d\\ude00", "answer": "\\\\ud83d"}\n')
+    assert read(tmp_path / "rows.jsonl")[0].value == {"question": "\U0001f600", "answer": "\\ud83d"}
+
+
+def test_marks_line_ends_and_blank_lines(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(
+        b"\xef\xbb\xbf" + GOOD.replace(b"\n", b"\r\n") + b"\r\n" + GOOD[:-1]
+    )
+    assert [row.line for row in read(tmp_path / "rows.jsonl")] == [1, 3]
+
+
+def test_a_line_of_just_the_bound_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_ROW_BYTES", len(GOOD))
+    (tmp_path / "rows.jsonl").write_bytes(GOOD + b" " + GOOD + GOOD)
+    assert [bool(row.problem) for row in read(tmp_path / "rows.jsonl")] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (b"only", "has 1 cells"),
+        (b"a,b,c", "has 3 cells"),
+        (b"\xff,b", "is not UTF-8"),
+        (b'"a"b,c', "is not CSV"),
+    ],
+)
+def test_a_bad_csv_row_is_rejected_and_the_next_is_read(tmp_path, row, problem):
+    (tmp_path / "rows.csv").write_bytes(b'question,answer\r\n"1\r\n2",a\r\n' + row + b"\r\nq,a\r\n")
+    first, bad, last = read(tmp_path / "rows.csv")
+    assert first.value == {"question": "1\r\n2", "answer": "a"}
+    assert (bad.line, last.line) == (4, 5)
+    assert problem in bad.problem
+    assert last.value == {"question": "q", "answer": "a"}
+
+
+def test_a_quote_that_is_never_closed_is_named(tmp_path):
+    (tmp_path / "rows.csv").write_text('question,answer\nq,a\n"open,a\n')
+    assert [bool(row.problem) for row in read(tmp_path / "rows.csv")] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("r.csv", b"a,a\n1,2\n", "two columns are called 'a'"),
+        ("r.json", b'[{"a": 1},\n{"a": NaN}]', "r.json:2:1: holds NaN"),
+        ("r.json", b"[" * 100_000, "nested too deeply"),
+        ("r.jsonl.gz", b"not gzip", "r.jsonl.gz:1:1: is damaged"),
+        ("r.jsonl.gz", gzip.compress(GOOD * 1000)[:-20], "is damaged"),
+        ("r.jsonl.zst", b"not zstd", "is damaged"),
+        ("r.parquet", b"not parquet", "not Parquet"),
+        ("r.parquet.gz", b"", "cannot read '.parquet.gz' files"),
+        ("noending", b"", "cannot read '' files"),
+    ],
+)
+def test_a_file_that_is_not_what_it_says_stops_the_build(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TunebuildError, match=message):
+        read(tmp_path / name)
