@@ -25,6 +25,7 @@ Start with 'tunebuild init DIR', then validate, plan, build and run its spec.
 _VERBS = {
     "init": ("tunebuild.cli.init", "Write a commented spec, sample rows and a CI job."),
     "validate": ("tunebuild.cli.validate", "Check a spec; prints every problem with its line."),
+    "data": ("tunebuild.cli.data", "Show the rows as the model gets them, and what it learns of them."),
     "plan": ("tunebuild.cli.plan", "Show what a build would do, and why."),
     "lock": ("tunebuild.cli.lock", "Pin everything a spec names in a lock file."),
     "build": ("tunebuild.cli.build", "Train, merge and assemble the image; prints its digest."),

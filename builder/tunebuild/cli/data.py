@@ -1,0 +1,96 @@
+"""``tunebuild data``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tunebuild.cli._options import set_option, spec_argument, store_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tunebuild.data.view import DataView
+
+_BAR = 40
+
+
+@click.command("data")
+@spec_argument
+@click.option("--samples", type=click.IntRange(min=0), default=3, show_default=True, help="Rows to show.")
+@click.option("--held-out", is_flag=True, help="Show rows that are held out instead of those trained on.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a page with plots and rejected rows instead of printing.",
+)
+@set_option
+@store_option
+def command(
+    spec: Path, samples: int, held_out: bool, html: Path | None, overrides: tuple[str, ...], store: Path
+) -> None:
+    """Show the rows of SPEC as the model gets them.
+
+    The prompt is printed with its control tokens; what carries loss is green, or stands between ⟦ and ⟧
+    where there are no colours. Every row that is not used is counted by its reason.
+
+    The rows are really read and tokenised, and kept for the build.
+    """
+    from rich.console import Console
+
+    from tunebuild.cli._progress import Reporter
+    from tunebuild.data.view import as_html, view_data
+    from tunebuild.errors import TunebuildError
+    from tunebuild.pipeline import Pipeline
+    from tunebuild.spec import load_spec
+    from tunebuild.store import Store
+
+    pipeline = Pipeline(load_spec(spec, overrides), Store(store))
+    try:
+        with Reporter() as reporter:
+            output = pipeline.store.ensure(pipeline.data(), reporter("data"))
+    except TunebuildError as error:
+        raise pipeline.loaded.place(error) from error
+    part = "eval" if held_out else "train"
+    view = view_data(output, pipeline.renderer.tokenizer, part, samples)
+    if html is None:
+        _print(view, Console(highlight=False, soft_wrap=True))
+        return
+    html.write_text(as_html(view, pipeline.spec.name), "utf-8")
+    click.echo(f"{html}: {len(view.samples)} rows", err=True)
+
+
+def _print(view: DataView, console: Console) -> None:
+    from rich.text import Text
+
+    stats = view.stats
+    rows, length = stats["rows"], stats["length"]
+    console.print(
+        f"{rows['train']:,} rows to train on, {rows['eval']:,} held out, {rows['rejected']:,} not used"
+    )
+    for reason, count in stats["rejected"].items():
+        console.print(f"  {count:>8,} {reason}")
+    console.print(f"{stats['tokens']:,} tokens, {stats['supervised_share']:.0%} learnt; a row has ", end="")
+    console.print(
+        f"{length['min']} to {length['max']}, median {length['median']}, 95 % up to {length['p95']}"
+    )
+    most = max(bar["rows"] for bar in stats["histogram"])
+    for bar in stats["histogram"]:
+        drawn = "█" * -(-_BAR * bar["rows"] // most)
+        console.print(f"  {bar['low']:>6}-{bar['high']:<6} {drawn} {bar['rows']:,}", markup=False)
+    for sample in view.samples:
+        console.print(
+            f"\n── row {sample.number}: {sample.tokens} tokens, {sample.learnt} learnt", style="bold"
+        )
+        text, before = Text(), "given"
+        for piece in sample.pieces:
+            if console.color_system is None and piece.kind != before:
+                text.append("⟦" if piece.kind == "learnt" else "⟧")
+            before = piece.kind
+            style = "magenta" if piece.control else "green" if piece.kind == "learnt" else ""
+            text.append(piece.text, "bold " + style if piece.kind == "learnt" else style)
+        if console.color_system is None and before == "learnt":
+            text.append("⟧")
+        console.print(text)

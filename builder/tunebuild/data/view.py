@@ -1,0 +1,117 @@
+"""Prepared rows for people to look at: what the model reads, what it learns, and how long it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tunebuild import resources
+from tunebuild.prompt import PromptTokenizer
+from tunebuild.store import Tree
+
+#: ``given`` is read, ``learnt`` carries loss; control tokens are either and are shown by their spelling.
+Kind = Literal["given", "learnt"]
+
+_MOST_REJECTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of tokens of one kind, as text."""
+
+    text: str
+    kind: Kind
+    control: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One tokenised row: its number from 1, its length in tokens, how many are learnt, and its text."""
+
+    number: int
+    tokens: int
+    learnt: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataView:
+    """What the ``data`` stage made.
+
+    Attributes:
+        part: ``train`` or ``eval``, where the samples are from.
+        stats: the stage's ``stats.json``.
+        samples: some rows, evenly spread.
+        rejects: the first rows that are not used, as in ``rejects.jsonl``.
+    """
+
+    part: str
+    stats: dict[str, Any]
+    samples: tuple[Sample, ...]
+    rejects: tuple[dict[str, Any], ...]
+
+
+def view_data(output: Tree, tokenizer: PromptTokenizer, part: str, count: int) -> DataView:
+    """Read a finished ``data`` stage.
+
+    Args:
+        output: the stage's output.
+        tokenizer: what the rows were tokenised with.
+        part: ``train`` or ``eval``; without held-out rows the latter has no samples.
+        count: how many samples.
+    """
+    import pyarrow as pa
+
+    stats = json.loads(output.path("stats.json").read_text("utf-8"))
+    samples: list[Sample] = []
+    path = output.path(f"{part}.arrow")
+    if path.is_file():
+        with pa.memory_map(str(path)) as file:
+            table = pa.ipc.open_stream(file).read_all()
+            step = max(1, table.num_rows // max(1, count))
+            for index in range(0, table.num_rows, step)[:count]:
+                row = table.slice(index, 1).to_pylist()[0]
+                samples.append(_sample(index + 1, row["input_ids"], row["labels"], tokenizer))
+    with output.path("rejects.jsonl").open(encoding="utf-8") as lines:
+        rejects = tuple(json.loads(line) for line, _ in zip(lines, range(_MOST_REJECTS), strict=False))
+    return DataView(part, stats, tuple(samples), rejects)
+
+
+def pieces_of(ids: Sequence[int], labels: Sequence[int], tokenizer: PromptTokenizer) -> tuple[Piece, ...]:
+    """The text of a row in runs: a control token by itself, other tokens as long as their kind is one."""
+    found: list[Piece] = []
+
+    def run_of(pair: tuple[int, int]) -> tuple[Kind, int]:
+        token, label = pair
+        # A control token is a run of its own, whatever stands beside it.
+        return "given" if label < 0 else "learnt", token if token in tokenizer.control_ids else -1
+
+    for (kind, control), run in groupby(zip(ids, labels, strict=True), run_of):
+        tokens = [token for token, _ in run]
+        if control < 0:
+            found.append(Piece(tokenizer.decode(tokens), kind, control=False))
+        else:
+            found += [Piece(tokenizer.token_text(control), kind, control=True)] * len(tokens)
+    return tuple(found)
+
+
+def as_html(view: DataView, name: str) -> str:
+    """A page that needs no other file and no script."""
+    environment = Environment(
+        loader=FileSystemLoader(resources.path("templates", "data")),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(name=name, view=view, stats=view.stats)
+
+
+def _sample(number: int, ids: list[int], labels: list[int], tokenizer: PromptTokenizer) -> Sample:
+    learnt = sum(label >= 0 for label in labels)
+    return Sample(number, len(ids), learnt, pieces_of(ids, labels, tokenizer))
