@@ -196,6 +196,15 @@ def test_split_is_seeded_complete_and_disjoint():
     assert held != split(rows, 0.2, seed=2)[1]
 
 
+def test_the_samples_of_one_row_are_held_out_together():
+    from dataclasses import replace
+
+    rows = [replace(row, line=(row.line + 1) // 2) for row in rows_of(*((str(i), "a") for i in range(40)))]
+    train, held = split(rows, 0.2, seed=1)
+    assert {r.line for r in train}.isdisjoint(r.line for r in held)
+    assert len(train) + len(held) == 40
+
+
 def test_rows_that_ask_the_same_are_held_out_together():
     rows = rows_of(*((f"question {i // 2}" + "?" * (i % 2), str(i)) for i in range(40)))
     train, held = split(rows, 0.3, seed=3)

@@ -170,6 +170,37 @@ def test_a_template_that_rewrites_history_is_refused(tokenizer_dir):
         renderer.example(conversation([("a", "b"), ("c", "d")]))
 
 
+@settings(max_examples=30, deadline=None)
+@given(pairs=st.lists(st.tuples(text, text), min_size=2, max_size=3))
+def test_rewritten_history_gives_a_sample_for_each_answer(tokenizer_dir, pairs):
+    # As reasoning models' templates do: earlier answers lose their thoughts.
+    source = (
+        "{%- for m in messages -%}{{- '<|im_start|>' + m['role'] + '\n' -}}"
+        "{%- if m['role'] == 'assistant' and not loop.last -%}"
+        "{{- m['content'].split('</think>')[-1] -}}{%- else -%}{{- m['content'] -}}{%- endif -%}"
+        "{{- '<|im_end|>\n' -}}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+    )
+    renderer = Renderer(
+        PromptTemplate("thinker", source, special_tokens(tokenizer_dir)),
+        PromptTokenizer((tokenizer_dir / "tokenizer.json").read_text()),
+    )
+    messages = conversation([(asked, f"thought</think>{answer}") for asked, answer in pairs])
+    try:
+        samples = renderer.examples(messages)
+    except PromptRefused as refusal:
+        assert refusal.diagnostics[0].code == "prompt-not-prefix"
+        return
+    assert len(samples) == len(pairs)
+    for number, (turns, example) in enumerate(samples):
+        assert turns == messages[: 2 * number + 2]
+        ((start, end),) = example.supervised
+        assert example.ids[:start] == renderer.prompt_ids(turns[:-1])
+        assert end == len(example.ids)
+        assert example.ids[-1] == renderer.turn_end_id
+        assert renderer.decode(example.ids[start:]).strip() == turns[-1]["content"].strip()
+
+
 def test_a_template_whose_prompt_is_not_a_prefix_is_refused(tokenizer_dir):
     source = (
         "{%- for m in messages -%}{{- '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' -}}"

@@ -156,10 +156,15 @@ def split(kept: list[Kept], fraction: float, seed: int) -> tuple[list[Kept], lis
     """
     count = max(1, round(len(kept) * fraction)) if fraction else 0
     questions = [question_digest(row.messages) for row in kept]
-    order = random.Random(seed).sample(range(len(kept)), count)  # noqa: S311 - not for secrets
-    held = {questions[index] for index in order}
-    train = [row for row, question in zip(kept, questions, strict=True) if question not in held]
-    return train, [row for row, question in zip(kept, questions, strict=True) if question in held]
+    drawn = random.Random(seed).sample(range(len(kept)), count)  # noqa: S311 - not for secrets
+    rows = {(kept[index].file, kept[index].line) for index in drawn}
+    # The samples of one row stay together, too.
+    asked = {q for q, row in zip(questions, kept, strict=True) if (row.file, row.line) in rows}
+    held = [q in asked or (row.file, row.line) in rows for q, row in zip(questions, kept, strict=True)]
+    return (
+        [row for row, out in zip(kept, held, strict=True) if not out],
+        [row for row, out in zip(kept, held, strict=True) if out],
+    )
 
 
 def part_leaks(train: list[Kept], held_out: Sequence[Kept], on_leak: str) -> tuple[list[Kept], list[Reject]]:
@@ -226,32 +231,41 @@ def _rows(
             format_name = _detect(source, row)
         formats[source.shown] = format_name
         try:
-            messages = to_conversation(row.value, format_name, source.columns)
-            example = _example(messages, renderer)
-            shortened = len(example.ids) > max_length and on_long == "truncate_prompt"
-            if shortened and (fitting := shorten(messages, renderer, max_length)):
-                messages, example = fitting
+            samples = _samples(to_conversation(row.value, format_name, source.columns), renderer)
+            for messages, example in samples:
+                yield _fitted(source, row, messages, example, renderer, on_long, max_length)
         except RowRejected as error:
             yield _bad(source, row, "bad-row", str(error))
-            continue
         except PromptRefused as error:
             yield _bad(source, row, error.diagnostics[0].code, error.diagnostics[0].message)
-            continue
-        if len(example.ids) > max_length:
-            what = "without what the user said still " if shortened else ""
-            reason = f"{what}has {len(example.ids)} tokens, at most {max_length} are allowed"
-            yield _bad(source, row, "too-long", reason)
-        else:
-            yield Kept(messages, example, source.shown, row.line, source.weight, shortened)
     if missing:
         message = f"{source.shown}: no row has anything in column '{min(missing)}'"
         raise fail("no-column", message, "mend data.train[].columns, or the file", path="data.train")
 
 
-def _example(messages: list[Message], renderer: Renderer) -> Example:
+def _samples(messages: list[Message], renderer: Renderer) -> list[tuple[list[Message], Example]]:
     if messages[0]["role"] == PLAIN:
-        return renderer.plain_example(messages[0]["content"])
-    return renderer.example(messages)
+        return [(messages, renderer.plain_example(messages[0]["content"]))]
+    return renderer.examples(messages)
+
+
+def _fitted(
+    source: RowSource,
+    row: SourceRow,
+    messages: list[Message],
+    example: Example,
+    renderer: Renderer,
+    on_long: str,
+    max_length: int,
+) -> Kept | Reject:
+    shortened = len(example.ids) > max_length and on_long == "truncate_prompt"
+    if shortened and (fitting := shorten(messages, renderer, max_length)):
+        messages, example = fitting
+    if len(example.ids) > max_length:
+        what = "without what the user said still " if shortened else ""
+        reason = f"{what}has {len(example.ids)} tokens, at most {max_length} are allowed"
+        return _bad(source, row, "too-long", reason)
+    return Kept(messages, example, source.shown, row.line, source.weight, shortened)
 
 
 def _detect(source: RowSource, row: SourceRow) -> str:

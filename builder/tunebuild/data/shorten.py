@@ -25,14 +25,14 @@ def shorten(
         # Invariant: cutting `low` characters is too little; `shorter` and `example` are what `high` gives.
         low, high = 0, len(turn["content"]) - 1
         shorter = _cut(turns, index, high)
-        example = renderer.example(shorter)
+        example = renderer.examples(shorter)[-1][1]
         if len(example.ids) > max_length:
             turns = shorter
             continue
         while high - low > 1:
             middle = (low + high) // 2
             candidate = _cut(turns, index, middle)
-            found = renderer.example(candidate)
+            found = renderer.examples(candidate)[-1][1]
             if len(found.ids) > max_length:
                 low = middle
             else:

@@ -119,6 +119,25 @@ class Renderer:
         # Text after the last end-of-turn token (a newline, say) is never served and never learnt.
         return Example(full[: supervised[-1][1]], tuple(supervised))
 
+    def examples(self, messages: Conversation) -> list[tuple[list[Message], Example]]:
+        """The training samples of a conversation, each with the turns that it holds.
+
+        One, unless the template rewrites what was said before once more turns follow, as templates of
+        reasoning models do. Then the model is asked with another history at each answer, so each answer
+        is a sample of its own and is all that carries loss in it.
+
+        Raises:
+            PromptRefused: as :meth:`example`, but for rewritten history.
+        """
+        turns = list(messages)
+        try:
+            return [(turns, self.example(turns))]
+        except PromptRefused as refusal:
+            if refusal.diagnostics[0].code != "history-rewritten":
+                raise
+        asked = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+        return [(turns[: i + 1], self._last_answer(turns[: i + 1])) for i in asked]
+
     def plain_example(self, text: str) -> Example:
         """The training sample of text that stands in no conversation: all of it, and its end, is learnt."""
         begin = self.tokenizer.token_id(self.template.special_tokens.get("bos_token", ""))
@@ -139,6 +158,12 @@ class Renderer:
     def detokenizer(self) -> Detokenizer:
         """A fresh incremental decoder for one answer."""
         return Detokenizer(self.tokenizer)
+
+    def _last_answer(self, messages: Conversation) -> Example:
+        turns = with_system(messages, self.settings.system)
+        full = self._ids(turns, add_generation_prompt=False)
+        start, end = self._supervise(turns, len(turns) - 1, full)
+        return Example(full[:end], ((start, end),))
 
     def _supervise(self, turns: list[Message], index: int, full: list[int]) -> tuple[int, int]:
         prompt = self._ids(turns[:index], add_generation_prompt=True)
