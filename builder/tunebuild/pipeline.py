@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from tunebuild.data.prepare import RowSource
 from tunebuild.data.prompt_source import build_renderer
+from tunebuild.data.rows import RowSource
 from tunebuild.data.stage import DataStage
 from tunebuild.errors import fail
 from tunebuild.evaluate.stage import EvaluateStage

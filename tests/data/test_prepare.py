@@ -9,8 +9,10 @@ import pytest
 
 from support import tokenizers as families
 from tunebuild.data.formats import FORMATS, RowRejected, detect_format, to_conversation
-from tunebuild.data.prepare import Kept, RowSource, check_rejects, part_leaks, prepare, split, weigh
+from tunebuild.data.prepare import prepare
 from tunebuild.data.prompt_source import build_renderer
+from tunebuild.data.rows import Kept, RowSource
+from tunebuild.data.selection import check_rejects, part_leaks, split, weigh
 from tunebuild.data.sources import read_rows
 from tunebuild.data.stage import DataStage
 from tunebuild.errors import TunebuildError

@@ -11,18 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tunebuild.data.formats import PLAIN
-from tunebuild.data.prepare import (
-    Kept,
-    Prepared,
-    Reject,
-    RowSource,
-    check_rejects,
-    count_reasons,
-    part_leaks,
-    prepare,
-    split,
-    weigh,
-)
+from tunebuild.data.prepare import prepare
+from tunebuild.data.rows import Kept, Prepared, Reject, RowSource
+from tunebuild.data.selection import check_rejects, count_reasons, part_leaks, split, weigh
 from tunebuild.errors import fail
 from tunebuild.prompt import Renderer
 from tunebuild.prompt.directory import save_prompt
