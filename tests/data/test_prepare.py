@@ -267,6 +267,33 @@ def test_a_mapped_column_that_is_nowhere_stops_the_build(tmp_path, renderer):
         prepare([source(path, "alpaca", input="context")], renderer, policies(), 200)
 
 
+def test_rows_that_cannot_be_read_are_not_blamed_on_columns(tmp_path, renderer):
+    (tmp_path / "rows.jsonl").write_text("not json\n")
+    prepared = prepare([source(tmp_path / "rows.jsonl", answer="reply")], renderer, policies(), 200)
+    assert [r.code for r in prepared.rejects] == ["unreadable"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("rows/*.jsonl", ["rows/a.jsonl", "rows/b.jsonl"]),
+        ("**/*.jsonl", ["c[1].jsonl", "rows/a.jsonl", "rows/b.jsonl"]),
+        ("c[1].jsonl", ["c[1].jsonl"]),
+        ("rows/[a].*", ["rows/a.jsonl"]),
+        ("rows", []),
+        ("no.jsonl", []),
+        ("no*.jsonl", []),
+        ("**rows", []),
+        ("/*", []),
+    ],
+)
+def test_patterns_name_files_in_order(tmp_path, pattern, names):
+    (tmp_path / "rows").mkdir()
+    for name in ("rows/b.jsonl", "rows/a.jsonl", "c[1].jsonl"):
+        (tmp_path / name).write_text("")
+    assert DataSource(path=pattern).files(tmp_path) == names
+
+
 @pytest.mark.parametrize("words", [50, 300])
 def test_a_long_prompt_is_cut_at_its_beginning_and_no_more_than_needed(tmp_path, renderer, words):
     asked = " ".join(str(i) for i in range(words)) + " end"

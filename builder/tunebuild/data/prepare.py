@@ -57,11 +57,12 @@ def _rows(
     source: RowSource, renderer: Renderer, on_long: str, max_length: int, formats: dict[str, str]
 ) -> Iterator[Kept | Reject]:
     format_name = source.format
-    missing = set(source.columns.values())
+    missing, readable = set(source.columns.values()), False
     for row in read_rows(source.path, source.shown):
         if row.problem:
             yield _bad(source, row, "unreadable", row.problem)
             continue
+        readable = True
         if isinstance(row.value, Mapping):
             missing -= {name for name in missing if row.value.get(name) not in (None, "")}
             if other := _outside(row.value, source.where):
@@ -78,7 +79,7 @@ def _rows(
             yield _bad(source, row, "bad-row", str(error))
         except PromptRefused as error:
             yield _bad(source, row, error.diagnostics[0].code, error.diagnostics[0].message)
-    if missing:
+    if missing and readable:
         message = f"{source.shown}: no row has anything in column '{min(missing)}'"
         raise fail("no-column", message, "mend data.train[].columns, or the file", path="data.train")
 

@@ -51,10 +51,15 @@ class DataSource(Section):
 
     def files(self, directory: Path) -> list[str]:
         """Names of the files beside the spec that `path` means, in order; none where there is none."""
-        if not set("*?[") & set(self.path):
-            return [self.path] if (directory / self.path).is_file() else []
-        found = directory.glob(self.path) if not Path(self.path).is_absolute() else ()
-        return sorted(str(file.relative_to(directory)) for file in found if file.is_file())
+        if (directory / self.path).is_file():
+            return [self.path]
+        if not set("*?[") & set(self.path) or Path(self.path).is_absolute():
+            return []
+        try:
+            found = [file for file in directory.glob(self.path) if file.is_file()]
+        except ValueError:  # ** beside other characters
+            return []
+        return sorted(str(file.relative_to(directory)) for file in found)
 
 
 class EvalSplit(Section):
