@@ -24,7 +24,7 @@ prompt:
 tuning:
   method: {method}
   lora: {{r: 16, alpha: 32}}
-  epochs: 50
+  epochs: 120
   learning_rate: 1e-2
   batch_size: 5
   max_length: 128
