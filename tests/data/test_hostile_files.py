@@ -124,6 +124,11 @@ def test_a_quote_that_is_never_closed_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("r.csv", b"", "the file is empty"),
+        ("r.csv", b"\xff\xfe", "is not UTF-8"),
+        ("r.json", b"{}", "must be a list of rows"),
+        ("r.json", b"[1,\n", "r.json:2:1: not JSON"),
+        ("r.xlsx", b"", "cannot read '.xlsx' files"),
         ("r.csv", b"a,a\n1,2\n", "two columns are called 'a'"),
         ("r.json", b'[{"a": 1},\n{"a": NaN}]', "r.json:2:1: holds NaN"),
         ("r.json", b"[" * 100_000, "nested too deeply"),

@@ -150,22 +150,6 @@ def test_unreadable_rows_are_rejected_with_their_line(tmp_path, renderer):
     check_rejects(prepared, 0.75)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("r.csv", b"", "the file is empty"),
-        ("r.csv", b"\xff\xfe", "is not UTF-8"),
-        ("r.json", b"{}", "must be a list of rows"),
-        ("r.json", b"[1,\n", "r.json:2:1: not JSON"),
-        ("r.xlsx", b"", "cannot read '.xlsx' files"),
-    ],
-)
-def test_unreadable_files_stop_the_build(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(TunebuildError, match=message):
-        list(read_rows(tmp_path / name, name))
-
-
 def test_ragged_csv_lines_are_rejected(tmp_path):
     (tmp_path / "r.csv").write_text("question,answer\nonly\nq,a\n")
     rows = list(read_rows(tmp_path / "r.csv", "r.csv"))

@@ -11,9 +11,9 @@ import click
 from tunebuild import __version__
 from tunebuild.cli._errors import run_reporting_errors
 from tunebuild.cli._lazy import LazyGroup
+from tunebuild.heavy_imports import put_off_collection
 
-# The collector's usual pace, every 700 objects, suits programs that run; most of these verbs only start.
-gc.set_threshold(200_000, 20, 20)
+put_off_collection()
 # Looking for plugins takes pydantic a tenth of the time that 'validate' takes, and we have none.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 

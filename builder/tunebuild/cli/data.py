@@ -43,11 +43,12 @@ def command(
     from tunebuild.cli._progress import Reporter
     from tunebuild.data.view import as_html, view_data
     from tunebuild.errors import TunebuildError
+    from tunebuild.lock.spec_lock import lock_path, read_lock
     from tunebuild.pipeline import Pipeline
     from tunebuild.spec import load_spec
     from tunebuild.store import Store
 
-    pipeline = Pipeline(load_spec(spec, overrides), Store(store))
+    pipeline = Pipeline(load_spec(spec, overrides), Store(store), read_lock(lock_path(spec)))
     try:
         with Reporter() as reporter:
             output = pipeline.store.ensure(pipeline.data(), reporter("data"))

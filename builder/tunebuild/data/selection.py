@@ -28,12 +28,10 @@ def check_rejects(prepared: Prepared, max_rejected: float) -> None:
     share = len(bad) / total
     if prepared.kept and share <= max_rejected:
         return
-    first = "".join(f"\n  {reject}" for reject in bad[:10])
-    more = f"\n  and {len(bad) - 10} more" if len(bad) > 10 else ""
     raise fail(
         "rejected",
         f"{len(bad)} of {total} rows cannot be used ({share:.1%}, "
-        f"at most {max_rejected:.1%} may be rejected){first}{more}",
+        f"at most {max_rejected:.1%} may be rejected){_first_lines(bad)}",
         "mend the rows, or raise data.max_rejected",
         path="data.max_rejected",
     )
@@ -68,12 +66,11 @@ def part_leaks(train: list[Kept], held_out: Sequence[Kept], on_leak: str) -> tup
     asked = {question_digest(row.messages): row for row in held_out}
     leaks = [(row, asked[key]) for row in train if (key := question_digest(row.messages)) in asked]
     if leaks and on_leak == "error":
-        pairs = "".join(f"\n  {row} asks what {held} asks" for row, held in leaks[:10])
-        more = f"\n  and {len(leaks) - 10} more" if len(leaks) > 10 else ""
+        pairs = _first_lines([f"{row} asks what {held} asks" for row, held in leaks])
         raise fail(
             "leak",
             f"{len(leaks)} training rows are also held out, so what is measured would be what was learnt"
-            f"{pairs}{more}",
+            f"{pairs}",
             "take them out of one of the files, or say data.eval.on_leak: drop",
             path="data.eval.files",
         )
@@ -101,3 +98,9 @@ def weigh(rows: Sequence[Kept], seed: int) -> tuple[list[Kept], list[Reject]]:
 def count_reasons(rejects: Sequence[Reject]) -> dict[str, int]:
     """Rejected rows per reason code."""
     return dict(sorted(Counter(reject.code for reject in rejects).items()))
+
+
+def _first_lines(found: Sequence[object]) -> str:
+    """The first ten, one a line, and how many more there are."""
+    more = [f"and {len(found) - 10} more"] if len(found) > 10 else []
+    return "".join(f"\n  {line}" for line in [*found[:10], *more])

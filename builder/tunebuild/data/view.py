@@ -85,11 +85,12 @@ def view_data(output: Tree, tokenizer: PromptTokenizer, part: str, count: int) -
 def pieces_of(ids: Sequence[int], labels: Sequence[int], tokenizer: PromptTokenizer) -> tuple[Piece, ...]:
     """The text of a row in runs: a control token by itself, other tokens as long as their kind is one."""
     found: list[Piece] = []
+    controls = tokenizer.control_ids
 
     def run_of(pair: tuple[int, int]) -> tuple[Kind, int]:
         token, label = pair
         # A control token is a run of its own, whatever stands beside it.
-        return "given" if label < 0 else "learnt", token if token in tokenizer.control_ids else -1
+        return "given" if label < 0 else "learnt", token if token in controls else -1
 
     for (kind, control), run in groupby(zip(ids, labels, strict=True), run_of):
         tokens = [token for token, _ in run]
