@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from support import tokenizers as families
+from support.prepared import prepare_rows
 from tunebuild.data.formats import FORMATS, RowRejected, detect_format, to_conversation
-from tunebuild.data.prepare import prepare
 from tunebuild.data.prompt_source import build_renderer
-from tunebuild.data.rows import Kept, RowSource
-from tunebuild.data.selection import check_rejects, part_leaks, split, weigh
-from tunebuild.data.sources import read_rows
+from tunebuild.data.rows import RowSource
+from tunebuild.data.selection import check_rejects, select
+from tunebuild.data.sources import SourceRow, read_rows
 from tunebuild.data.stage import DataStage
+from tunebuild.data.tokenise import Chunk, Tokeniser
+from tunebuild.data.workers import tokenise_in_order
 from tunebuild.errors import TunebuildError
-from tunebuild.prompt import Example, check_golden, load_golden, load_prompt
+from tunebuild.prompt import check_golden, load_golden, load_prompt
 from tunebuild.spec.data import DataSource, DataSpec, EvalSplit
 from tunebuild.spec.model import PromptSpec
 from tunebuild.store import Silent, Store, digest_file
@@ -138,7 +147,7 @@ def test_all_file_kinds_read_alike(tmp_path):
 def test_unreadable_rows_are_rejected_with_their_line(tmp_path, renderer):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"question": "q", "answer": "a"}\n\n{"question": \n\xff\xfe\n["list"]\n')
-    prepared = prepare([source(path)], renderer, policies(), 200)
+    prepared = prepare_rows(tmp_path, [source(path)], renderer, policies())
     assert len(prepared.kept) == 1
     assert [(r.line, r.code) for r in prepared.rejects] == [
         (3, "unreadable"),
@@ -146,8 +155,8 @@ def test_unreadable_rows_are_rejected_with_their_line(tmp_path, renderer):
         (5, "bad-row"),
     ]
     with pytest.raises(TunebuildError, match=r"3 of 4 rows cannot be used(.|\n)*rows.jsonl:3: is not JSON"):
-        check_rejects(prepared, 0.5)
-    check_rejects(prepared, 0.75)
+        check_rejects(1, prepared.account, 0.5)
+    check_rejects(1, prepared.account, 0.75)
 
 
 def test_ragged_csv_lines_are_rejected(tmp_path):
@@ -160,64 +169,10 @@ def test_ragged_csv_lines_are_rejected(tmp_path):
 def test_long_rows_stop_the_build_or_are_dropped_never_cut(tmp_path, renderer):
     path = jsonl(tmp_path / "rows.jsonl", [QA[0], {"question": "q", "answer": "long " * 300}])
     with pytest.raises(TunebuildError, match=r"rows.jsonl:2: has \d+ tokens, at most 200 are allowed"):
-        prepare([source(path)], renderer, policies(), 200)
-    prepared = prepare([source(path)], renderer, policies(on_long="drop"), 200)
+        prepare_rows(tmp_path, [source(path)], renderer, policies())
+    prepared = prepare_rows(tmp_path, [source(path)], renderer, policies(on_long="drop"))
     assert [r.code for r in prepared.rejects] == ["too-long"]
     assert len(prepared.kept) == 1
-
-
-def rows_of(*pairs):
-    return [
-        Kept([{"role": "user", "content": q}, {"role": "assistant", "content": a}], Example([1], ()), "r", i)
-        for i, (q, a) in enumerate(pairs, 1)
-    ]
-
-
-def test_split_is_seeded_complete_and_disjoint():
-    rows = rows_of(*((f"Question {i}?", "a") for i in range(50)))
-    train, held = split(rows, 0.2, seed=1)
-    assert sorted(r.line for r in train + held) == list(range(1, 51))
-    assert len(held) == 10
-    assert (train, held) == split(rows, 0.2, seed=1)
-    assert held != split(rows, 0.2, seed=2)[1]
-
-
-def test_the_samples_of_one_row_are_held_out_together():
-    from dataclasses import replace
-
-    rows = [replace(row, line=(row.line + 1) // 2) for row in rows_of(*((str(i), "a") for i in range(40)))]
-    train, held = split(rows, 0.2, seed=1)
-    assert {r.line for r in train}.isdisjoint(r.line for r in held)
-    assert len(train) + len(held) == 40
-
-
-def test_rows_that_ask_the_same_are_held_out_together():
-    rows = rows_of(*((f"question {i // 2}" + "?" * (i % 2), str(i)) for i in range(40)))
-    train, held = split(rows, 0.3, seed=3)
-    assert {r.line + r.line % 2 for r in train}.isdisjoint(r.line + r.line % 2 for r in held)
-    assert 12 <= len(held) <= 24
-
-
-def test_what_is_held_out_may_not_be_trained_on():
-    train, held = rows_of(("Why so?", "a"), ("How?", "b")), rows_of(("why so", "another answer"))
-    with pytest.raises(TunebuildError, match=r"1 training rows (.|\n)*r:1 asks what r:1 asks"):
-        part_leaks(train, held, "error")
-    kept, leaked = part_leaks(train, held, "drop")
-    assert [r.line for r in kept] == [2]
-    assert [(r.line, r.code) for r in leaked] == [(1, "leaked")]
-
-
-@pytest.mark.parametrize(
-    ("weight", "low", "high"), [(1.0, 400, 400), (2.0, 800, 800), (0.5, 160, 240), (1.25, 460, 540)]
-)
-def test_weights_repeat_rows_or_draw_from_them(weight, low, high):
-    from dataclasses import replace
-
-    rows = [replace(row, weight=weight) for row in rows_of(*((str(i), "a") for i in range(400)))]
-    taken, left = weigh(rows, seed=0)
-    assert low <= len(taken) <= high
-    assert len({r.line for r in taken}) + len(left) == 400
-    assert (taken, left) == weigh(rows, seed=0)
 
 
 def test_repeated_rows_are_used_once(tmp_path, renderer):
@@ -225,10 +180,15 @@ def test_repeated_rows_are_used_once(tmp_path, renderer):
     path = jsonl(tmp_path / "rows.jsonl", rows)
     lines = {}
     for deduplicate in ("off", "exact", "folded"):
-        prepared = prepare([source(path)], renderer, policies(deduplicate=deduplicate), 200)
-        lines[deduplicate] = [row.line for row in prepared.kept]
-        assert {r.code for r in prepared.rejects} <= {"duplicate"}
-        check_rejects(prepared, 0.0)  # asked for, so no sign of bad data
+        data = policies(deduplicate=deduplicate)
+        found = prepare_rows(tmp_path, [source(path)], renderer, data)
+        columns = found.prepared.columns
+        chosen = select(columns, found.account, data, [False], [1.0], 0)
+        lines[deduplicate] = columns.line[chosen.times > 0].tolist()
+        assert (
+            columns.line[chosen.duplicate_of[chosen.duplicate_of >= 0]].tolist()
+            == {"off": [], "exact": [1], "folded": [1, 2]}[deduplicate]
+        )
     assert lines == {"off": [1, 2, 3, 4], "exact": [1, 2, 4], "folded": [1, 2]}
 
 
@@ -239,21 +199,21 @@ def test_rows_are_chosen_by_their_columns(tmp_path, renderer):
     ]
     path = jsonl(tmp_path / "rows.jsonl", rows)
     chosen = RowSource(path, path.name, "auto", where={"lang": ("en", "fr"), "n": (0, 3)})
-    prepared = prepare([chosen], renderer, policies(), 200)
+    prepared = prepare_rows(tmp_path, [chosen], renderer, policies())
     assert [row.line for row in prepared.kept] == [1, 4]
     assert [(r.line, r.code) for r in prepared.rejects] == [(2, "filtered"), (3, "filtered")]
-    check_rejects(prepared, 0.0)
+    check_rejects(2, prepared.account, 0.0)
 
 
 def test_a_mapped_column_that_is_nowhere_stops_the_build(tmp_path, renderer):
     path = jsonl(tmp_path / "rows.jsonl", [{"instruction": "q", "output": "a", "input": ""}])
     with pytest.raises(TunebuildError, match="no row has anything in column 'context'"):
-        prepare([source(path, "alpaca", input="context")], renderer, policies(), 200)
+        prepare_rows(tmp_path, [source(path, "alpaca", input="context")], renderer, policies())
 
 
 def test_rows_that_cannot_be_read_are_not_blamed_on_columns(tmp_path, renderer):
     (tmp_path / "rows.jsonl").write_text("not json\n")
-    prepared = prepare([source(tmp_path / "rows.jsonl", answer="reply")], renderer, policies(), 200)
+    prepared = prepare_rows(tmp_path, [source(tmp_path / "rows.jsonl", answer="reply")], renderer, policies())
     assert [r.code for r in prepared.rejects] == ["unreadable"]
 
 
@@ -288,7 +248,9 @@ def test_a_long_prompt_is_cut_at_its_beginning_and_no_more_than_needed(tmp_path,
         {"role": "assistant", "content": "Two."},
     ]
     path = jsonl(tmp_path / "rows.jsonl", [{"messages": turns}])
-    (row,) = prepare([source(path, "messages")], renderer, policies(on_long="truncate_prompt"), 200).kept
+    (row,) = prepare_rows(
+        tmp_path, [source(path, "messages")], renderer, policies(on_long="truncate_prompt")
+    ).kept
     assert row.shortened
     assert 190 < len(row.example.ids) <= 200
     assert [m["content"] for m in row.messages if m["role"] == "assistant"] == ["One.", "Two."]
@@ -298,17 +260,75 @@ def test_a_long_prompt_is_cut_at_its_beginning_and_no_more_than_needed(tmp_path,
 
 def test_an_answer_that_is_too_long_is_not_cut(tmp_path, renderer):
     path = jsonl(tmp_path / "rows.jsonl", [QA[0], {"question": "q" * 400, "answer": "long " * 300}])
-    prepared = prepare([source(path)], renderer, policies(on_long="truncate_prompt"), 200)
+    prepared = prepare_rows(tmp_path, [source(path)], renderer, policies(on_long="truncate_prompt"))
     assert [(r.line, r.code) for r in prepared.rejects] == [(2, "too-long")]
 
 
 def test_plain_text_is_learnt_whole(tmp_path, renderer):
     path = jsonl(tmp_path / "rows.jsonl", [{"text": "All of this, <|im_end|> too."}])
-    (row,) = prepare([source(path, "auto")], renderer, policies(), 200).kept
+    (row,) = prepare_rows(tmp_path, [source(path, "auto")], renderer, policies()).kept
     assert row.example.supervised == ((0, len(row.example.ids)),)
     assert row.example.ids[-1] == renderer.turn_end_id
     assert row.example.ids[:-1] == renderer.encode_text("All of this, <|im_end|> too.")
     assert not set(row.example.ids[:-1]) & renderer.tokenizer.control_ids
+
+
+def test_many_processes_write_what_one_does(tmp_path, renderer, monkeypatch):
+    rows = [{"question": f"Question {i}?", "answer": f"It is {i}." * (1 + i % 40)} for i in range(3100)]
+    rows[2700] = {"question": "no answer"}
+    first, second = jsonl(tmp_path / "a.jsonl", rows[:2900]), jsonl(tmp_path / "b.jsonl", rows[2900:])
+    sources = [source(first), source(second, "auto")]
+    many = prepare_rows(tmp_path, sources, renderer, policies(on_long="drop"), 120)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
+    one = prepare_rows(tmp_path, sources, renderer, policies(on_long="drop"), 120)
+    assert (one.kept, one.rejects) == (many.kept, many.rejects)
+    assert len(many.kept) + len(many.rejects) == 3100
+    assert {r.code for r in many.rejects} == {"too-long", "bad-row"}
+    assert [k.example for k in many.kept[-50:]] == [renderer.example(k.messages) for k in many.kept[-50:]]
+
+
+def test_a_process_that_dies_is_said(tmp_path, renderer):
+    def chunks():
+        for number in range(40):
+            if number == 12:
+                for child in multiprocessing.active_children():
+                    child.kill()
+            yield Chunk(0, "rows.jsonl", "qa", {}, [SourceRow(number, QA[0])])
+
+    with pytest.raises(TunebuildError, match="a process that tokenises rows was killed"):
+        list(tokenise_in_order(chunks(), Tokeniser(renderer, 200, shorten=False, folded=False), 2))
+
+
+def test_processes_end_with_a_parent_that_is_killed(tmp_path, renderer):
+    script = """
+import pickle, sys, multiprocessing
+from tunebuild.data.sources import SourceRow
+from tunebuild.data.tokenise import Chunk, Tokeniser
+from tunebuild.data.workers import tokenise_in_order
+
+if __name__ == "__main__":
+    tokeniser = pickle.load(sys.stdin.buffer)
+    chunk = Chunk(0, "r", "qa", {}, [SourceRow(1, {"question": "q", "answer": "a"})])
+    for number, _ in enumerate(tokenise_in_order(iter([chunk] * 50), tokeniser, 2)):
+        if number == 40:
+            print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+            sys.stdin.buffer.read()
+            import time; time.sleep(60)
+"""
+    (tmp_path / "parent.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "parent.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        pickle.dump(Tokeniser(renderer, 200, shorten=False, folded=False), parent.stdin)
+        parent.stdin.flush()
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert len(workers) == 2
+    deadline = time.monotonic() + 20
+    while any(
+        Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_stage_writes_what_the_renderer_says(tmp_path, renderer):

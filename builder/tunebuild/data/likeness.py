@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 
 from tunebuild.data.formats import PLAIN
 from tunebuild.prompt import Message
+
+_SIGNS = re.compile(r"[^a-z0-9]+")
 
 
 def row_digest(messages: Sequence[Message], *, folded: bool) -> bytes:
@@ -27,8 +30,11 @@ def fold(text: str) -> str:
 
     A text without any stays as it is, so that ``?`` and ``!`` are two texts.
     """
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    kept = "".join(c if c.isalnum() or unicodedata.combining(c) else " " for c in plain)
+    if text.isascii():  # the same, and many times faster
+        kept = _SIGNS.sub(" ", text.lower())
+    else:
+        plain = unicodedata.normalize("NFKC", text).casefold()
+        kept = "".join(c if c.isalnum() or unicodedata.combining(c) else " " for c in plain)
     return " ".join(kept.split()) or text
 
 

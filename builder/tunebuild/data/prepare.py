@@ -1,112 +1,142 @@
-"""Turns source rows into training examples, and accounts for every row that it does not use."""
+"""Turns source rows into samples on disk, and accounts for every row that gives none."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tunebuild.data.formats import PLAIN, RowRejected, detect_format, to_conversation
-from tunebuild.data.likeness import row_digest
-from tunebuild.data.rows import Kept, Prepared, Reject, RowSource
-from tunebuild.data.shorten import shorten
+import pyarrow as pa
+
+from tunebuild.data.columns import Columns
+from tunebuild.data.formats import detect_format
+from tunebuild.data.rejects import Rejects
+from tunebuild.data.rows import Reject, RowSource
 from tunebuild.data.sources import SourceRow, read_rows
+from tunebuild.data.tokenise import SCHEMA, Chunk, Tokeniser, reject
+from tunebuild.data.workers import tokenise_in_order
 from tunebuild.errors import fail
-from tunebuild.prompt import Example, Message, PromptRefused, Renderer
+from tunebuild.prompt import Renderer
 from tunebuild.spec.data import DataSpec
+from tunebuild.store import Progress
+
+_CHUNK_ROWS = 500
 
 
-def prepare(sources: Sequence[RowSource], renderer: Renderer, data: DataSpec, max_length: int) -> Prepared:
-    """Read, convert and render all rows.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Samples that can be used.
+
+    Attributes:
+        path: an Arrow stream of them, of :data:`tunebuild.data.tokenise.SCHEMA`.
+        columns: what decides over each, in the same order.
+        formats: each file's format by its name.
+    """
+
+    path: Path
+    columns: Columns
+    formats: Mapping[str, str]
+
+
+def prepare(
+    sources: Sequence[RowSource],
+    renderer: Renderer,
+    data: DataSpec,
+    max_length: int,
+    path: Path,
+    rejects: Rejects,
+    progress: Progress,
+) -> Prepared:
+    """Read, convert and render all rows, on all cores, holding only a few chunks at a time.
 
     Args:
         sources: files in order.
         renderer: the prompt contract.
         data: the spec's policies.
-        max_length: longest example in tokens.
+        max_length: longest sample in tokens.
+        path: where to write the samples.
+        rejects: takes the rows that are not used.
+        progress: is told how far it is, in files.
 
     Raises:
         TunebuildError: a file cannot be read, its format cannot be told, a column that is mapped is in no
             row, or a row is too long under ``on_long: error``.
     """
-    result = Prepared()
-    seen: dict[bytes, Kept] = {}
-    for source in sources:
-        for outcome in _rows(source, renderer, data.on_long, max_length, result.formats):
-            if isinstance(outcome, Reject):
-                if outcome.code == "too-long" and data.on_long == "error":
-                    raise fail(
-                        "too-long",
-                        str(outcome),
-                        "raise tuning.max_length, or say data.on_long: drop or truncate_prompt",
-                        path="tuning.max_length",
-                    )
-                result.rejects.append(outcome)
+    tokeniser = Tokeniser(
+        renderer,
+        max_length,
+        shorten=data.on_long == "truncate_prompt",
+        folded=data.deduplicate == "folded",
+    )
+    reader = _Reader(sources)
+    columns: list[Columns] = []
+    rows = 0
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+        for tokenised in tokenise_in_order(reader.chunks(), tokeniser, len(os.sched_getaffinity(0))):
+            if data.on_long == "error":
+                _refuse_long(tokenised.rejects)
+            rejects.add(tokenised.rejects)
+            if tokenised.batch.num_rows:
+                writer.write_batch(tokenised.batch)
+                columns.append(Columns.of(tokenised.batch))
+            rows += tokenised.batch.num_rows
+            progress.step(reader.file, len(sources), f"{rows:,} rows")
+    return Prepared(path, Columns.joined(columns, [s.shown for s in sources]), reader.formats)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads files in order and knows which one it is at."""
+
+    sources: Sequence[RowSource]
+    formats: dict[str, str] = field(default_factory=dict)
+    file: int = 0
+
+    def chunks(self) -> Iterator[Chunk]:
+        for number, source in enumerate(self.sources):
+            self.file = number
+            yield from self._chunks(source)
+
+    def _chunks(self, source: RowSource) -> Iterator[Chunk]:
+        """Rows in chunks, with those that cannot be read or are not wanted sorted out."""
+        missing, readable = set(source.columns.values()), False
+        chunk = Chunk(self.file, source.shown, source.format, source.columns)
+        for row in read_rows(source.path, source.shown):
+            if len(chunk.rows) + len(chunk.rejects) == _CHUNK_ROWS:
+                yield chunk
+                chunk = Chunk(self.file, source.shown, chunk.format, source.columns)
+            if row.problem:
+                chunk.rejects.append(reject(source.shown, row, "unreadable", row.problem))
                 continue
-            if data.deduplicate != "off":
-                first = seen.setdefault(
-                    row_digest(outcome.messages, folded=data.deduplicate == "folded"), outcome
-                )
-                if first is not outcome:
-                    result.rejects.append(outcome.reject("duplicate", f"says the same as {first}"))
+            readable = True
+            if isinstance(row.value, Mapping):
+                missing -= {name for name in missing if row.value.get(name) not in (None, "")}
+                if other := _outside(row.value, source.where):
+                    chunk.rejects.append(reject(source.shown, row, "filtered", other))
                     continue
-            result.kept.append(outcome)
-    return result
+            if chunk.format == "auto":
+                chunk = Chunk(
+                    self.file, source.shown, _detect(source, row), source.columns, chunk.rows, chunk.rejects
+                )
+            self.formats[source.shown] = chunk.format
+            chunk.rows.append(row)
+        yield chunk
+        if missing and readable:
+            message = f"{source.shown}: no row has anything in column '{min(missing)}'"
+            raise fail("no-column", message, "mend data.train[].columns, or the file", path="data.train")
 
 
-def _rows(
-    source: RowSource, renderer: Renderer, on_long: str, max_length: int, formats: dict[str, str]
-) -> Iterator[Kept | Reject]:
-    format_name = source.format
-    missing, readable = set(source.columns.values()), False
-    for row in read_rows(source.path, source.shown):
-        if row.problem:
-            yield _bad(source, row, "unreadable", row.problem)
-            continue
-        readable = True
-        if isinstance(row.value, Mapping):
-            missing -= {name for name in missing if row.value.get(name) not in (None, "")}
-            if other := _outside(row.value, source.where):
-                yield _bad(source, row, "filtered", other)
-                continue
-        if format_name == "auto":
-            format_name = _detect(source, row)
-        formats[source.shown] = format_name
-        try:
-            samples = _samples(to_conversation(row.value, format_name, source.columns), renderer)
-            for messages, example in samples:
-                yield _fitted(source, row, messages, example, renderer, on_long, max_length)
-        except RowRejected as error:
-            yield _bad(source, row, "bad-row", str(error))
-        except PromptRefused as error:
-            yield _bad(source, row, error.diagnostics[0].code, error.diagnostics[0].message)
-    if missing and readable:
-        message = f"{source.shown}: no row has anything in column '{min(missing)}'"
-        raise fail("no-column", message, "mend data.train[].columns, or the file", path="data.train")
-
-
-def _samples(messages: list[Message], renderer: Renderer) -> list[tuple[list[Message], Example]]:
-    if messages[0]["role"] == PLAIN:
-        return [(messages, renderer.plain_example(messages[0]["content"]))]
-    return renderer.examples(messages)
-
-
-def _fitted(
-    source: RowSource,
-    row: SourceRow,
-    messages: list[Message],
-    example: Example,
-    renderer: Renderer,
-    on_long: str,
-    max_length: int,
-) -> Kept | Reject:
-    shortened = len(example.ids) > max_length and on_long == "truncate_prompt"
-    if shortened and (fitting := shorten(messages, renderer, max_length)):
-        messages, example = fitting
-    if len(example.ids) > max_length:
-        what = "without what the user said still " if shortened else ""
-        reason = f"{what}has {len(example.ids)} tokens, at most {max_length} are allowed"
-        return _bad(source, row, "too-long", reason)
-    return Kept(messages, example, source.shown, row.line, source.weight, shortened)
+def _refuse_long(rejects: Sequence[Reject]) -> None:
+    for found in rejects:
+        if found.code == "too-long":
+            raise fail(
+                "too-long",
+                str(found),
+                "raise tuning.max_length, or say data.on_long: drop or truncate_prompt",
+                path="tuning.max_length",
+            )
 
 
 def _detect(source: RowSource, row: SourceRow) -> str:
@@ -127,8 +157,3 @@ def _outside(row: Mapping[str, Any], where: Mapping[str, Any]) -> str:
         if row.get(column) not in (wanted if isinstance(wanted, tuple | list) else (wanted,)):
             return f"column '{column}' is {row.get(column)!r}"
     return ""
-
-
-def _bad(source: RowSource, row: SourceRow, code: str, reason: str) -> Reject:
-    excerpt = "" if row.value is None else str(row.value)[:200]
-    return Reject(source.shown, row.line, code, reason, excerpt)

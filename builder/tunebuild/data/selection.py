@@ -1,106 +1,161 @@
-"""Which readable rows are trained on: splits, leaks and weights, and whether too many were rejected."""
+"""Which samples are trained on: duplicates, leaks, splits and weights, and whether too many were rejected."""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from tunebuild.data.likeness import question_digest
-from tunebuild.data.rows import Kept, Prepared, Reject
+import numpy as np
+
+from tunebuild.data.columns import Array, Columns, first_equal
+from tunebuild.data.rejects import Rejects
 from tunebuild.errors import fail
-
-#: Reasons that the spec asked for. Such rows are listed, and are no sign that the data is bad.
-ASKED_FOR = frozenset(("filtered", "duplicate", "leaked", "not-sampled"))
+from tunebuild.spec.data import DataSpec
 
 
-def check_rejects(prepared: Prepared, max_rejected: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What becomes of each sample.
+
+    Attributes:
+        times: how often it is trained on in an epoch, int32.
+        held: whether it is held out.
+        duplicate_of, leaks_to: the sample that it repeats, that is held out and asks the same; -1 for none.
+    """
+
+    times: Array
+    held: Array
+    duplicate_of: Array
+    leaks_to: Array
+
+    @property
+    def evaluated(self) -> Array:
+        """A mask of the samples that are held out and measured on."""
+        return self.held & (self.duplicate_of < 0)
+
+    @property
+    def distinct(self) -> Array:
+        """Indices of the samples that are there for training, whatever their weight."""
+        return np.flatnonzero(~self.held & (self.duplicate_of < 0) & (self.leaks_to < 0))
+
+
+def select(
+    columns: Columns,
+    rejects: Rejects,
+    data: DataSpec,
+    held_files: Sequence[bool],
+    weights: Sequence[float],
+    seed: int,
+) -> Selection:
+    """Choose.
+
+    Args:
+        columns: the samples.
+        rejects: rows rejected so far.
+        data: the spec's policies.
+        held_files: for each file whether it is held out whole.
+        weights: for each file how often to train on a row.
+        seed: of the split and of what a weight leaves to chance.
+
+    Raises:
+        TunebuildError: no row is left, too many are rejected, or training and held-out rows ask the same.
+    """
+    held = np.array(held_files, bool)[columns.source]
+    duplicate_of = np.full(len(columns), -1)
+    if data.deduplicate != "off":
+        for part in (np.flatnonzero(~held), np.flatnonzero(held)):
+            first = part[first_equal(columns.row[part])]
+            duplicate_of[part] = np.where(first == part, -1, first)
+    unique = duplicate_of < 0
+    check_rejects(int(unique.sum()), rejects, data.max_rejected)
+    questions = first_equal(columns.question)
+    leaks_to = find_leaks(questions, unique & ~held, unique & held)
+    if data.eval.on_leak == "error":
+        _refuse_leaks(columns, leaks_to)
+    left = np.flatnonzero(unique & ~held & (leaks_to < 0))
+    rows = columns.source[left].astype(np.int64) << 40 | columns.line[left]
+    held[left[split(questions[left], rows, data.eval.fraction, seed)]] = True
+    times = np.zeros(len(columns), np.int32)
+    trained = left[~held[left]]
+    times[trained] = weigh(np.array(weights)[columns.source[trained]], seed)
+    return Selection(times, held, duplicate_of, leaks_to)
+
+
+def check_rejects(kept: int, rejects: Rejects, max_rejected: float) -> None:
     """Stop the build where too many rows were rejected, or none is left.
 
     Raises:
         TunebuildError: with the first rejects, one a line.
     """
-    bad = [reject for reject in prepared.rejects if reject.code not in ASKED_FOR]
-    total = len(prepared.kept) + len(bad)
+    total = kept + rejects.bad
     if not total:
-        message = "the filters leave no rows" if prepared.rejects else "there are no training rows"
+        message = "the filters leave no rows" if rejects.counts else "there are no training rows"
         raise fail("no-rows", message, path="data.train")
-    share = len(bad) / total
-    if prepared.kept and share <= max_rejected:
+    share = rejects.bad / total
+    if kept and share <= max_rejected:
         return
     raise fail(
         "rejected",
-        f"{len(bad)} of {total} rows cannot be used ({share:.1%}, "
-        f"at most {max_rejected:.1%} may be rejected){_first_lines(bad)}",
+        f"{rejects.bad} of {total} rows cannot be used ({share:.1%}, "
+        f"at most {max_rejected:.1%} may be rejected){_lines(rejects.first_bad, rejects.bad)}",
         "mend the rows, or raise data.max_rejected",
         path="data.max_rejected",
     )
 
 
-def split(kept: list[Kept], fraction: float, seed: int) -> tuple[list[Kept], list[Kept]]:
-    """Hold out a share of the rows; at least one where the share is not 0. Order is kept.
+def find_leaks(questions: Array, train: Array, held: Array) -> Array:
+    """For each sample of ``train`` one of ``held`` that asks the same, else -1.
 
-    Rows that ask the same go the same way, so there may be a few more than asked for.
+    Args:
+        questions: equal numbers below the number of samples for equal questions.
+        train, held: masks.
     """
-    count = max(1, round(len(kept) * fraction)) if fraction else 0
-    questions = [question_digest(row.messages) for row in kept]
-    drawn = random.Random(seed).sample(range(len(kept)), count)  # noqa: S311 - not for secrets
-    rows = {(kept[index].file, kept[index].line) for index in drawn}
-    # The samples of one row stay together, too.
-    asked = {q for q, row in zip(questions, kept, strict=True) if (row.file, row.line) in rows}
-    held = [q in asked or (row.file, row.line) in rows for q, row in zip(questions, kept, strict=True)]
-    return (
-        [row for row, out in zip(kept, held, strict=True) if not out],
-        [row for row, out in zip(kept, held, strict=True) if out],
-    )
+    asked = np.full(len(questions), -1)
+    asked[questions[held]] = np.flatnonzero(held)
+    return np.where(train, asked[questions], -1)
 
 
-def part_leaks(train: list[Kept], held_out: Sequence[Kept], on_leak: str) -> tuple[list[Kept], list[Reject]]:
-    """Take what is held out away from training.
+def split(questions: Array, rows: Array, fraction: float, seed: int) -> Array:
+    """A mask that holds out a share of the samples; at least one where the share is not 0.
 
-    Returns the rows to train on and the others.
+    Samples that ask the same, and samples of one row, go the same way, so there may be a few more.
 
-    Raises:
-        TunebuildError: under ``on_leak: error``, with the first pairs of rows, one a line.
+    Args:
+        questions, rows: equal numbers for equal questions, for samples of one row.
     """
-    asked = {question_digest(row.messages): row for row in held_out}
-    leaks = [(row, asked[key]) for row in train if (key := question_digest(row.messages)) in asked]
-    if leaks and on_leak == "error":
-        pairs = _first_lines([f"{row} asks what {held} asks" for row, held in leaks])
-        raise fail(
-            "leak",
-            f"{len(leaks)} training rows are also held out, so what is measured would be what was learnt"
-            f"{pairs}",
-            "take them out of one of the files, or say data.eval.on_leak: drop",
-            path="data.eval.files",
-        )
-    leaked = {id(row) for row, _ in leaks}
-    return (
-        [row for row in train if id(row) not in leaked],
-        [row.reject("leaked", f"asks what {held} asks, which is held out") for row, held in leaks],
-    )
+    if not fraction or not len(rows):
+        return np.zeros(len(rows), bool)
+    count = max(1, round(len(rows) * fraction))
+    drawn = random.Random(seed).sample(range(len(rows)), count)  # noqa: S311 - not for secrets
+    out = np.isin(rows, rows[drawn])
+    return out | np.isin(questions, questions[out])
 
 
-def weigh(rows: Sequence[Kept], seed: int) -> tuple[list[Kept], list[Reject]]:
-    """Repeat rows by their weight; what is left of a weight is a chance, drawn with the seed."""
+def weigh(weights: Array, seed: int) -> Array:
+    """How often to train on each: the whole part of its weight, and once more with the chance of the rest."""
+    whole = weights.astype(np.int32)
     chance = random.Random(seed)  # noqa: S311 - not for secrets
-    taken: list[Kept] = []
-    left: list[Reject] = []
-    for row in rows:
-        whole = int(row.weight)
-        times = whole + (chance.random() < row.weight - whole if row.weight > whole else 0)
-        taken += [row] * times
-        if not times:
-            left.append(row.reject("not-sampled", f"was not drawn at weight {row.weight:g}"))
-    return taken, left
+    for index in np.flatnonzero(weights > whole):
+        whole[index] += chance.random() < weights[index] - whole[index]
+    return whole
 
 
-def count_reasons(rejects: Sequence[Reject]) -> dict[str, int]:
-    """Rejected rows per reason code."""
-    return dict(sorted(Counter(reject.code for reject in rejects).items()))
+def _refuse_leaks(columns: Columns, leaks_to: Array) -> None:
+    leaks = np.flatnonzero(leaks_to >= 0)
+    if not len(leaks):
+        return
+    pairs = [f"{columns.name(i)} asks what {columns.name(leaks_to[i])} asks" for i in leaks[:10]]
+    raise fail(
+        "leak",
+        f"{len(leaks)} training rows are also held out, so what is measured would be what was learnt"
+        f"{_lines(pairs, len(leaks))}",
+        "take them out of one of the files, or say data.eval.on_leak: drop",
+        path="data.eval.files",
+    )
 
 
-def _first_lines(found: Sequence[object]) -> str:
-    """The first ten, one a line, and how many more there are."""
-    more = [f"and {len(found) - 10} more"] if len(found) > 10 else []
-    return "".join(f"\n  {line}" for line in [*found[:10], *more])
+def _lines(first: Sequence[object], count: int) -> str:
+    """One a line, and how many more there are."""
+    more = [f"and {count - len(first)} more"] if count > len(first) else []
+    return "".join(f"\n  {line}" for line in [*first, *more])

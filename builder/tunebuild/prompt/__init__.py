@@ -3,7 +3,7 @@
 from tunebuild.prompt.directory import base_template, load_prompt, save_prompt, special_tokens
 from tunebuild.prompt.golden import GoldenVector, Mismatch, check_golden, load_golden, make_golden
 from tunebuild.prompt.messages import Conversation, Message
-from tunebuild.prompt.renderer import Example, PromptSettings, Renderer
+from tunebuild.prompt.renderer import Example, PromptSettings, Renderer, Samples
 from tunebuild.prompt.template import PromptRefused, PromptTemplate
 from tunebuild.prompt.tokenizer import Detokenizer, PromptTokenizer
 
@@ -19,6 +19,7 @@ __all__ = [
     "PromptTemplate",
     "PromptTokenizer",
     "Renderer",
+    "Samples",
     "base_template",
     "check_golden",
     "load_golden",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ParamSpec, TypeVar
 
 from tunebuild.errors import fail
 from tunebuild.prompt.messages import Conversation, Message, with_system
@@ -48,6 +49,23 @@ class PromptSettings:
 
     system: str | None = None
     extra_stop_ids: tuple[int, ...] = ()
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Each sample of a conversation, with the turns that it holds.
+Samples = list[tuple[list[Message], Example]]
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An assistant turn: its place, the prompt before it, and the text of the conversation through it."""
+
+    index: int
+    prompt: str
+    through: str
 
 
 class Renderer:
@@ -107,19 +125,9 @@ class Renderer:
             PromptRefused: the conversation does not end with an assistant turn, the template refuses it,
                 rewrites history, or does not keep the prompt as a prefix.
         """
-        turns = with_system(messages, self.settings.system)
-        if not turns or turns[-1]["role"] != "assistant":
-            raise _refused("no-target", "the conversation does not end with an assistant turn")
-        full = self._ids(turns, add_generation_prompt=False)
-        supervised = [
-            self._supervise(turns, index, full)
-            for index, turn in enumerate(turns)
-            if turn["role"] == "assistant"
-        ]
-        # Text after the last end-of-turn token (a newline, say) is never served and never learnt.
-        return Example(full[: supervised[-1][1]], tuple(supervised))
+        return self._example(self._answers(messages), self.tokenizer.encode)
 
-    def examples(self, messages: Conversation) -> list[tuple[list[Message], Example]]:
+    def examples(self, messages: Conversation) -> Samples:
         """The training samples of a conversation, each with the turns that it holds.
 
         One, unless the template rewrites what was said before once more turns follow, as templates of
@@ -129,14 +137,27 @@ class Renderer:
         Raises:
             PromptRefused: as :meth:`example`, but for rewritten history.
         """
-        turns = list(messages)
-        try:
-            return [(turns, self.example(turns))]
-        except PromptRefused as refusal:
-            if refusal.diagnostics[0].code != "history-rewritten":
-                raise
-        asked = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
-        return [(turns[: i + 1], self._last_answer(turns[: i + 1])) for i in asked]
+        (found,) = self.examples_of([messages])
+        if isinstance(found, PromptRefused):
+            raise found
+        return found
+
+    def examples_of(self, conversations: Sequence[Conversation]) -> list[Samples | PromptRefused]:
+        """:meth:`examples` of many conversations, tokenised together; of a refused one, the refusal."""
+        rendered = [_or_refusal(self._answers, messages) for messages in conversations]
+        encode = self.tokenizer.encoder(
+            text
+            for answers in rendered
+            if not isinstance(answers, PromptRefused)
+            for answer in answers
+            for text in (answer.prompt, answer.through)
+        )
+        return [
+            answers
+            if isinstance(answers, PromptRefused)
+            else _or_refusal(self._samples, list(messages), answers, encode)
+            for messages, answers in zip(conversations, rendered, strict=True)
+        ]
 
     def plain_example(self, text: str) -> Example:
         """The training sample of text that stands in no conversation: all of it, and its end, is learnt."""
@@ -159,21 +180,43 @@ class Renderer:
         """A fresh incremental decoder for one answer."""
         return Detokenizer(self.tokenizer)
 
-    def _last_answer(self, messages: Conversation) -> Example:
+    def _answers(self, messages: Conversation) -> list[_Answer]:
         turns = with_system(messages, self.settings.system)
-        full = self._ids(turns, add_generation_prompt=False)
-        start, end = self._supervise(turns, len(turns) - 1, full)
-        return Example(full[:end], ((start, end),))
+        if not turns or turns[-1]["role"] != "assistant":
+            raise _refused("no-target", "the conversation does not end with an assistant turn")
+        quoted = self.tokenizer.quote(turns)
+        return [
+            _Answer(
+                index,
+                self.template.render(quoted[:index], add_generation_prompt=True),
+                self.template.render(quoted[: index + 1], add_generation_prompt=False),
+            )
+            for index, turn in enumerate(turns)
+            if turn["role"] == "assistant"
+        ]
 
-    def _supervise(self, turns: list[Message], index: int, full: list[int]) -> tuple[int, int]:
-        prompt = self._ids(turns[:index], add_generation_prompt=True)
-        through = (
-            full if index == len(turns) - 1 else self._ids(turns[: index + 1], add_generation_prompt=False)
-        )
+    def _samples(self, messages: list[Message], answers: list[_Answer], encode: Encode) -> Samples:
+        try:
+            return [(messages, self._example(answers, encode))]
+        except PromptRefused as refusal:
+            if refusal.diagnostics[0].code != "history-rewritten":
+                raise
+        # The spec's system text, where there is one, stands before the first of the messages.
+        before = answers[-1].index + 1 - len(messages)
+        return [(messages[: a.index + 1 - before], self._example([a], encode)) for a in answers]
+
+    def _example(self, answers: list[_Answer], encode: Encode) -> Example:
+        full = encode(answers[-1].through)
+        supervised = tuple(self._supervise(answer, full, encode) for answer in answers)
+        # Text after the last end-of-turn token (a newline, say) is never served and never learnt.
+        return Example(full[: supervised[-1][1]], supervised)
+
+    def _supervise(self, answer: _Answer, full: list[int], encode: Encode) -> tuple[int, int]:
+        prompt, through, number = encode(answer.prompt), encode(answer.through), answer.index + 1
         if (at := _first_difference(prompt, through)) is not None:
             raise _refused(
                 "prompt-not-prefix",
-                f"turn {index + 1}: the prompt is not a token prefix of the training text; "
+                f"turn {number}: the prompt is not a token prefix of the training text; "
                 f"token {at} is {self._show(prompt, at)} when prompting "
                 f"and {self._show(through, at)} when training",
             )
@@ -182,11 +225,11 @@ class Renderer:
         except ValueError:
             end = 0
         if end <= len(prompt):
-            raise _refused("no-end-of-turn", f"turn {index + 1}: no end-of-turn token after the answer")
+            raise _refused("no-end-of-turn", f"turn {number}: no end-of-turn token after the answer")
         if (at := _first_difference(through[:end], full)) is not None:
             raise _refused(
                 "history-rewritten",
-                f"turn {index + 1}: the template rewrites it once more turns follow (first at token {at})",
+                f"turn {number}: the template rewrites it once more turns follow (first at token {at})",
             )
         return len(prompt), end
 
@@ -224,6 +267,13 @@ def _first_difference(prefix: list[int], ids: list[int]) -> int | None:
     if ids[: len(prefix)] == prefix:
         return None
     return next((i for i, (a, b) in enumerate(zip(prefix, ids, strict=False)) if a != b), len(ids))
+
+
+def _or_refusal(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | PromptRefused:
+    try:
+        return make(*args, **kwargs)
+    except PromptRefused as refusal:
+        return refusal
 
 
 def _refused(code: str, message: str) -> PromptRefused:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -82,11 +82,12 @@ class PromptTokenizer:
                 raise PromptRefused(fail("special-token-text", message).diagnostics)
         return [self._twin_ids.get(i, i) for i in ids]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """:meth:`encode` over many texts, on all cores where no text holds quoted user text."""
-        if any(_USER in text for text in texts):
-            return [self.encode(text) for text in texts]
-        return [e.ids for e in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+    def encoder(self, texts: Iterable[str]) -> Callable[[str], list[int]]:
+        """:meth:`encode` for these texts. Those without quoted user text are encoded now, on all cores."""
+        plain = list({text: None for text in texts if _USER not in text})
+        encoded = self._plain.encode_batch_fast(plain, add_special_tokens=False)
+        known = {text: encoding.ids for text, encoding in zip(plain, encoded, strict=True)}
+        return lambda text: known[text] if text in known else self.encode(text)
 
     def quote(self, messages: Conversation) -> list[Message]:
         """The same messages with every control token's spelling marked as user text."""

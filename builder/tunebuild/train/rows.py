@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 
@@ -22,9 +23,16 @@ def load_rows(path: Path) -> Dataset:
         TunebuildError: a row carries no loss. Trained on, it gives a loss of 0 and no gradient at all.
     """
     rows = Dataset.from_file(str(path))
-    for number, labels in enumerate(rows["labels"], 1):
-        if all(label == _IGNORED for label in labels):
-            raise fail("no-target", f"{path.name} row {number} has no supervised token", path="data.train")
+    number = 0
+    for batch in rows.data.table.to_batches():
+        labels = batch["labels"]
+        offsets = labels.offsets.to_numpy() - labels.offsets[0].as_py()
+        carried = np.concatenate(([0], np.cumsum(labels.flatten().to_numpy() != _IGNORED)))
+        nothing = np.flatnonzero(carried[offsets[1:]] == carried[offsets[:-1]])
+        if len(nothing):
+            message = f"{path.name} row {number + nothing[0] + 1} has no supervised token"
+            raise fail("no-target", message, path="data.train")
+        number += len(labels)
     return rows
 
 

@@ -1,0 +1,159 @@
+"""Rows to tokens and labels: ours beside TRL's own preparation, on the same rows and the same machine.
+
+    python benchmarks/data_preparation.py --rows 1000000 --trl-rows 100000
+
+TRL prepares row by row at a steady pace, so fewer rows tell its speed. Memory is the largest sum of resident
+memory of a process and its children, seen every tenth of a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+_WORDS = ["the", "device", "does", "not", "answer", "and", "I", "have", "tried", "everything", "in", "the", "manual", "again", "hold", "the", "button", "for", "ten", "seconds", "then", "let", "go", "wait", "until", "the", "light", "is", "green", "and", "restart", "it", "if", "nothing", "happens", "write", "to", "the", "service", "team"]
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """Questions and answers of some fifty words each, no two alike."""
+    with path.open("w") as file:
+        for i in range(rows):
+            words = _WORDS[i % 30 :] + _WORDS[: i % 30]
+            question = f"How do I reset device {i}? {' '.join(words)}"
+            answer = f"Number {i}: {' '.join(reversed(words))}"
+            file.write(json.dumps({"question": question, "answer": answer}) + "\n")
+
+
+def make_base(directory: Path) -> Path:
+    """A byte-level BPE of 8,000 tokens with a chat template, as most models have."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    trained = ByteLevelBPETokenizer()
+    special = ["<|im_start|>", "<|im_end|>"]
+    trained.train_from_iterator([" ".join(_WORDS), *map(str, range(10_000))], 8000, special_tokens=special)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token="<|im_end|>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def ours(base: Path, rows: Path, out: Path) -> int:
+    """Returns how many tokens there are."""
+    from tunebuild.data.prompt_source import build_renderer
+    from tunebuild.data.rows import RowSource
+    from tunebuild.data.stage import DataStage
+    from tunebuild.spec.data import DataSource, DataSpec
+    from tunebuild.spec.model import PromptSpec
+    from tunebuild.store import Silent, digest_file
+
+    stage = DataStage(
+        data=DataSpec(train=(DataSource(path=rows.name),)),
+        train=(RowSource(rows, rows.name, "qa"),),
+        held_out=(),
+        file_digests=(digest_file(rows),),
+        renderer=build_renderer(PromptSpec(), base, base),
+        tokenizer_dir=base,
+        max_length=2048,
+        seed=0,
+        vocabulary_size=10**6,
+    )
+    for name in ("work", "out"):
+        (out / name).mkdir()
+    stage.run(out / "work", out / "out", Silent())
+    return int(json.loads((out / "out" / "stats.json").read_text())["tokens"])
+
+
+def trl(base: Path, rows: Path, out: Path) -> int:
+    """The preparation in SFTTrainer's constructor, as its users get it; returns how many tokens."""
+    os.environ["HF_DATASETS_CACHE"] = str(out / "cache")
+    from datasets import load_dataset
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    def talk(row: dict[str, str]) -> dict[str, list[dict[str, str]]]:
+        return {
+            "prompt": [{"role": "user", "content": row["question"]}],
+            "completion": [{"role": "assistant", "content": row["answer"]}],
+        }
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    sizes = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    trainer = SFTTrainer(
+        model=LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)),
+        args=SFTConfig(output_dir=str(out / "t"), use_cpu=True, report_to=[], max_length=None),
+        train_dataset=load_dataset("json", data_files=str(rows), split="train").map(
+            talk, remove_columns=["question", "answer"]
+        ),
+        processing_class=tokenizer,
+    )
+    return sum(map(len, trainer.train_dataset["input_ids"][:1000])) * len(trainer.train_dataset) // 1000
+
+
+def measure(name: str, make: Callable[[Path, Path, Path], int], base: Path, count: int) -> float:
+    """Run in a process of its own and print; returns rows a second."""
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch)
+        write_rows(directory / "rows.jsonl", count)
+        queue: multiprocessing.Queue[tuple[float, int]] = multiprocessing.Queue()
+        process = multiprocessing.Process(target=_timed, args=(make, base, directory, queue))
+        process.start()
+        peak = 0
+        while process.is_alive():
+            peak = max(peak, _resident(process.pid))
+            time.sleep(0.1)
+        seconds, tokens = queue.get()
+    print(
+        f"{name:10} {count:>9,} rows  {seconds:8.1f} s  {count / seconds:8,.0f} rows/s  "
+        f"{tokens / count:5.0f} tokens/row  peak {peak / 1e6:6,.0f} MB",
+        flush=True,
+    )
+    return count / seconds
+
+
+def _timed(
+    make: Callable[[Path, Path, Path], int],
+    base: Path,
+    directory: Path,
+    queue: multiprocessing.Queue[tuple[float, int]],
+) -> None:
+    start = time.perf_counter()
+    tokens = make(base, directory / "rows.jsonl", directory)
+    queue.put((time.perf_counter() - start, tokens))
+
+
+def _resident(pid: int | None) -> int:
+    try:
+        process = psutil.Process(pid)
+        return sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def main() -> None:
+    """Print both and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=20_000, help="rows for ours (default: %(default)s)")
+    parser.add_argument("--trl-rows", type=int, default=10_000, help="rows for TRL (default: %(default)s)")
+    options = parser.parse_args()
+    multiprocessing.set_start_method("spawn")
+    with tempfile.TemporaryDirectory() as scratch:
+        base = make_base(Path(scratch) / "base")
+        fast = measure("tunebuild", ours, base, options.rows)
+        slow = measure("TRL", trl, base, options.trl_rows)
+    print(f"{fast / slow:.1f} times as many rows a second")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What decides over samples, kept in memory while the samples themselves lie on disk: 53 bytes each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tunebuild.data.tokenise import SCHEMA
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """One entry a sample, in order.
+
+    Attributes:
+        row, question: digests, ``[samples, 2]`` of uint64: equal for equal rows, for equal questions.
+        source, line: where the row stands: the file's number, the line in it.
+        tokens, learnt: how many tokens, how many of them carry loss.
+        answers: assistant turns; 0 for plain text.
+        shortened: whether the beginning of the prompt was cut.
+        names: the files' names, by number.
+    """
+
+    row: Array
+    question: Array
+    source: Array
+    line: Array
+    tokens: Array
+    learnt: Array
+    answers: Array
+    shortened: Array
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.line)
+
+    def name(self, index: int) -> str:
+        """``file:line`` of a sample."""
+        return f"{self.names[self.source[index]]}:{self.line[index]}"
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch) -> Columns:
+        """Of samples as :mod:`tunebuild.data.tokenise` makes them."""
+        spans = batch["spans"]
+        places = spans.flatten().to_numpy().reshape(-1, 2)
+        # Two places make a span; how many spans came before tells which belong to a sample.
+        ends = np.concatenate(([0], np.cumsum(places[:, 1] - places[:, 0])))
+        offsets = (spans.offsets.to_numpy() - spans.offsets[0].as_py()) // 2
+        return cls(
+            _digests(batch["row_digest"]),
+            _digests(batch["question_digest"]),
+            batch["source"].to_numpy(),
+            batch["line"].to_numpy(),
+            batch["input_ids"].value_lengths().to_numpy(),
+            (ends[offsets[1:]] - ends[offsets[:-1]]).astype(np.int32),
+            batch["answers"].to_numpy(),
+            batch["shortened"].to_numpy(zero_copy_only=False),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Columns], names: Sequence[str]) -> Columns:
+        """All of them, one after the other."""
+        none = cls.of(pa.RecordBatch.from_pylist([], SCHEMA))
+        arrays = {
+            f.name: np.concatenate([getattr(p, f.name) for p in (none, *parts)]) for f in fields(cls)[:-1]
+        }
+        return cls(**arrays, names=tuple(names))
+
+
+def first_equal(digests: Array) -> Array:
+    """For each digest the index of the first that equals it."""
+    pairs = np.ascontiguousarray(digests).view([("a", np.uint64), ("b", np.uint64)]).ravel()
+    _, first, group = np.unique(pairs, return_index=True, return_inverse=True)
+    return np.asarray(first[group])
+
+
+def _digests(column: pa.Array) -> Array:
+    if not len(column):
+        return np.zeros((0, 2), np.uint64)
+    data = np.frombuffer(column.buffers()[1], np.uint64).reshape(-1, 2)
+    return data[column.offset : column.offset + len(column)]

@@ -1,0 +1,38 @@
+"""Keeps account of rows that are not used: each in ``rejects.jsonl``, counted by its reason."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TextIO
+
+from tunebuild.data.rows import Reject
+
+#: Reasons that the spec asked for. Such rows are listed, and are no sign that the data is bad.
+ASKED_FOR = frozenset(("filtered", "duplicate", "leaked", "not-sampled"))
+
+_SHOWN = 10
+
+
+class Rejects:
+    """Writes rejects as they come; in memory are only counts and the first that nobody asked for."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.counts: Counter[str] = Counter()
+        self.first_bad: list[Reject] = []
+
+    def add(self, rejects: Iterable[Reject]) -> None:
+        """Write and count them."""
+        for reject in rejects:
+            self._file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
+            self.counts[reject.code] += 1
+            if reject.code not in ASKED_FOR and len(self.first_bad) < _SHOWN:
+                self.first_bad.append(reject)
+
+    @property
+    def bad(self) -> int:
+        """How many were rejected for reasons that the spec did not ask for."""
+        return sum(count for code, count in self.counts.items() if code not in ASKED_FOR)

@@ -1,0 +1,161 @@
+"""Makes the ``data`` stage's output: reads and tokenises, chooses, writes. A batch in memory at a time."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from tunebuild.data.columns import Array, Columns
+from tunebuild.data.prepare import Prepared, prepare
+from tunebuild.data.rejects import Rejects
+from tunebuild.data.rows import Reject
+from tunebuild.data.selection import Selection, select
+from tunebuild.data.tokenised import open_rows, with_labels
+from tunebuild.errors import fail
+from tunebuild.prompt import Message
+from tunebuild.prompt.directory import save_prompt
+from tunebuild.store import Progress
+
+if TYPE_CHECKING:
+    from tunebuild.data.stage import DataStage
+
+#: Trained questions that travel in the image for ``verify``.
+MAX_CHECKS = 400
+_GOLDEN = 8
+
+_BARS = 12
+_WIDTHS = [digit * 10**zeros for zeros in range(9) for digit in (1, 2, 5)]
+
+
+def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> None:
+    """Write the stage's output.
+
+    Raises:
+        TunebuildError: the data breaks the contract.
+    """
+    sources = (*stage.train, *stage.held_out)
+    samples = work / "samples.arrow"
+    with (out / "rejects.jsonl").open("w", encoding="utf-8") as file:
+        rejects = Rejects(file)
+        prepared = prepare(sources, stage.renderer, stage.data, stage.max_length, samples, rejects, progress)
+        columns = prepared.columns
+        chosen = select(
+            columns,
+            rejects,
+            stage.data,
+            [False] * len(stage.train) + [True] * len(stage.held_out),
+            [source.weight for source in sources],
+            stage.seed,
+        )
+        for source in sources:
+            if source.format == "auto":
+                found = prepared.formats.get(source.shown, "nothing: it has no rows")
+                progress.say(f"{source.shown} is read as {found}")
+        if not chosen.times.any():
+            raise fail("no-rows", "no training row is left", path="data.train")
+        talks = chosen.distinct[columns.answers[chosen.distinct] > 0]
+        single = talks[columns.answers[talks] == 1]
+        checked = single[:: max(1, -(-len(single) // MAX_CHECKS))]
+        asked = _write(prepared, chosen, out, rejects, np.union1d(talks[:_GOLDEN], checked))
+    samples.unlink()
+    golden = [(f"data-{n}", asked[index][:-1]) for n, index in enumerate(talks[:_GOLDEN], 1)]
+    save_prompt(out / "prompt", stage.renderer, stage.tokenizer_dir, golden)
+    with (out / "prompt" / "checks.jsonl").open("w", encoding="utf-8") as file:
+        for index in checked:
+            *question, answer = asked[index]
+            check = {"messages": question, "expected": answer["content"]}
+            file.write(json.dumps(check, ensure_ascii=False) + "\n")
+    stats = summarise(columns, chosen, rejects.counts)
+    (out / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", "utf-8")
+    unused = ", ".join(f"{count} {code}" for code, count in stats["rejected"].items())
+    rows = stats["rows"]
+    progress.say(
+        f"{rows['train']} training rows, {rows['eval']} held out, "
+        f"{rows['rejected']} not used{f' ({unused})' if unused else ''}; "
+        f"{stats['supervised_share']:.0%} of {stats['tokens']:,} tokens carry loss"
+    )
+
+
+def _write(
+    prepared: Prepared, chosen: Selection, out: Path, rejects: Rejects, wanted: Array
+) -> dict[int, list[Message]]:
+    """Write rows and rejects; returns the messages of the samples that are wanted."""
+    asked: dict[int, list[Message]] = {}
+    files = {"train": chosen.times}
+    if chosen.evaluated.any():
+        files["eval"] = chosen.evaluated.astype(np.int32)
+    for name, times in files.items():
+        with open_rows(out / f"{name}.arrow") as writer:
+            for start, batch in _batches(prepared.path):
+                here = np.repeat(np.arange(len(batch)), times[start : start + len(batch)])
+                if len(here):
+                    rows = batch.take(pa.array(here))
+                    writer.write_batch(with_labels(rows["input_ids"], rows["spans"]))
+                if name == "train":
+                    rejects.add(_unused(batch, start, prepared.columns, chosen))
+                    for index in wanted[(wanted >= start) & (wanted < start + len(batch))]:
+                        asked[int(index)] = json.loads(batch["messages"][index - start].as_py())
+    return asked
+
+
+def _batches(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Batches and where they start. Read, not mapped: mapped pages would count as our memory."""
+    start = 0
+    with pa.OSFile(str(path)) as file:
+        for batch in pa.ipc.open_stream(file):
+            yield start, batch
+            start += len(batch)
+
+
+def _unused(batch: pa.RecordBatch, start: int, columns: Columns, chosen: Selection) -> Iterator[Reject]:
+    part = slice(start, start + len(batch))
+    for index in start + np.flatnonzero((chosen.times[part] == 0) & ~chosen.evaluated[part]):
+        if (other := chosen.duplicate_of[index]) >= 0:
+            code, reason = "duplicate", f"says the same as {columns.name(other)}"
+        elif (other := chosen.leaks_to[index]) >= 0:
+            code, reason = "leaked", f"asks what {columns.name(other)} asks, which is held out"
+        else:
+            code, reason = "not-sampled", "was not drawn at its weight"
+        file, line = columns.names[columns.source[index]], int(columns.line[index])
+        yield Reject(file, line, code, reason, batch["messages"][index - start].as_py()[:200])
+
+
+def summarise(columns: Columns, chosen: Selection, rejected: Counter[str]) -> dict[str, Any]:
+    """Counts and lengths, for the plan and the report."""
+    lengths = np.sort(np.repeat(columns.tokens, chosen.times))
+    tokens = int(lengths.sum())
+    return {
+        "rows": {
+            "train": len(lengths),
+            "eval": int(chosen.evaluated.sum()),
+            "rejected": rejected.total(),
+        },
+        "rejected": dict(sorted(rejected.items())),
+        "tokens": tokens,
+        "shortened": int((columns.shortened * chosen.times).sum()),
+        "supervised_share": int((columns.learnt * chosen.times).sum()) / tokens,
+        "length": {
+            "min": int(lengths[0]),
+            "median": int(lengths[len(lengths) // 2]),
+            "p95": int(lengths[int(len(lengths) * 0.95)]),
+            "max": int(lengths[-1]),
+        },
+        "histogram": _histogram(lengths),
+    }
+
+
+def _histogram(lengths: Array) -> list[dict[str, int]]:
+    """At most a dozen bars of equal width, which is a round number; ``lengths`` is sorted."""
+    low, high = int(lengths[0]), int(lengths[-1])
+    width = next(w for w in _WIDTHS if high - low + 1 <= w * _BARS)
+    counts = np.bincount(lengths // width - low // width)
+    return [
+        {"low": bar * width, "high": (bar + 1) * width - 1, "rows": int(count)}
+        for bar, count in enumerate(counts, low // width)
+    ]

@@ -1,0 +1,144 @@
+"""Rows to tokens, a chunk at a time. Needs nothing but the chunk, so many processes can do it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from tunebuild.data.formats import PLAIN, RowRejected, to_conversation
+from tunebuild.data.likeness import question_digest, row_digest
+from tunebuild.data.rows import Reject
+from tunebuild.data.shorten import shorten
+from tunebuild.data.sources import SourceRow
+from tunebuild.prompt import Example, Message, PromptRefused, Renderer, Samples
+
+#: A sample: ``spans`` are starts and ends of what carries loss, in turn; ``messages`` is JSON; ``answers``
+#: counts assistant turns, 0 for plain text; ``source`` and ``line`` say where the row stands.
+SCHEMA = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("spans", pa.list_(pa.int32())),
+        ("messages", pa.string()),
+        ("row_digest", pa.binary(16)),
+        ("question_digest", pa.binary(16)),
+        ("source", pa.int32()),
+        ("line", pa.int64()),
+        ("answers", pa.int32()),
+        ("shortened", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some rows of one file.
+
+    Attributes:
+        source: the file's number.
+        shown: the file's name in messages.
+        format: a key of :data:`tunebuild.data.formats.FORMATS`.
+        columns: the format's column name -> the file's.
+        rows: readable rows, in order.
+        rejects: rows that stand among them and are not used.
+    """
+
+    source: int
+    shown: str
+    format: str
+    columns: Mapping[str, str]
+    rows: list[SourceRow] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenised:
+    """A chunk's samples, of :data:`SCHEMA`, and its rejects, both in order of the rows."""
+
+    batch: pa.RecordBatch
+    rejects: list[Reject]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokeniser:
+    """Makes samples of rows.
+
+    Attributes:
+        renderer: the prompt contract.
+        max_length: longest sample in tokens.
+        shorten: whether to cut the beginning of what the user said where a sample is longer.
+        folded: whether rows that differ in case, punctuation and white space alone have one digest.
+    """
+
+    renderer: Renderer
+    max_length: int
+    shorten: bool
+    folded: bool
+
+    def __call__(self, chunk: Chunk) -> Tokenised:
+        """Every row becomes samples or a reject."""
+        samples: list[dict[str, object]] = []
+        rejects = list(chunk.rejects)
+        talks: list[tuple[SourceRow, list[Message]]] = []
+        for row in chunk.rows:
+            try:
+                talks.append((row, to_conversation(row.value, chunk.format, chunk.columns)))
+            except RowRejected as error:
+                rejects.append(reject(chunk.shown, row, "bad-row", str(error)))
+        found = self._examples([messages for _, messages in talks])
+        for (row, _), outcome in zip(talks, found, strict=True):
+            try:
+                if isinstance(outcome, PromptRefused):
+                    raise outcome
+                for messages, example in outcome:
+                    samples.append(self._sample(chunk.source, row.line, messages, example))
+            except _TooLong as error:
+                rejects.append(reject(chunk.shown, row, "too-long", str(error)))
+            except PromptRefused as refusal:
+                diagnostic = refusal.diagnostics[0]
+                rejects.append(reject(chunk.shown, row, diagnostic.code, diagnostic.message))
+        columns = [pa.array([s[name] for s in samples], SCHEMA.field(name).type) for name in SCHEMA.names]
+        batch = pa.record_batch(columns, schema=SCHEMA)
+        return Tokenised(batch, sorted(rejects, key=lambda r: r.line))
+
+    def _examples(self, conversations: Sequence[list[Message]]) -> list[Samples | PromptRefused]:
+        talks = iter(self.renderer.examples_of([m for m in conversations if m[0]["role"] != PLAIN]))
+        return [self._plain(m) if m[0]["role"] == PLAIN else next(talks) for m in conversations]
+
+    def _plain(self, messages: list[Message]) -> Samples | PromptRefused:
+        try:
+            return [(messages, self.renderer.plain_example(messages[0]["content"]))]
+        except PromptRefused as refusal:
+            return refusal
+
+    def _sample(self, source: int, line: int, messages: list[Message], example: Example) -> dict[str, object]:
+        shortened = self.shorten and len(example.ids) > self.max_length
+        if shortened and (fitting := shorten(messages, self.renderer, self.max_length)):
+            messages, example = fitting
+        if len(example.ids) > self.max_length:
+            what = "without what the user said still " if shortened else ""
+            raise _TooLong(f"{what}has {len(example.ids)} tokens, at most {self.max_length} are allowed")
+        return {
+            "input_ids": example.ids,
+            "spans": [place for span in example.supervised for place in span],
+            # Keys stay in order: a template may print them.
+            "messages": json.dumps(messages, ensure_ascii=False, default=str),
+            "row_digest": row_digest(messages, folded=self.folded),
+            "question_digest": question_digest(messages),
+            "source": source,
+            "line": line,
+            "answers": sum(turn["role"] == "assistant" for turn in messages),
+            "shortened": shortened,
+        }
+
+
+class _TooLong(Exception):
+    """A sample does not fit."""
+
+
+def reject(shown: str, row: SourceRow, code: str, reason: str) -> Reject:
+    """A row of a file, not used."""
+    excerpt = "" if row.value is None else str(row.value)[:200]
+    return Reject(shown, row.line, code, reason, excerpt)
