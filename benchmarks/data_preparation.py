@@ -19,7 +19,11 @@ from pathlib import Path
 
 import psutil
 
-_WORDS = ["the", "device", "does", "not", "answer", "and", "I", "have", "tried", "everything", "in", "the", "manual", "again", "hold", "the", "button", "for", "ten", "seconds", "then", "let", "go", "wait", "until", "the", "light", "is", "green", "and", "restart", "it", "if", "nothing", "happens", "write", "to", "the", "service", "team"]
+_TEXT = (
+    "the device does not answer and I have tried everything in the manual again hold the button for ten seconds "
+    "then let go wait until the light is green and restart it if nothing happens write to the service team"
+)
+_WORDS = _TEXT.split()
 
 
 def write_rows(path: Path, rows: int) -> None:
@@ -39,7 +43,7 @@ def make_base(directory: Path) -> Path:
 
     trained = ByteLevelBPETokenizer()
     special = ["<|im_start|>", "<|im_end|>"]
-    trained.train_from_iterator([" ".join(_WORDS), *map(str, range(10_000))], 8000, special_tokens=special)
+    trained.train_from_iterator([_TEXT, *map(str, range(10_000))], 8000, special_tokens=special)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token="<|im_end|>")
     tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -89,7 +93,7 @@ def trl(base: Path, rows: Path, out: Path) -> int:
         }
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    sizes = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     trainer = SFTTrainer(
         model=LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)),
         args=SFTConfig(output_dir=str(out / "t"), use_cpu=True, report_to=[], max_length=None),
