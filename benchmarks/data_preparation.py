@@ -19,9 +19,11 @@ from pathlib import Path
 
 import psutil
 
+Prepare = Callable[[Path, Path, Path], tuple[float, int]]
+
 _TEXT = (
-    "the device does not answer and I have tried everything in the manual again hold the button for ten seconds "
-    "then let go wait until the light is green and restart it if nothing happens write to the service team"
+    "the device does not answer and I have tried everything in the manual again hold the button for ten "
+    "seconds then let go wait until the light is green and restart it if nothing happens write to the team"
 )
 _WORDS = _TEXT.split()
 
@@ -53,8 +55,9 @@ def make_base(directory: Path) -> Path:
     return directory
 
 
-def ours(base: Path, rows: Path, out: Path) -> int:
-    """Returns how many tokens there are."""
+def ours(base: Path, rows: Path, out: Path) -> tuple[float, int]:
+    """Returns seconds and how many tokens there are."""
+    from tunebuild.data import run  # noqa: F401 - imports are not what is measured
     from tunebuild.data.prompt_source import build_renderer
     from tunebuild.data.rows import RowSource
     from tunebuild.data.stage import DataStage
@@ -75,12 +78,14 @@ def ours(base: Path, rows: Path, out: Path) -> int:
     )
     for name in ("work", "out"):
         (out / name).mkdir()
+    start = time.perf_counter()
     stage.run(out / "work", out / "out", Silent())
-    return int(json.loads((out / "out" / "stats.json").read_text())["tokens"])
+    seconds = time.perf_counter() - start
+    return seconds, int(json.loads((out / "out" / "stats.json").read_text())["tokens"])
 
 
-def trl(base: Path, rows: Path, out: Path) -> int:
-    """The preparation in SFTTrainer's constructor, as its users get it; returns how many tokens."""
+def trl(base: Path, rows: Path, out: Path) -> tuple[float, int]:
+    """The same of the preparation in SFTTrainer's constructor, as its users get it."""
     os.environ["HF_DATASETS_CACHE"] = str(out / "cache")
     from datasets import load_dataset
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -94,24 +99,30 @@ def trl(base: Path, rows: Path, out: Path) -> int:
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes))
+    talks = load_dataset("json", data_files=str(rows), split="train").map(
+        talk, remove_columns=["question", "answer"]
+    )
+    start = time.perf_counter()
     trainer = SFTTrainer(
-        model=LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)),
+        model=model,
         args=SFTConfig(output_dir=str(out / "t"), use_cpu=True, report_to=[], max_length=None),
-        train_dataset=load_dataset("json", data_files=str(rows), split="train").map(
-            talk, remove_columns=["question", "answer"]
-        ),
+        train_dataset=talks,
         processing_class=tokenizer,
     )
-    return sum(map(len, trainer.train_dataset["input_ids"][:1000])) * len(trainer.train_dataset) // 1000
+    seconds = time.perf_counter() - start
+    prepared = trainer.train_dataset
+    first = prepared["input_ids"][:1000]
+    return seconds, sum(map(len, first)) * len(prepared) // len(first)
 
 
-def measure(name: str, make: Callable[[Path, Path, Path], int], base: Path, count: int) -> float:
+def measure(name: str, prepare: Prepare, base: Path, count: int) -> float:
     """Run in a process of its own and print; returns rows a second."""
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         write_rows(directory / "rows.jsonl", count)
         queue: multiprocessing.Queue[tuple[float, int]] = multiprocessing.Queue()
-        process = multiprocessing.Process(target=_timed, args=(make, base, directory, queue))
+        process = multiprocessing.Process(target=_put, args=(prepare, base, directory, queue))
         process.start()
         peak = 0
         while process.is_alive():
@@ -126,15 +137,13 @@ def measure(name: str, make: Callable[[Path, Path, Path], int], base: Path, coun
     return count / seconds
 
 
-def _timed(
-    make: Callable[[Path, Path, Path], int],
+def _put(
+    prepare: Prepare,
     base: Path,
     directory: Path,
     queue: multiprocessing.Queue[tuple[float, int]],
 ) -> None:
-    start = time.perf_counter()
-    tokens = make(base, directory / "rows.jsonl", directory)
-    queue.put((time.perf_counter() - start, tokens))
+    queue.put(prepare(base, directory / "rows.jsonl", directory))
 
 
 def _resident(pid: int | None) -> int:
