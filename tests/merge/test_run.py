@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from support.models import ARCHITECTURES, save_base
+from support.models import ALL_ARCHITECTURES, ARCHITECTURES, save_base
 from support.rows import write_rows
 from tunebuild.errors import TunebuildError
 from tunebuild.merge.run import merge_adapter
@@ -19,7 +20,7 @@ from tunebuild.merge.safetensors_io import list_tensors, plan_shards
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.adapter import save_adapter
-from tunebuild.train.base import load_base
+from tunebuild.train.base import describe_quantisation, load_base
 from tunebuild.train.run import train_adapter
 from tunebuild.train.settings import TrainSettings
 
@@ -32,6 +33,8 @@ def make_adapter(base, directory, dtype, **config):
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
+        elif parameter.requires_grad and "lora_A" not in name:  # magnitudes, and modules trained whole
+            parameter.data.mul_(1 + 0.1 * torch.rand_like(parameter))
     save_adapter(model, directory / "adapter")
     return directory
 
@@ -48,41 +51,157 @@ def logits(model, ids):
         return model(input_ids=ids).logits.float()
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
-        {"r": 8, "lora_alpha": 8, "target_modules": "all-linear", "use_rslora": True},
-        {
-            "r": 4,
-            "lora_alpha": 8,
-            "target_modules": "all-linear",
-            "rank_pattern": {r"\d\.mlp\..*": 2},
-        },
-        {
-            "r": 4,
-            "lora_alpha": 8,
-            "target_modules": "all-linear",
-            "alpha_pattern": {r"1\.mlp\..*": 32},
-        },
-    ],
-    ids=["lora", "rslora", "rank-pattern", "alpha-pattern"],
-)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_bit_equal_to_peft(tmp_path, architecture, dtype, config):
-    base = save_base(architecture, tmp_path / "base", dtype=dtype, shard="50KB")
-    trained = make_adapter(base, tmp_path / "trained", dtype, **config)
-    ours = merged(base, trained, tmp_path, shard_bytes=70_000)
+LINEAR = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+PATTERNS = {"rank_pattern": {r"\d\..*mlp\..*": 2}, "alpha_pattern": {r"1\..*mlp\..*": 32}}
+
+
+def by_name(directory):
+    return {t.name: t.read() for t in list_tensors(directory)}
+
+
+def merged_by_peft(base, trained, dtype, directory):
+    """What tutorials do, read back from its files."""
     reference = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(base, dtype=dtype), trained / "adapter"
     )
-    reference.merge_and_unload().save_pretrained(tmp_path / "peft")
-    expected = load_file(tmp_path / "peft" / "model.safetensors")
-    found = {t.name: t.read() for t in list_tensors(ours)}
+    reference.merge_and_unload().save_pretrained(directory)
+    return load_file(directory / "model.safetensors")
+
+
+def assert_equal_to_peft(base, trained, tmp_path, dtype):
+    ours = merged(base, trained, tmp_path, shard_bytes=70_000)
     assert len(list(ours.glob("*.safetensors"))) > 1
+    found, expected = by_name(ours), merged_by_peft(base, trained, dtype, tmp_path / "peft")
     assert found.keys() == expected.keys()
     assert [n for n in expected if not torch.equal(found[n], expected[n])] == []
+    return found
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LINEAR,
+        {**LINEAR, "r": 8, "use_rslora": True},
+        {**LINEAR, "rank_pattern": PATTERNS["rank_pattern"]},
+        {**LINEAR, "alpha_pattern": PATTERNS["alpha_pattern"]},
+        {**LINEAR, "use_dora": True},
+        {**LINEAR, **PATTERNS, "use_dora": True, "use_rslora": True},
+        {**LINEAR, "modules_to_save": ["norm", "ln_f"]},
+    ],
+    ids=["lora", "rslora", "rank-pattern", "alpha-pattern", "dora", "all-at-once", "saved-whole"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("architecture", sorted(ALL_ARCHITECTURES))
+def test_bit_equal_to_peft(tmp_path, architecture, dtype, config):
+    base = save_base(architecture, tmp_path / "base", dtype=dtype, shard="50KB")
+    trained = make_adapter(base, tmp_path / "trained", dtype, **config)
+    assert_equal_to_peft(base, trained, tmp_path, dtype)
+
+
+@pytest.mark.parametrize("saved", ["embed_tokens", "lm_head"])
+def test_tied_embeddings_trained_whole_are_one_tensor(tmp_path, saved):
+    base = save_base("llama", tmp_path / "base")
+    trained = make_adapter(
+        base, tmp_path / "trained", torch.float32, **LINEAR, modules_to_save=[saved], ensure_weight_tying=True
+    )
+    found, before = assert_equal_to_peft(base, trained, tmp_path, torch.float32), by_name(base)
+    assert "lm_head.weight" not in found
+    assert not torch.equal(found["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
+
+
+def test_modules_trained_whole_beside_an_untied_head(tmp_path):
+    base = save_base("mistral", tmp_path / "base")
+    trained = make_adapter(
+        base, tmp_path / "trained", torch.float32, **LINEAR, modules_to_save=["lm_head", "embed_tokens"]
+    )
+    found, before = assert_equal_to_peft(base, trained, tmp_path, torch.float32), by_name(base)
+    for name in ("lm_head.weight", "model.embed_tokens.weight"):
+        assert not torch.equal(found[name], before[name])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [
+        ("llama", {"target_modules": ["lm_head"]}),
+        ("llama", {"modules_to_save": ["embed_tokens"]}),
+        ("llama", {"modules_to_save": ["lm_head"]}),
+        ("llama", {"modules_to_save": ["embed_tokens", "lm_head"]}),
+        # PEFT does not know the name, and trains it apart from the head though told not to.
+        ("falcon", {"modules_to_save": ["word_embeddings"], "ensure_weight_tying": True}),
+    ],
+)
+def test_what_would_part_tied_embeddings_is_refused(tmp_path, architecture, config):
+    base = save_base(architecture, tmp_path / "base", tie_word_embeddings=True)
+    trained = make_adapter(base, tmp_path / "trained", torch.float32, **{**LINEAR, **config})
+    with pytest.raises(TunebuildError) as caught:
+        merged(base, trained, tmp_path)
+    assert caught.value.diagnostics[0].code == "tied-embeddings"
+
+
+def test_a_head_of_its_own_takes_a_low_rank_update(tmp_path):
+    base = save_base("mistral", tmp_path / "base")
+    trained = make_adapter(
+        base, tmp_path / "trained", torch.float32, **{**LINEAR, "target_modules": ["lm_head"]}
+    )
+    assert_equal_to_peft(base, trained, tmp_path, torch.float32)
+
+
+def shard_digests(model, kind):
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in model.glob(f"model-{kind}-*")}
+
+
+@pytest.mark.parametrize("shard", ["50KB", "1GB"], ids=["sharded", "single-file"])
+@pytest.mark.parametrize("strategy", ["original", "dequantized"])
+def test_adapters_of_a_base_share_what_they_do_not_touch(tmp_path, strategy, shard):
+    base = save_base("mistral", tmp_path / "base", dtype=torch.bfloat16, shard=shard)
+    settings = TrainSettings(TuningSpec(), "cpu", "bfloat16")
+    record = describe_quantisation(load_base(base, settings), settings)
+    models = []
+    for name, targets in (
+        ("one", ["q_proj", "v_proj"]),
+        ("two", ["q_proj", "v_proj"]),
+        ("three", ["up_proj"]),
+    ):
+        (tmp_path / name).mkdir()
+        config = {**LINEAR, "r": 4 if name == "one" else 8, "target_modules": targets}
+        trained = make_adapter(base, tmp_path / name / "trained", torch.bfloat16, **config)
+        (trained / "quantisation.json").write_text(json.dumps(record.to_json()))
+        models.append(merged(base, trained, tmp_path / name, strategy, shard_bytes=70_000))
+    one, two, three = models
+    stored = shard_digests(one, "base")
+    assert len(stored) > 1
+    assert shard_digests(two, "base") == stored
+    assert shard_digests(two, "dequantized") == shard_digests(one, "dequantized")
+    assert shard_digests(two, "merged").keys() == shard_digests(one, "merged").keys()
+    assert not set(shard_digests(two, "merged").values()) & set(shard_digests(one, "merged").values())
+    if strategy == "dequantized":
+        # What is not quantised is the same for all; what is depends on who else has an adapter.
+        assert shard_digests(three, "base") == stored
+        assert shard_digests(one, "dequantized")
+    before = {t.name: (t.dtype, raw(t)) for t in list_tensors(base)}
+    kept = [t for t in list_tensors(one) if t.file.name.startswith("model-base")]
+    assert [t.name for t in kept] == [n for n in before if n in {t.name for t in kept}]
+    assert all(before[t.name] == (t.dtype, raw(t)) for t in kept)
+    assert len(kept) == len(before) - (14 if strategy == "dequantized" else 4)
+    AutoModelForCausalLM.from_pretrained(one)
+
+
+def raw(tensor):
+    with tensor.file.open("rb") as stream:
+        stream.seek(tensor.start)
+        return stream.read(tensor.size)
+
+
+def test_values_beyond_16_bits_are_refused(tmp_path):
+    base = save_base("llama", tmp_path / "base", dtype=torch.float16)
+    trained = make_adapter(base, tmp_path / "trained", torch.float16, **LINEAR)
+    file = trained / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    first = next(n for n in sorted(tensors) if "lora_B" in n)
+    a = first.replace("lora_B", "lora_A")
+    save_file({**tensors, first: torch.full_like(tensors[first], 1e5), a: torch.ones_like(tensors[a])}, file)
+    with pytest.raises(TunebuildError, match="too large for F16"):
+        merged(base, trained, tmp_path)
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
@@ -120,14 +239,11 @@ def test_dequantized_is_the_model_that_was_trained(tmp_path, architecture):
     assert distance(original) > 4 * distance(plain)
 
 
-def test_dequantized_equals_bitsandbytes_own_dequantisation(tmp_path):
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+def test_dequantized_equals_bitsandbytes_own_dequantisation(tmp_path, dora):
     base = save_base("llama", tmp_path / "base")
     settings = TrainSettings(TuningSpec(), "cpu", "float32")
-    trained = make_adapter(
-        base, tmp_path / "trained", torch.float32, r=4, lora_alpha=8, target_modules="all-linear"
-    )
-    from tunebuild.train.base import describe_quantisation
-
+    trained = make_adapter(base, tmp_path / "trained", torch.float32, **LINEAR, use_dora=dora)
     model = load_base(base, settings)
     record = describe_quantisation(model, settings)
     (trained / "quantisation.json").write_text(json.dumps(record.to_json()))
@@ -141,8 +257,6 @@ def test_another_bitsandbytes_is_refused(tmp_path):
     base = save_base("llama", tmp_path / "base")
     settings = TrainSettings(TuningSpec(), "cpu", "float32")
     trained = make_adapter(base, tmp_path / "trained", torch.float32, r=4, target_modules="all-linear")
-    from tunebuild.train.base import describe_quantisation
-
     record = replace(describe_quantisation(load_base(base, settings), settings), bitsandbytes="0.1")
     (trained / "quantisation.json").write_text(json.dumps(record.to_json()))
     with pytest.raises(TunebuildError, match=r"trained with bitsandbytes 0\.1"):
@@ -152,8 +266,8 @@ def test_another_bitsandbytes_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"use_dora": True}, "use_dora"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"use_dora": True}, "lacks a part"),
+        ({"trainable_token_indices": [1]}, "trainable_token_indices"),
         ({"bias": "all"}, "trained biases"),
     ],
 )
@@ -192,7 +306,7 @@ def test_a_half_adapter_and_overflow_are_refused(tmp_path):
         merged(base, trained, tmp_path)
     save_file({n: t for n, t in tensors.items() if n != first}, file)
     (tmp_path / "out").rename(tmp_path / "gone")
-    with pytest.raises(TunebuildError, match="lacks a half"):
+    with pytest.raises(TunebuildError, match="lacks a part"):
         merged(base, trained, tmp_path)
 
 

@@ -12,6 +12,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedModel,
 )
 
@@ -47,8 +49,21 @@ def falcon(vocabulary: int, **changes: object) -> PreTrainedModel:
     return FalconForCausalLM(FalconConfig(**options))
 
 
+def phi(vocabulary: int, **changes: object) -> PreTrainedModel:
+    """Fused query, key and value; fused gate and up."""
+    options = {
+        **_SIZE, "num_key_value_heads": 2, "intermediate_size": 128, "max_position_embeddings": 256,
+        "pad_token_id": 0, "vocab_size": vocabulary, **changes,
+    }  # fmt: skip
+    return Phi3ForCausalLM(Phi3Config(**options))
+
+
 ARCHITECTURES = {"llama": llama, "mistral": mistral, "falcon": falcon}
-_TOKENIZERS = {"llama": "byte-level", "mistral": "sentence-piece-first", "falcon": "byte-level"}
+#: Those, and what is looked at only where it differs.
+ALL_ARCHITECTURES = {**ARCHITECTURES, "phi": phi}
+_TOKENIZERS = {
+    "llama": "byte-level", "mistral": "sentence-piece-first", "falcon": "byte-level", "phi": "byte-level",
+}  # fmt: skip
 
 
 def save_base(
@@ -64,7 +79,7 @@ def save_base(
     families.save(tokenizer, directory)
     vocabulary = 64 * -(-tokenizer.get_vocab_size() // 64)
     torch.manual_seed(0)
-    model = ARCHITECTURES[architecture](vocabulary, **changes).to(dtype)
+    model = ALL_ARCHITECTURES[architecture](vocabulary, **changes).to(dtype)
     end = tokenizer.token_to_id("</s>") or tokenizer.token_to_id("<|im_end|>")
     model.config.eos_token_id = model.generation_config.eos_token_id = end
     model.config.bos_token_id = model.generation_config.bos_token_id = None

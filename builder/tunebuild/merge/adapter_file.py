@@ -15,15 +15,13 @@ from safetensors import safe_open
 
 from tunebuild.errors import fail
 
-_LORA = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
+_PREFIX = "base_model.model."
+_LORA = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B|magnitude_vector)(?:\.weight)?")
 
-# What PEFT can do and a plain ``W + scale * B @ A`` is not; merged by that formula it would be wrong
-# without a word.
+# What PEFT can do and the formulas below are not; merged by them it would be wrong without a word.
 _UNSUPPORTED = (
-    "use_dora",
     "lora_bias",
     "fan_in_fan_out",
-    "modules_to_save",
     "layer_replication",
     "trainable_token_indices",
     "alora_invocation_tokens",
@@ -33,28 +31,53 @@ _UNSUPPORTED = (
 
 @dataclass(frozen=True, slots=True)
 class LowRankUpdate:
-    """``scale * b @ a``, to be added to a weight.
+    """``scale * b @ a``, to be added to a weight; with DoRA, whose rows are then scaled to ``magnitude``.
 
     Attributes:
         a: ``[rank, inputs]``.
         b: ``[outputs, rank]``.
         scale: alpha / rank, or alpha / sqrt(rank) for rsLoRA.
+        magnitude: ``[outputs]``, the length of each row; ``None`` without DoRA.
     """
 
     a: torch.Tensor
     b: torch.Tensor
     scale: float
+    magnitude: torch.Tensor | None = None
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether it belongs to a weight of this shape."""
+        outputs, inputs = self.b.shape[0], self.a.shape[1]
+        rows = None if self.magnitude is None else tuple(self.magnitude.shape)
+        return shape == (outputs, inputs) and rows in (None, (outputs,))
 
     def add_to(self, weight: torch.Tensor) -> torch.Tensor:
         """The updated weight in float32; in the order of operations of PEFT, so bit-equal to it."""
-        return weight.float() + (self.b.float() @ self.a.float()) * self.scale
+        merged = (self.b.float() @ self.a.float()).mul_(self.scale).add_(weight)
+        if self.magnitude is not None:
+            lengths = torch.linalg.norm(merged, dim=1)
+            merged.mul_((self.magnitude.float() / lengths)[:, None])
+        return merged
 
 
-def read_adapter(directory: Path) -> dict[str, LowRankUpdate]:
-    """The updates of an adapter, by the name of the weight they belong to (``....q_proj.weight``).
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What an adapter does to the weights of its base, by their names (``....q_proj.weight``).
+
+    Attributes:
+        updates: what is added to a weight.
+        replacements: tensors that were trained whole, in any dtype; they take the base's place.
+    """
+
+    updates: dict[str, LowRankUpdate]
+    replacements: dict[str, torch.Tensor]
+
+
+def read_adapter(directory: Path) -> Adapter:
+    """Read an adapter in PEFT's format.
 
     Raises:
-        TunebuildError: the adapter uses a feature that this merge does not have, or a half is missing.
+        TunebuildError: the adapter uses a feature that this merge does not have, or a part is missing.
     """
     config: dict[str, Any] = json.loads((directory / "adapter_config.json").read_text("utf-8"))
     for feature in _UNSUPPORTED:
@@ -62,20 +85,38 @@ def read_adapter(directory: Path) -> dict[str, LowRankUpdate]:
             raise fail("merge-unsupported", f"cannot merge an adapter with {feature}", path="tuning.lora")
     if config.get("bias", "none") != "none":
         raise fail("merge-unsupported", "cannot merge an adapter that trained biases", path="tuning.lora")
-    halves: dict[str, dict[str, torch.Tensor]] = {}
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    replacements: dict[str, torch.Tensor] = {}
     with safe_open(directory / "adapter_model.safetensors", framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - not a mapping
-            match = _LORA.fullmatch(name)
-            if match is None:
-                message = f"cannot merge the adapter's tensor {name}"
+        for stored in file.keys():  # noqa: SIM118 - not a mapping
+            name = stored.removeprefix(_PREFIX)
+            if match := _LORA.fullmatch(name):
+                parts.setdefault(match["module"], {})[match["part"]] = file.get_tensor(stored)
+            elif name.endswith(".base_layer.weight"):
+                continue  # PEFT adds the frozen weights of a head that has an adapter
+            elif _is_saved_whole(name, config):
+                replacements[name] = file.get_tensor(stored)
+            else:
+                message = f"cannot merge the adapter's tensor {stored}"
                 raise fail("merge-unsupported", message, "adapt linear modules only", path="tuning.lora")
-            halves.setdefault(match["module"], {})[match["half"]] = file.get_tensor(name)
+    wanted = {"A", "B", "magnitude_vector"} if config.get("use_dora") else {"A", "B"}
     updates = {}
-    for module, pair in halves.items():
-        if pair.keys() != {"A", "B"}:
-            raise fail("adapter-broken", f"the adapter of {module} lacks a half")
-        updates[f"{module}.weight"] = LowRankUpdate(pair["A"], pair["B"], _scale(module, config))
-    return updates
+    for module, found in parts.items():
+        if found.keys() != wanted:
+            raise fail("adapter-broken", f"the adapter of {module} lacks a part, or has one too many")
+        updates[f"{module}.weight"] = LowRankUpdate(
+            found["A"], found["B"], _scale(module, config), found.get("magnitude_vector")
+        )
+    return Adapter(updates, replacements)
+
+
+def _is_saved_whole(name: str, config: Mapping[str, Any]) -> bool:
+    saved = config.get("modules_to_save") or ()
+    if config.get("ensure_weight_tying") and saved and name.rpartition(".")[0].endswith("lm_head"):
+        return True  # PEFT names the embedding alone and writes the head, too
+    # PEFT's rule: the name of the module, or of one around it, ends with one of these.
+    ends = [match.start() for match in re.finditer(r"\.", name)]
+    return any(name[:end].endswith(module) for end in ends for module in saved)
 
 
 def _scale(module: str, config: Mapping[str, Any]) -> float:

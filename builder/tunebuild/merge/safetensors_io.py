@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor in a checkpoint: its file, name, dtype (safetensors' spelling), shape and size in bytes."""
+    """A tensor in a checkpoint: file, name, dtype (safetensors' spelling), shape, place and size in bytes."""
 
     file: Path
     name: str
     dtype: str
     shape: tuple[int, ...]
+    start: int
     size: int
 
     def read(self) -> torch.Tensor:
@@ -68,13 +70,6 @@ def plan_shards(tensors: Sequence[StoredTensor], limit: int) -> list[list[Stored
     return shards
 
 
-def shard_names(count: int) -> list[str]:
-    """File names as transformers expects them."""
-    if count == 1:
-        return [_SINGLE]
-    return [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
-
-
 def write_shard(
     path: Path, tensors: Sequence[StoredTensor], make: Callable[[StoredTensor], torch.Tensor]
 ) -> None:
@@ -89,13 +84,30 @@ def write_shard(
             sink.write(data.data)
 
 
-def write_index(directory: Path, shards: Sequence[Sequence[StoredTensor]], names: Sequence[str]) -> None:
-    """Write the index of a sharded checkpoint; a single file has none."""
-    if len(shards) == 1:
-        return
+def copy_shard(path: Path, tensors: Sequence[StoredTensor]) -> None:
+    """Write one shard of tensors as they are, whatever their dtype; the kernel moves the bytes.
+
+    Raises:
+        TunebuildError: a file got shorter since its header was read.
+    """
+    with path.open("wb", buffering=0) as sink:
+        sink.write(_header(tensors))
+        for tensor in tensors:
+            with tensor.file.open("rb", buffering=0) as source:
+                done = 0
+                while done < tensor.size:
+                    at, left = tensor.start + done, tensor.size - done
+                    sent = os.sendfile(sink.fileno(), source.fileno(), at, left)
+                    if not sent:
+                        raise fail("weights-damaged", f"{tensor.file.name} was cut short", path="model.base")
+                    done += sent
+
+
+def write_index(directory: Path, shards: Mapping[str, Sequence[StoredTensor]]) -> None:
+    """Write the index of a checkpoint from its shards by file name."""
     index = {
-        "metadata": {"total_size": sum(t.size for shard in shards for t in shard)},
-        "weight_map": {t.name: name for shard, name in zip(shards, names, strict=True) for t in shard},
+        "metadata": {"total_size": sum(t.size for shard in shards.values() for t in shard)},
+        "weight_map": {t.name: name for name, shard in shards.items() for t in shard},
     }
     (directory / _INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", "utf-8")
 
@@ -107,9 +119,11 @@ def is_floating(tensor: StoredTensor) -> bool:
 
 def _tensors_of(file: Path) -> Iterator[StoredTensor]:
     header = read_header(file)
+    with file.open("rb") as stream:
+        first = 8 + int.from_bytes(stream.read(8), "little")
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         start, end = entry["data_offsets"]
-        yield StoredTensor(file, name, entry["dtype"], tuple(entry["shape"]), end - start)
+        yield StoredTensor(file, name, entry["dtype"], tuple(entry["shape"]), first + start, end - start)
 
 
 def _header(tensors: Sequence[StoredTensor]) -> bytes:

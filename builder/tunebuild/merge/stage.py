@@ -22,7 +22,7 @@ class MergeStage:
     base: BaseModel
     trained: Tree
     name: str = "merge"
-    version: int = 1
+    version: int = 2
 
     def inputs(self) -> Inputs:
         """Base weights, adapter and strategy."""
