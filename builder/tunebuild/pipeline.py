@@ -28,6 +28,7 @@ from tunebuild.spec import LoadedSpec
 from tunebuild.spec.canonical import effective
 from tunebuild.spec.data import DataSource
 from tunebuild.store import Inputs, Store, Tree, digest_json
+from tunebuild.train.estimate import count_parameters, read_tensors
 from tunebuild.train.hardware import decide
 from tunebuild.train.settings import Device, TrainSettings
 from tunebuild.train.stage import TrainStage
@@ -41,6 +42,7 @@ class Pipeline:
         store: where stages are kept.
         lock: decides what is fetched.
         device: where training would run, for a plan; this machine decides if left out.
+        device_memory: bytes of that device.
 
     Raises:
         TunebuildError: the base model or the prompt template cannot be used.
@@ -52,12 +54,14 @@ class Pipeline:
         store: Store,
         lock: SpecLock | None = None,
         device: Device | None = None,
+        device_memory: int | None = None,
     ) -> None:
         self.loaded = loaded
         self.spec = loaded.spec
         self.store = store
         self.lock = lock
         self.device = device
+        self.device_memory = device_memory
         self.hub_cache = store.root / "hub"
 
     @cached_property
@@ -100,13 +104,18 @@ class Pipeline:
     @cached_property
     def train_settings(self) -> TrainSettings:
         """The tuning section, with what it leaves to the machine decided."""
-        return decide(self.spec.tuning, self.device)
+        return decide(
+            self.spec.tuning,
+            self.device,
+            base_parameters=count_parameters(read_tensors(self.base.directory)),
+            memory=self.device_memory,
+        )
 
     def merge(self, trained: Tree) -> MergeStage:
         """Adapter and base to a model."""
         strategy: Literal["original", "dequantized"]
         if self.spec.merge.strategy == "auto":
-            strategy = "dequantized" if self.spec.tuning.method == "qlora" else "original"
+            strategy = "dequantized" if self.train_settings.tuning.method == "qlora" else "original"
         else:
             strategy = self.spec.merge.strategy
         return MergeStage(strategy, self.base, trained)

@@ -49,11 +49,24 @@ OTHERS = {
     "tuning.lora.targets": ["[q_proj]"],
     "image.repository": ["example.com/other"],
     "image.tag": ["other"],
+    "tuning.memory": ["{fit: 20GB}"],
+    "tuning.memory.fit": ["20GB"],
+    "tuning.early_stopping": ["{patience: 2}"],
+    "tuning.report_to": ["[tensorboard]"],
     "gates.merge_kl": ["{max: 0.3}"],
     "gates.merge_lost": ["{max: 0.3}"],
     "gates.merge_top1": ["{min: 0.5}"],
     "gates.eval_loss": ["{max: 5}"],
     "gates.eval_accuracy": ["{min: 0.5}"],
+}
+
+# What has to stand in the spec for a field to be there.
+BEFORE = {
+    "prompt.template.file": ("prompt.template={file: one.jinja}",),
+    "tuning.memory.fit": ("tuning.memory={fit: 10GB}",),
+    "tuning.early_stopping.patience": ("tuning.early_stopping={}",),
+    "tuning.early_stopping.min_delta": ("tuning.early_stopping={}",),
+    "tuning.lora.init": ("tuning.method=lora",),
 }
 
 
@@ -112,7 +125,7 @@ def build(tmp_path_factory):
 
 @pytest.mark.parametrize("field", [f for f in FIELDS if f not in UNCHANGING | HUB_ONLY])
 def test_a_field_changes_a_stage_or_is_declared_presentation(build, field):
-    before = ("prompt.template={file: one.jinja}",) if field == "prompt.template.file" else ()
+    before = BEFORE.get(field, ())
     spec, old = build(*before)
     tried = 0
     for value in other_values(field):

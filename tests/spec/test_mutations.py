@@ -57,12 +57,25 @@ tuning:
     dropout: 0.1
     targets: all-linear
     rslora: true
+    dora: true
+    init: gaussian
   epochs: 2
   learning_rate: 2e-4
   schedule: cosine
   warmup_steps: 5
   batch_size: 8
   micro_batch_size: 2
+  memory:
+    fit: 24GB
+  packing: false
+  evaluations: 3
+  early_stopping:
+    patience: 2
+    min_delta: 0.1
+  keep: best
+  checkpoints: 3
+  report_to:
+    - tensorboard
   max_length: 512
   weight_decay: 0.1
   max_grad_norm: 0.5

@@ -54,7 +54,8 @@ def command(
     from tunebuild.store import Store
 
     def pipeline_of(file: Path, sets: tuple[str, ...], lock: SpecLock | None = None) -> Pipeline:
-        return Pipeline(load_spec(file, sets), Store(store), read_lock(lock_path(file)) or lock, device)
+        locked = read_lock(lock_path(file)) or lock
+        return Pipeline(load_spec(file, sets), Store(store), locked, device, device_memory)
 
     pipeline = pipeline_of(spec, overrides)
     archive = spec.parent / "dist" / f"{pipeline.spec.name}.tar"
@@ -69,7 +70,7 @@ def command(
             )
             compared = blast.blast(against, inputs, pipeline.own_inputs)
         with Reporter() as reporter:
-            plan = make_plan(pipeline, archive, reporter, device_memory=device_memory, against=compared)
+            plan = make_plan(pipeline, archive, reporter, against=compared)
     except TunebuildError as error:
         raise pipeline.loaded.place(error) from error
     if form == "json":

@@ -31,11 +31,13 @@ _LEVELS = {
     "evaluate": "other gates",
 }
 
-#: Fields that no stage reads: what a file is called, and what only decides where something comes from. What
-#: is in the file, and what came, counts. A test holds every other field to some stage's inputs.
+#: Fields that no stage's result depends on: what a file is called, where something comes from, what is kept or
+#: sent on the way. What is in the file, and what came, counts. A test holds every other field to some stage's inputs.
 PRESENTATION_ONLY = (
     "apiVersion",
     "extends",
+    "tuning.checkpoints",
+    "tuning.report_to",
     "data.train[].path",
     "data.eval.files[].path",
     "prompt.template.file",

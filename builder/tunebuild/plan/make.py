@@ -29,7 +29,10 @@ from tunebuild.plan.report import (
     TrainingPlan,
 )
 from tunebuild.store import Progress, Stage, Tree
-from tunebuild.train.estimate import adapter_parameters, estimate_memory, read_tensors
+from tunebuild.train.estimate import adapter_parameters, read_tensors
+from tunebuild.train.lengths import read_lengths
+from tunebuild.train.plan import TrainingPlan as Computed
+from tunebuild.train.plan import plan_training
 
 _T = TypeVar("_T")
 
@@ -41,7 +44,6 @@ def make_plan(
     archive: Path,
     reporter: Callable[[str], Progress],
     *,
-    device_memory: int | None = None,
     against: Blast | None = None,
 ) -> Plan:
     """Find out what a build would do.
@@ -50,7 +52,6 @@ def make_plan(
         pipeline: the spec.
         archive: what the build would write; its layers count as already sent.
         reporter: shows progress of the data stage.
-        device_memory: bytes of the device to train on; this machine's if left out.
         against: the comparison to include.
 
     Raises:
@@ -78,6 +79,9 @@ def make_plan(
     image = _follow(pipeline, stages, lambda: _known(image_stage), "image", runtime if finished else None)
     drift = find_drift(pipeline, pipeline.lock) if pipeline.lock else ()
     stats = json.loads(data.path("stats.json").read_text("utf-8"))
+    lengths = read_lengths(data.path("train.arrow"))
+    tensors = read_tensors(pipeline.base.directory)
+    computed = plan_training(pipeline.base.config, tensors, pipeline.train_settings, lengths)
     planned = _image(pipeline, runtime, image_stage.image(image) if image_stage and image else None, archive)
     return Plan(
         spec=str(pipeline.loaded.file),
@@ -85,8 +89,8 @@ def make_plan(
         work=any(stage.status != "unchanged" for stage in stages),
         stages=tuple(stages),
         data=_data(stats),
-        training=_training(pipeline, stats),
-        memory=_memory(pipeline, stats, device_memory),
+        training=_training(pipeline, computed, stats["rows"]["train"]),
+        memory=_memory(computed),
         disk=_disk(pipeline, merged, runtime, planned, archive),
         image=planned,
         lock="behind" if drift else "matches" if pipeline.lock else "none",
@@ -134,45 +138,26 @@ def _data(stats: dict[str, Any]) -> DataPlan:
     )
 
 
-def _training(pipeline: Pipeline, stats: dict[str, Any]) -> TrainingPlan:
-    settings, tuning = pipeline.train_settings, pipeline.spec.tuning
+def _training(pipeline: Pipeline, computed: Computed, rows: int) -> TrainingPlan:
+    settings = pipeline.train_settings
+    tuning = settings.tuning
     return TrainingPlan(
         method=tuning.method,
         device=settings.device,
         compute_dtype=settings.compute_dtype,
         batch_size=tuning.batch_size,
-        micro_batch_size=settings.rows_per_pass,
+        passes=computed.execution.passes,
+        most_tokens=computed.execution.most_tokens,
+        step_tokens=computed.step_tokens,
         epochs=tuning.epochs,
-        steps=settings.steps(stats["rows"]["train"]),
+        steps=settings.steps(rows),
+        reasons=computed.reasons,
     )
 
 
-def _memory(pipeline: Pipeline, stats: dict[str, Any], device_memory: int | None) -> MemoryPlan:
-    estimate = estimate_memory(
-        pipeline.base.config,
-        read_tensors(pipeline.base),
-        pipeline.train_settings,
-        tokens_per_row=stats["length"]["max"],
-    )
-    components = asdict(estimate)
-    return MemoryPlan(
-        components=components,
-        total=sum(components.values()),
-        available=device_memory or _device_memory(pipeline.train_settings.device),
-    )
-
-
-def _device_memory(device: str) -> int | None:
-    """Bytes that this machine's device has."""
-    if device == "cpu":
-        text = Path("/proc/meminfo").read_text("ascii")
-        return int(text.partition("MemTotal:")[2].split()[0]) * 1024
-    try:
-        import torch
-
-        return int(torch.cuda.get_device_properties(0).total_memory)
-    except (ImportError, RuntimeError, AssertionError):
-        return None  # planning for a card that is elsewhere
+def _memory(computed: Computed) -> MemoryPlan:
+    components = asdict(computed.memory)
+    return MemoryPlan(components=components, total=sum(components.values()), available=computed.limit)
 
 
 def _image(pipeline: Pipeline, runtime: Tree | None, built: Image | None, archive: Path) -> ImagePlanned:
@@ -211,7 +196,9 @@ def _disk(
     needed: dict[str, int] = {}
     if merged is None:
         # Weights and two moments, in 32 bits, in the last two checkpoints; the weights once more at the end.
-        parameters = adapter_parameters(read_tensors(pipeline.base), pipeline.train_settings.tuning.lora)
+        parameters = adapter_parameters(
+            read_tensors(pipeline.base.directory), pipeline.train_settings.tuning.lora
+        )
         needed["adapter and checkpoints"] = parameters * 4 * (3 * 2 + 1)
         needed["merged weights"] = weights
     if runtime is None:

@@ -84,9 +84,9 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from (f"          {line}" for line in histogram(data.histogram).splitlines())
     yield (
         f"training  {training.method} on {training.device} in {training.compute_dtype}: {training.steps:,} "
-        f"steps, {training.epochs:g} epochs, {training.batch_size} rows a step, {training.micro_batch_size} "
-        "at once"
+        f"steps, {training.epochs:g} epochs"
     )
+    yield from (f"          {reason}" for reason in training.reasons)
     yield from _memory(plan)
     needed = ", ".join(f"{what} {size(count)}" for what, count in plan.disk.needed.items()) or "nothing"
     yield f"disk      {needed}; {size(plan.disk.free)} free"
@@ -102,7 +102,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     memory = plan.memory
     of = f" of {size(memory.available)}" if memory.available else ""
     short_of = memory.available and memory.total > memory.available
-    advice = ": more than there is; lower tuning.micro_batch_size or tuning.max_length" if short_of else ""
+    advice = ": more than there is; lower tuning.max_length, or use tuning.method: qlora" if short_of else ""
     yield f"memory    {size(memory.total)} estimated{of}{advice}"
     yield "          " + ", ".join(f"{name} {size(count)}" for name, count in memory.components.items())
 

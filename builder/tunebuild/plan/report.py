@@ -69,19 +69,25 @@ class TrainingPlan(_Part):
     """What training would do."""
 
     method: str
-    """`qlora` or `lora`."""
+    """`qlora`, `lora` or `full`."""
     device: str
     """Where."""
     compute_dtype: str
     """In which precision."""
     batch_size: int
     """Rows per optimizer step."""
-    micro_batch_size: int
-    """Rows at once."""
+    passes: int
+    """Passes of a step."""
+    most_tokens: int
+    """Most tokens in a pass."""
+    step_tokens: int
+    """Tokens of a step, on average."""
     epochs: float
     """Passes over the rows."""
     steps: int
     """Optimizer steps."""
+    reasons: tuple[str, ...]
+    """Why it is computed like this, a sentence each."""
 
 
 class MemoryPlan(_Part):

@@ -26,6 +26,8 @@ _COLUMNS = {
     "text": ("text",),
 }
 
+_HOLD_OUT = "set data.eval.fraction or data.eval.files"
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 # The forms of Hugging Face, OpenAI-like, AWS, GitHub and GitLab tokens, and of private keys.
@@ -121,6 +123,23 @@ def batch_divides(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         )
 
 
+def methods_agree(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """Settings of the adapter fit its method, and what looks at held-out rows has some."""
+    tuning = spec.tuning
+    if tuning.lora.init in ("pissa", "olora") and tuning.method != "lora":
+        message = f"'{tuning.lora.init}' takes parts out of the base, which must not be rounded"
+        yield Diagnostic("init", message, "use tuning.method: lora", "tuning.lora.init")
+    if tuning.early_stopping and not _holds_out(spec):
+        message = "needs rows that are held out"
+        yield Diagnostic("early-stopping", message, _HOLD_OUT, "tuning.early_stopping")
+    if tuning.keep == "best" and not _holds_out(spec):
+        yield Diagnostic("keep-best", "needs rows that are held out", _HOLD_OUT, "tuning.keep")
+
+
+def _holds_out(spec: Spec) -> bool:
+    return bool(spec.data.eval.fraction or spec.data.eval.files)
+
+
 def answers_fit(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A default answer leaves room for a question."""
     serving = spec.serving
@@ -136,7 +155,7 @@ def answers_fit(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
 
 def dequantized_needs_qlora(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """Only a quantised base can be dequantised."""
-    if spec.merge.strategy == "dequantized" and spec.tuning.method != "qlora":
+    if spec.merge.strategy == "dequantized" and spec.tuning.method not in ("qlora", "auto"):
         yield Diagnostic(
             "strategy",
             f"'dequantized' needs tuning.method qlora, not {spec.tuning.method}",
@@ -147,12 +166,12 @@ def dequantized_needs_qlora(spec: Spec, directory: Path) -> Iterator[Diagnostic]
 
 def gates_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A limit on what held-out rows show needs held-out rows."""
-    if spec.data.eval.fraction or spec.data.eval.files:
+    if _holds_out(spec):
         return
     for name in ("eval_loss", "eval_accuracy"):
         if getattr(spec.gates, name) is not None:
             message = "needs rows that are held out"
-            yield Diagnostic("gate", message, "set data.eval.fraction or data.eval.files", f"gates.{name}")
+            yield Diagnostic("gate", message, _HOLD_OUT, f"gates.{name}")
 
 
 def template_is_known(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
@@ -197,6 +216,7 @@ CHECKS: tuple[Check, ...] = (
     hub_data_is_named_well,
     mapped_columns_belong,
     batch_divides,
+    methods_agree,
     answers_fit,
     dequantized_needs_qlora,
     gates_have_rows,

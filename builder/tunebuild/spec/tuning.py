@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field
@@ -29,12 +30,46 @@ class LoraSpec(Section):
     rslora: bool = Field(default=False, examples=[False])
     """Scale by alpha / sqrt(r), which keeps the step size even at high ranks."""
 
+    dora: bool = Field(default=False, examples=[False])
+    """Train each weight's magnitude apart from its direction (DoRA). Slower: it has no fused layer."""
+
+    init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = Field(
+        default="default", examples=["default"]
+    )
+    """How the adapter begins. `pissa` and `olora` take principal parts of the weights, which then leave the
+    base, and need `method: lora`."""
+
+
+class MemoryFit(Section):
+    """A bound on the device's memory."""
+
+    fit: str = Field(pattern=r"^[0-9]+(\.[0-9]+)?\s*(GB|GiB)$", examples=["24GB"])
+    """Most that training may take on the device, such as `24GB` or `24GiB`."""
+
+    @property
+    def bytes(self) -> int:
+        """The bound in bytes."""
+        number, unit = re.fullmatch(r"([0-9.]+)\s*(GB|GiB)", self.fit).groups()  # type: ignore[union-attr]
+        return int(float(number) * (10**9 if unit == "GB" else 2**30))
+
+
+class EarlyStopping(Section):
+    """When to stop before the last epoch."""
+
+    patience: int = Field(default=3, ge=1, examples=[3])
+    """Evaluations in a row without a better loss on held-out rows."""
+
+    min_delta: float = Field(default=0.0, ge=0.0, examples=[0.01])
+    """How much smaller a loss must be to count as better."""
+
 
 class TuningSpec(Section):
     """Training."""
 
-    method: Literal["qlora", "lora"] = Field(default="qlora", examples=["qlora"])
-    """`qlora`: the base model is held in 4-bit NF4. `lora`: in its own precision."""
+    method: Literal["auto", "qlora", "lora", "full"] = Field(default="qlora", examples=["qlora"])
+    """`qlora`: the base model is held in 4-bit NF4. `lora`: in 16 bits, which is faster and exact where it
+    fits. `auto`: `lora` if the base takes at most half of the memory, else `qlora`; the plan prints which.
+    `full`: no adapter, all weights are trained; for small models."""
 
     lora: LoraSpec = Field(default_factory=LoraSpec, examples=[{"r": 16, "alpha": 32}])
     """The adapter."""
@@ -56,7 +91,15 @@ class TuningSpec(Section):
 
     micro_batch_size: int | None = Field(default=None, ge=1, examples=[2])
     """Rows that pass through the model at once, which is what memory grows with; `batch_size` must be a
-    multiple of it. All of them if left out."""
+    multiple of it. If left out, the memory plan decides. It does not change what is learnt."""
+
+    memory: Literal["auto"] | MemoryFit = Field(default="auto", examples=["auto", {"fit": "24GB"}])
+    """What training may take of the device: all that is free, or a bound. From this follow how many rows go
+    through the model at once and which layers compute their activations again."""
+
+    packing: bool = Field(default=True, examples=[True])
+    """Lay rows behind one another instead of padding them side by side. They do not see each other; where a
+    model cannot promise that, they are padded, and the plan says so."""
 
     max_length: int = Field(default=2048, ge=8, examples=[2048])
     """Longest row in tokens, prompt and answer together; see `data.on_long`."""
@@ -66,6 +109,23 @@ class TuningSpec(Section):
 
     max_grad_norm: float = Field(default=1.0, gt=0.0, examples=[1.0])
     """Gradients are clipped to this norm."""
+
+    evaluations: int = Field(default=4, ge=1, le=1000, examples=[4])
+    """How often the held-out rows are evaluated during training."""
+
+    early_stopping: EarlyStopping | None = Field(default=None, examples=[{"patience": 3}])
+    """Stop where the loss on held-out rows gets no better."""
+
+    keep: Literal["last", "best"] = Field(default="last", examples=["best"])
+    """Which adapter is kept: the last one, or the one with the smallest loss on held-out rows."""
+
+    checkpoints: int = Field(default=2, ge=1, le=100, examples=[2])
+    """How many checkpoints stay on disk while training runs."""
+
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        default=(), examples=[["tensorboard"]]
+    )
+    """Where else to send the metrics; the package must be installed. They stand in `metrics.jsonl` anyway."""
 
     seed: int = Field(default=0, ge=0, le=2**32 - 1, examples=[0])
     """Seeds the adapter, the order of rows and the evaluation split."""

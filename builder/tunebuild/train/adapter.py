@@ -11,15 +11,22 @@ from transformers import PreTrainedModel, set_seed
 
 from tunebuild.errors import fail
 from tunebuild.spec.tuning import LoraSpec
+from tunebuild.train.fused_lora import use_fused_layers
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def add_adapter(model: PreTrainedModel, lora: LoraSpec, seed: int) -> PeftModel:
+def add_adapter(model: PreTrainedModel, lora: LoraSpec, seed: int, *, fused: bool = False) -> PeftModel:
     """Wrap the base in a fresh adapter.
 
     The seed is set here, right before the adapter is made: trainers seed themselves too late for that.
+
+    Args:
+        model: the base.
+        lora: the spec's section.
+        seed: of the adapter's first values.
+        fused: make our layers instead of PEFT's.
 
     Raises:
         TunebuildError: no module of the model has one of the target names.
@@ -31,9 +38,13 @@ def add_adapter(model: PreTrainedModel, lora: LoraSpec, seed: int) -> PeftModel:
         lora_dropout=lora.dropout,
         target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
         use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        init_lora_weights=True if lora.init == "default" else lora.init,
         bias="none",
         task_type="CAUSAL_LM",
     )
+    if fused:
+        use_fused_layers(config)
     try:
         peft_model = get_peft_model(model, config)
     except ValueError as error:

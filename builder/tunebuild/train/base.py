@@ -107,31 +107,38 @@ def quantise_subclasses(model: PreTrainedModel, compute_dtype: torch.dtype) -> N
     Raises:
         TunebuildError: the model has no linear layer at all that could be quantised.
     """
-    from bitsandbytes.nn import Linear4bit, Params4bit
+    from bitsandbytes.nn import Linear4bit
 
     head = model.get_output_embeddings()
     for name, module in list(model.named_modules()):
-        if not isinstance(module, nn.Linear) or isinstance(module, Linear4bit) or module is head:
-            continue
-        replacement = Linear4bit(
-            module.in_features,
-            module.out_features,
-            module.bias is not None,
-            compute_dtype,
-            compress_statistics=True,
-            quant_type="nf4",
-            device="meta",
-        )
-        replacement.weight = Params4bit(
-            module.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4"
-        )
-        replacement.bias = module.bias
-        replacement.requires_grad_(False)
-        # Moving the module, even to where it is, is what quantises it.
-        model.set_submodule(name, replacement.to(module.weight.device))
+        if isinstance(module, nn.Linear) and not isinstance(module, Linear4bit) and module is not head:
+            model.set_submodule(name, quantise_layer(module, compute_dtype))
     if next(_quantised_modules(model), None) is None:
         message = "the base model has no linear layer that can be held in 4 bits"
         raise fail("nothing-quantised", message, "use tuning.method: lora", path="tuning.method")
+
+
+def quantise_layer(module: nn.Linear, compute_dtype: torch.dtype) -> nn.Module:
+    """A linear layer with the same weights in NF4."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    replacement = Linear4bit(
+        module.in_features,
+        module.out_features,
+        module.bias is not None,
+        compute_dtype,
+        compress_statistics=True,
+        quant_type="nf4",
+        device="meta",
+    )
+    replacement.weight = Params4bit(
+        module.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4"
+    )
+    replacement.bias = module.bias
+    replacement.requires_grad_(False)
+    # Moving the module, even to where it is, is what quantises it.
+    moved: nn.Module = replacement.to(module.weight.device)
+    return moved
 
 
 def describe_quantisation(model: nn.Module, settings: TrainSettings) -> Quantisation | None:

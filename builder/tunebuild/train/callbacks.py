@@ -12,8 +12,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tunebuild.errors import fail
 from tunebuild.store import Progress
+from tunebuild.train.speed import Limit
 
-_KEPT = ("loss", "grad_norm", "learning_rate", "epoch", "eval_loss", "num_tokens")
+_KEPT = (
+    "loss", "grad_norm", "learning_rate", "epoch", "mean_token_accuracy", "eval_loss",
+    "eval_mean_token_accuracy", "num_tokens", "tokens_per_second",
+)  # fmt: skip
 
 
 class Watch(TrainerCallback):
@@ -22,21 +26,23 @@ class Watch(TrainerCallback):
     Args:
         metrics: JSONL file, one line a logged step; rewritten from the state on resume.
         progress: where to say how far it is.
+        limit: what the device could do at best, if that is known.
     """
 
-    def __init__(self, metrics: Path, progress: Progress) -> None:
+    def __init__(self, metrics: Path, progress: Progress, limit: Limit | None) -> None:
         self._metrics = metrics
         self._progress = progress
-        self._started = 0.0
-        self._first_step = 0
+        self._limit = limit
+        self._before = (0.0, 0.0)  # when the last step was logged, and the tokens until then
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock; a resumed run keeps the history of the run before it."""
-        self._started, self._first_step = time.monotonic(), state.global_step
         lines = [self._line(entry) for entry in state.log_history]
-        self._metrics.write_text("".join(lines), "utf-8")
+        if state.is_world_process_zero:
+            self._metrics.write_text("".join(lines), "utf-8")
+        self._before = (time.monotonic(), 0.0)
         if state.global_step:
             self._progress.say(f"going on from step {state.global_step} of {state.max_steps}")
 
@@ -60,12 +66,26 @@ class Watch(TrainerCallback):
                     "lower tuning.learning_rate, or look at the rows of that step",
                     path="tuning.learning_rate",
                 )
-        with self._metrics.open("a", encoding="utf-8") as stream:
-            stream.write(self._line({**logs, "step": state.global_step}))
-        done = state.global_step - self._first_step
-        speed = done / max(time.monotonic() - self._started, 1e-9)
-        note = f"loss {logs['loss']:.3f}" if "loss" in logs else f"eval loss {logs['eval_loss']:.3f}"
-        self._progress.step(state.global_step, state.max_steps, f"{note}, {speed:.1f} steps/s")
+        note = f"eval loss {logs['eval_loss']:.3f}" if "eval_loss" in logs else f"loss {logs['loss']:.3f}"
+        if speed := self._speed(logs):
+            logs["tokens_per_second"] = round(speed, 1)
+            note += f", {speed:,.0f} tokens/s"
+            if self._limit:
+                note += f" ({self._limit.share(speed):.0%} of the limit)"
+        if state.is_world_process_zero:
+            with self._metrics.open("a", encoding="utf-8") as stream:
+                stream.write(self._line({**logs, "step": state.global_step}))
+        self._progress.step(state.global_step, state.max_steps, note)
+
+    def _speed(self, logs: dict[str, Any]) -> float | None:
+        """Tokens a second since the step before; nothing for what is no step, and for the first."""
+        now = time.monotonic()
+        if "num_tokens" not in logs or "loss" not in logs:
+            self._before = (now, self._before[1])
+            return None
+        seconds, tokens = now - self._before[0], logs["num_tokens"] - self._before[1]
+        first, self._before = not self._before[1], (now, logs["num_tokens"])
+        return None if first else tokens / max(seconds, 1e-9)
 
     @staticmethod
     def _line(entry: dict[str, Any]) -> str:

@@ -1,11 +1,10 @@
 """Estimates the memory of a training from the shapes of the base model's tensors. Loads nothing.
 
-TRL computes the loss from tiles of the logits, which are gone before the layers' own peak where activations
-are computed again. Held against measured peaks by ``benchmarks/memory_estimate.py``: within 10 % on nine
-shapes and settings from 0.5 to 7 billion parameters on an H100.
-
 The activation formula counts what autograd keeps for a decoder layer whose base is frozen: a linear layer
-keeps its input only for the adapter, in 32 bits; a frozen weight needs nothing to pass a gradient through.
+keeps its input for the adapter; a frozen weight needs nothing to pass a gradient through. TRL computes the
+loss from tiles of the logits, which are gone before the layers' own peak.
+
+Held against measured peaks by ``benchmarks/training/memory.py``; the figures stand in the tests.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
-from tunebuild.lock.base_model import BaseModel
+from tunebuild.lock.base_model import wanted_files
 from tunebuild.lock.weights_file import read_header
 from tunebuild.spec.tuning import LoraSpec
-from tunebuild.train.settings import TrainSettings
+from tunebuild.train.settings import Execution, TrainSettings
 
 #: Tensor name -> shape.
 Shapes = Mapping[str, tuple[int, ...]]
@@ -31,8 +31,8 @@ _FLOAT32 = 4
 _NF4 = 0.5 + 1 / 64 + _FLOAT32 / (64 * 256)
 # Tokens and words of the vocabulary in a tile of logits, in TRL's loss.
 _TILE_TOKENS, _TILE_VOCABULARY = 4096, 32_768
-# What a process holds before a model is loaded: libraries, and on a card its context and workspaces.
-_OVERHEAD = {"cpu": 700_000_000, "cuda": 900_000_000}
+#: What a process holds before a model is loaded: libraries, and on a card its context and workspaces.
+OVERHEAD = {"cpu": 700_000_000, "cuda": 900_000_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,15 @@ class MemoryEstimate:
         )
 
 
-def read_tensors(base: BaseModel) -> dict[str, tuple[int, ...]]:
-    """Shapes of a base model's tensors, from the headers of its files."""
-    shards = [base.directory / f.path for f in base.files if f.path.endswith(".safetensors")]
+def read_tensors(directory: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors in a model directory, from the headers of its files."""
+    shards = [directory / name for name in wanted_files(directory) if name.endswith(".safetensors")]
     return {name: tuple(entry["shape"]) for shard in shards for name, entry in read_header(shard).items()}
+
+
+def count_parameters(tensors: Shapes) -> int:
+    """All weights of a model."""
+    return sum(map(prod, tensors.values()))
 
 
 def adapter_parameters(tensors: Shapes, lora: LoraSpec) -> int:
@@ -72,8 +77,18 @@ def adapter_parameters(tensors: Shapes, lora: LoraSpec) -> int:
     return sum(lora.r * sum(shape) for shape in _targets(tensors, lora).values())
 
 
+def number_of_layers(tensors: Shapes) -> int:
+    """Decoder layers."""
+    return max((int(m[1]) + 1 for m in map(_LAYER.search, tensors) if m), default=1)
+
+
+def linear_parameters(tensors: Shapes) -> int:
+    """Weights of the linear layers, the head left out: what a token is multiplied with."""
+    return sum(prod(shape) for shape in _linears(tensors).values())
+
+
 def estimate_memory(
-    config: Mapping[str, Any], tensors: Shapes, settings: TrainSettings, *, tokens_per_row: int
+    config: Mapping[str, Any], tensors: Shapes, settings: TrainSettings, execution: Execution
 ) -> MemoryEstimate:
     """Estimate the peak.
 
@@ -81,31 +96,35 @@ def estimate_memory(
         config: the model's ``config.json``.
         tensors: shapes of its tensors.
         settings: decided settings.
-        tokens_per_row: the longest row.
+        execution: how a step is computed.
     """
-    tuning = settings.tuning
-    adapters = adapter_parameters(tensors, tuning.lora) * _FLOAT32
-    tokens = settings.rows_per_pass * tokens_per_row
+    tuning, tokens = settings.tuning, execution.most_tokens
     width = 2 if settings.compute_dtype == "bfloat16" else _FLOAT32
+    trained = (
+        count_parameters(tensors) if tuning.method == "full" else adapter_parameters(tensors, tuning.lora)
+    )
     text = config.get("text_config", config)
-    layers, layer = _activations(text, tensors, settings.tuning.lora, width)
-    # A tile of logits, and the gradient of what goes into the head.
+    layers = number_of_layers(tensors)
+    kept = _kept_by_a_layer(text, tensors, settings, execution, width)
+    hidden = int(text["hidden_size"])
+    again = execution.checkpointed
+    # Layers that compute again keep their input; one of them is whole while its gradient is made, which also
+    # needs room for the gradients of the MLP's activations.
+    activations = tokens * ((layers - again) * kept + again * hidden * width)
+    backward = tokens * ((kept if again else 0) + 2 * _inner(text, tensors) * width)
+    # A tile of logits, and the gradient of what goes into the head; gone before the layers' own peak.
     tile = min(tokens, _TILE_TOKENS) * min(int(text["vocab_size"]), _TILE_VOCABULARY) * width
-    logits = tile + tokens * int(text["hidden_size"]) * _FLOAT32
-    if settings.checkpoints_activations:
-        kept = layers * int(text["hidden_size"]) * width
-        activations = tokens * (kept + layer)
-        logits = max(0, logits - tokens * layer)
-    else:
-        activations = tokens * layers * layer
+    logits = tile + tokens * hidden * _FLOAT32
+    # The base's own weight, once more, while it is dequantised.
+    dense = max((prod(s) for s in _linears(tensors).values()), default=0) * width
     return MemoryEstimate(
-        weights=_weights(tensors, tuning.method == "qlora", width),
-        adapters=adapters,
-        gradients=adapters,
-        optimizer=2 * adapters,
-        activations=activations,
-        logits=logits,
-        overhead=_OVERHEAD[settings.device],
+        weights=trained * _FLOAT32 if tuning.method == "full" else _weights(tensors, tuning.method, width),
+        adapters=0 if tuning.method == "full" else trained * _FLOAT32,
+        gradients=trained * _FLOAT32,
+        optimizer=2 * trained * _FLOAT32,
+        activations=activations + backward + (dense if tuning.method == "qlora" else 0),
+        logits=max(0, logits - backward),
+        overhead=OVERHEAD[settings.device],
     )
 
 
@@ -125,31 +144,42 @@ def _targets(tensors: Shapes, lora: LoraSpec) -> dict[str, tuple[int, ...]]:
     return {n: s for n, s in linears.items() if n.rpartition(".")[2] in lora.targets}
 
 
-def _weights(tensors: Shapes, quantised: bool, width: int) -> int:
-    linear = sum(prod(shape) for shape in _linears(tensors).values()) if quantised else 0
-    rest = sum(prod(shape) for shape in tensors.values()) - linear
+def _weights(tensors: Shapes, method: str, width: int) -> int:
+    linear = linear_parameters(tensors) if method == "qlora" else 0
+    rest = count_parameters(tensors) - linear
     return int(linear * _NF4) + rest * width
 
 
-def _activations(config: Mapping[str, Any], tensors: Shapes, lora: LoraSpec, width: int) -> tuple[int, int]:
-    """Number of layers, and bytes that one of them keeps for each token."""
-    layers = max((int(m[1]) + 1 for m in map(_LAYER.search, tensors) if m), default=1)
-    hidden = int(config["hidden_size"])
-    per_layer = [shape for name, shape in _linears(tensors).items() if _index(name) == 0]
+def _inner(config: Mapping[str, Any], tensors: Shapes) -> int:
+    """Width of the MLP."""
+    shapes = [shape for name, shape in _linears(tensors).items() if _index(name) == 0]
+    return max((max(shape) for shape in shapes), default=4 * int(config["hidden_size"]))
+
+
+def _kept_by_a_layer(
+    config: Mapping[str, Any], tensors: Shapes, settings: TrainSettings, execution: Execution, width: int
+) -> int:
+    """Bytes that a decoder layer keeps of each token until its gradient is made."""
+    lora = settings.tuning.lora
+    hidden, inner = int(config["hidden_size"]), _inner(config, tensors)
     adapted = [shape for name, shape in _targets(tensors, lora).items() if _index(name) == 0]
-    inner = max((max(shape) for shape in per_layer), default=4 * hidden)
     heads = int(config["num_attention_heads"])
     head = int(config.get("head_dim") or hidden // heads)
-    # Two norms keep their input in 32 bits; attention keeps q, k, v and its output; the MLP its gate, the
-    # gate's activation and the product's other side.
-    floats = 2 * hidden * _FLOAT32 + 5 * heads * head * width + 3 * inner * width
-    # An adapter keeps its input, cast to 32 bits, and its inner product. In float32 nothing is cast, and
-    # layers that read the same input share it: attention's, the MLP's, and the two outputs' inputs.
-    if width == _FLOAT32:
-        floats += (2 * hidden + inner) * _FLOAT32
-    else:
-        floats += sum(shape[1] for shape in adapted) * _FLOAT32 + (2 * hidden + inner) * width
-    return layers, floats + len(adapted) * lora.r * _FLOAT32
+    key_values = int(config.get("num_key_value_heads") or heads)
+    # What goes into both norms and comes out of them; query, key, value and the attention's output; the MLP's
+    # gate, its other side, and their product.
+    kept = (4 * hidden + 2 * (heads + key_values) * head + 3 * inner) * width
+    if not execution.compiled:
+        # Each operation keeps for itself: a norm its input in 32 bits, the MLP its gate's activation.
+        kept += inner * width + hidden * _FLOAT32
+    if settings.tuning.method == "full":
+        return kept
+    if not execution.fused and width != _FLOAT32:
+        kept += 4 * hidden * width  # PEFT's layers: what they convert, scale and add
+    if lora.dropout:
+        # Each layer keeps a copy of its input with dropout, and which values were dropped.
+        kept += sum(shape[1] for shape in adapted) * (width + 1)
+    return kept + len(adapted) * lora.r * width
 
 
 def _index(name: str) -> int:

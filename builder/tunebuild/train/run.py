@@ -5,27 +5,35 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from trl import SFTConfig, SFTTrainer
+from datasets import Dataset
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
+from trl import SFTConfig
 
 from tunebuild.errors import fail
 from tunebuild.store import Progress
 from tunebuild.store.disk import full_disk_named
 from tunebuild.train.adapter import add_adapter, restore_trainable, save_adapter, trainable_copy
+from tunebuild.train.attention import try_packing
 from tunebuild.train.base import describe_quantisation, load_base
+from tunebuild.train.batches import Batching
 from tunebuild.train.callbacks import Watch
 from tunebuild.train.checkpoints import SealCheckpoints, latest_whole
+from tunebuild.train.estimate import OVERHEAD, linear_parameters, read_tensors
+from tunebuild.train.layers import prepare_layers
+from tunebuild.train.lengths import read_lengths
 from tunebuild.train.memory import keep_freed_memory
+from tunebuild.train.plan import TrainingPlan, plan_training
 from tunebuild.train.quiet import quieten_libraries
-from tunebuild.train.rows import PadRight, load_rows
-from tunebuild.train.settings import TrainSettings
-
-#: Points of the evaluation curve; each costs a pass over all rows that are held out.
-_EVALUATIONS = 4
+from tunebuild.train.rows import load_rows
+from tunebuild.train.settings import Execution, TrainSettings
+from tunebuild.train.speed import measure_limit
+from tunebuild.train.trainer import Trainer, as_json
 
 
 def train_adapter(
@@ -38,57 +46,118 @@ def train_adapter(
         data: directory with ``train.arrow`` and perhaps ``eval.arrow``.
         base: the base model's directory.
         work: checkpoints go here and are resumed from here.
-        out: gets ``adapter/``, ``quantisation.json`` (qlora only), ``metrics.jsonl`` and ``result.json``.
+        out: gets ``adapter/``, ``quantisation.json`` (qlora only), ``metrics.jsonl``, ``memory.json`` and
+            ``result.json``.
         progress: where to say how far it is.
 
     Raises:
-        TunebuildError: rows without a target, a loss that is not a number, a base that cannot be used.
+        TunebuildError: rows without a target, a loss that is not a number, a base that cannot be used, or a
+            row that does not fit into memory.
     """
     quieten_libraries()
     if settings.device == "cpu":
         keep_freed_memory()
     rows = load_rows(data / "train.arrow")
     held_out = load_rows(data / "eval.arrow") if (data / "eval.arrow").is_file() else None
+    config = json.loads((base / "config.json").read_text("utf-8"))
+    tensors = read_tensors(base)
+    lengths = read_lengths(data / "train.arrow")
+    plan = plan_training(config, tensors, settings, lengths)  # may refuse, before anything is loaded
     model = load_base(base, settings)
-    quantisation = describe_quantisation(model, settings)
-    peft_model = add_adapter(model, settings.tuning.lora, settings.tuning.seed)
-    initial = trainable_copy(peft_model)
+    packs = plan.execution.packed and not (why := try_packing(model))
+    if packs != plan.execution.packed:
+        progress.say(f"rows are not packed: {why}")
+        plan = plan_training(config, tensors, settings, lengths, packs=False)
+    for reason in plan.reasons:
+        progress.say(reason)
     tokenizer = transformers.AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    if pad_id is None:
-        raise fail("no-pad", "the tokenizer has neither a padding nor an end token", path="model.base")
+    train_model(
+        model,
+        tokenizer,
+        plan,
+        settings,
+        rows=rows,
+        held_out=held_out,
+        linear=linear_parameters(tensors),
+        work=work,
+        out=out,
+        progress=progress,
+    )
+
+
+def train_model(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    plan: TrainingPlan,
+    settings: TrainSettings,
+    *,
+    rows: Dataset,
+    held_out: Dataset | None,
+    linear: int,
+    work: Path,
+    out: Path,
+    progress: Progress,
+) -> None:
+    """Train an adapter for a base that is loaded; see :func:`train_adapter`.
+
+    ``linear`` is the number of weights in linear layers.
+    """
+    execution = _began_with(work, plan.execution)
+    if plan.execution.packed and not execution.packed:
+        model.set_attn_implementation("sdpa")
+    _bound_memory(settings)
+    quantisation = describe_quantisation(model, settings)
+    peft_model = add_adapter(model, settings.tuning.lora, settings.tuning.seed, fused=execution.fused)
+    prepare_layers(model, execution)
+    initial = trainable_copy(peft_model)
+    tuning = settings.tuning
+    limit = measure_limit(linear, full=tuning.method == "full")
+    callbacks: list[TrainerCallback] = [Watch(work / "metrics.jsonl", progress, limit), SealCheckpoints()]
+    if tuning.early_stopping and held_out is not None:
+        stop = tuning.early_stopping
+        callbacks.append(EarlyStoppingCallback(stop.patience, stop.min_delta))
     checkpoints = work / "checkpoints"
-    trainer = SFTTrainer(
+    trainer = Trainer(
         model=peft_model,
-        args=_arguments(settings, checkpoints, len(rows) if held_out else 0),
-        train_dataset=rows,
-        eval_dataset=held_out,
-        processing_class=tokenizer,
-        data_collator=PadRight(int(pad_id)),
-        callbacks=[Watch(work / "metrics.jsonl", progress), SealCheckpoints()],
+        args=_arguments(settings, execution, checkpoints, len(rows), evaluates=held_out is not None),
+        rows=rows,
+        held_out=held_out,
+        batching=Batching(
+            tuning.batch_size, execution.passes, execution.packed, tuning.seed, settings.processes
+        ),
+        most_tokens=execution.most_tokens,
+        tokenizer=tokenizer,
+        callbacks=callbacks,
     )
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     restore_trainable(trainer.model, initial)
     if len(trainer.train_dataset) != len(rows):
         raise fail("rows-lost", f"the trainer kept {len(trainer.train_dataset)} of {len(rows)} rows")
+    probed = trainer.probe()
     resumed = latest_whole(checkpoints, progress)
     started = time.monotonic()
     with full_disk_named(work):
         outcome = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         save_adapter(trainer.model, out / "adapter")
     _check_finite(trainer.model)
+    seconds = time.monotonic() - started
     (work / "metrics.jsonl").rename(out / "metrics.jsonl")
     if quantisation:
         _write_json(out / "quantisation.json", quantisation.to_json())
+    _write_json(out / "memory.json", _memory(plan, execution, settings, probed, trainer))
     result = {
         "steps": outcome.global_step,
         "rows": len(rows),
         "final_loss": _last_loss(trainer.state.log_history),
+        "best_checkpoint_step": trainer.state.best_global_step if tuning.keep == "best" else None,
         "device": settings.device,
+        "device_name": torch.cuda.get_device_name() if settings.device == "cuda" else None,
         "compute_dtype": settings.compute_dtype,
+        "method": tuning.method,
         "resumed": resumed is not None,
         "trainable_parameters": sum(t.numel() for t in initial.values()),
-        "seconds": round(time.monotonic() - started, 1),
+        "limit": asdict(limit) if limit else None,
+        "seconds": round(seconds, 1),
     }
     _write_json(out / "result.json", result)
     progress.say(
@@ -97,38 +166,79 @@ def train_adapter(
     )
 
 
-def _arguments(settings: TrainSettings, checkpoints: Path, evaluated_rows: int) -> SFTConfig:
-    """TRL's settings. ``evaluated_rows`` is the number of training rows, 0 where nothing is held out."""
+def _began_with(work: Path, planned: Execution) -> Execution:
+    """The execution that a resumed training began with: another one may round in another way."""
+    kept = work / "execution.json"
+    if not kept.is_file():
+        _write_json(kept, planned.to_json())
+    return Execution(**json.loads(kept.read_text("utf-8")))
+
+
+def _bound_memory(settings: TrainSettings) -> None:
+    """Let a bound of the spec be one: torch's allocator gets no more, context and libraries left out."""
+    if settings.device == "cuda" and settings.tuning.memory != "auto":
+        total = torch.cuda.get_device_properties(0).total_memory
+        share = (settings.tuning.memory.bytes - OVERHEAD[settings.device]) / total
+        torch.cuda.set_per_process_memory_fraction(min(1.0, share))
+
+
+def _memory(
+    plan: TrainingPlan, execution: Execution, settings: TrainSettings, probed: int | None, trainer: Trainer
+) -> dict[str, Any]:
+    on_card = settings.device == "cuda"
+    return {
+        "device": settings.device,
+        "planned": asdict(plan.memory),
+        "planned_peak": plan.memory.total,
+        "limit": plan.limit,
+        # The allocator does not see what the estimate calls overhead.
+        "measured_peak": torch.cuda.max_memory_allocated() + plan.memory.overhead if on_card else None,
+        "probed_peak": probed + plan.memory.overhead if probed else None,
+        "execution": execution.to_json(),
+        "reasons": list(plan.reasons),
+        "out_of_memory": as_json(trainer.out_of_memory),
+    }
+
+
+def _arguments(
+    settings: TrainSettings, execution: Execution, checkpoints: Path, rows: int, *, evaluates: bool
+) -> SFTConfig:
+    """TRL's settings."""
     tuning = settings.tuning
-    steps = settings.steps(evaluated_rows)
+    between = max(1, math.ceil(settings.steps(rows) / tuning.evaluations))
+    best = evaluates and (tuning.keep == "best" or tuning.early_stopping is not None)
     return SFTConfig(
         output_dir=str(checkpoints),
         num_train_epochs=tuning.epochs,
         learning_rate=tuning.learning_rate,
         lr_scheduler_type=tuning.schedule if tuning.schedule != "constant" else "constant_with_warmup",
         warmup_steps=tuning.warmup_steps,
-        per_device_train_batch_size=settings.rows_per_pass,
-        per_device_eval_batch_size=settings.rows_per_pass,
-        gradient_accumulation_steps=tuning.batch_size // settings.rows_per_pass,
+        per_device_train_batch_size=1,  # a pass, whatever rows it holds
+        gradient_accumulation_steps=execution.passes,
         weight_decay=tuning.weight_decay,
         max_grad_norm=tuning.max_grad_norm,
         seed=tuning.seed,
         data_seed=tuning.seed,
-        bf16=settings.compute_dtype == "bfloat16",
+        # The fused layer converts what needs it; all other weights have the right precision already.
+        bf16=settings.compute_dtype == "bfloat16" and not execution.fused,
         use_cpu=settings.device == "cpu",
-        gradient_checkpointing=settings.checkpoints_activations,
+        gradient_checkpointing=False,  # the layers have been told already
         # Our rows are final: TRL must not tokenise, truncate, pack or drop any of them.
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         packing=False,
-        eval_strategy="steps" if evaluated_rows else "no",
-        eval_steps=max(1, math.ceil(steps / _EVALUATIONS)),
-        save_strategy="epoch",
-        save_total_limit=2,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=between,
+        save_strategy="steps" if best else "epoch",
+        save_steps=between,
+        save_total_limit=tuning.checkpoints,
+        load_best_model_at_end=best and tuning.keep == "best",
+        metric_for_best_model="eval_loss" if best else None,
+        greater_is_better=False if best else None,
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to=[],
+        report_to=list(tuning.report_to),
         disable_tqdm=True,
         dataloader_num_workers=0,
         dataloader_pin_memory=settings.device == "cuda",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from tunebuild.spec.tuning import TuningSpec
 
@@ -17,25 +17,62 @@ class TrainSettings:
     """A tuning section plus the decisions that the hardware made.
 
     Attributes:
-        tuning: the spec's section.
+        tuning: the spec's section; its method is decided.
         device: where it runs.
         compute_dtype: precision of matrix products; the base is loaded in it too.
+        available: bytes that the device has for training, or ``None`` if nobody knows.
+        processes: how many train together.
+        notes: a sentence for each decision.
     """
 
     tuning: TuningSpec
     device: Device
     compute_dtype: ComputeDtype
+    available: int | None = None
+    processes: int = 1
+    notes: tuple[str, ...] = ()
 
     @property
-    def rows_per_pass(self) -> int:
-        """Rows that go through the model at once."""
-        return self.tuning.micro_batch_size or self.tuning.batch_size
+    def memory_limit(self) -> int | None:
+        """Most bytes that training may take: the spec's bound or what the device has."""
+        fit = None if self.tuning.memory == "auto" else self.tuning.memory.bytes
+        return min((limit for limit in (fit, self.available) if limit is not None), default=None)
 
     @property
-    def checkpoints_activations(self) -> bool:
-        """Whether activations are computed again in the backward pass instead of kept."""
-        return self.device == "cuda"
+    def fuses(self) -> bool:
+        """Whether the fused LoRA layer computes what is asked for, and pays.
+
+        On a CPU a custom operator costs a small model more than the passes over memory that it saves.
+        """
+        lora = self.tuning.lora
+        adapts = self.tuning.method in ("qlora", "lora")
+        return adapts and self.device == "cuda" and not lora.dropout and not lora.dora
 
     def steps(self, rows: int) -> int:
         """Optimizer steps over all epochs, for a number of training rows."""
         return math.ceil(math.ceil(rows / self.tuning.batch_size) * self.tuning.epochs)
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How an optimizer step is computed; what is learnt in it does not depend on it but for rounding.
+
+    Attributes:
+        packed: rows lie behind one another instead of side by side.
+        fused: LoRA is one node of the graph.
+        compiled: decoder layers go through ``torch.compile``.
+        checkpointed: how many layers, from the first, compute their activations again in the backward pass.
+        passes: into how many passes a step is cut, on each process.
+        most_tokens: in a pass; one that has more is done in halves.
+    """
+
+    packed: bool
+    fused: bool
+    compiled: bool
+    checkpointed: int
+    passes: int
+    most_tokens: int
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``memory.json``."""
+        return asdict(self)

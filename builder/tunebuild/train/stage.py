@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -13,6 +14,10 @@ from tunebuild.train.settings import TrainSettings
 
 # Libraries whose version changes what training computes.
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
+
+
+# What is kept or told while training runs changes nothing about its result.
+_PASSING = {"checkpoints", "report_to"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class TrainStage:
     def inputs(self) -> Inputs:
         """Settings, tokenised rows and base weights."""
         return {
-            "tuning": self.settings.tuning.model_dump(mode="json"),
+            "tuning": self.settings.tuning.model_dump(mode="json", exclude=_PASSING),
             "device": self.settings.device,
             "compute_dtype": self.settings.compute_dtype,
             "rows": {f.path: f.digest for f in self.data.files if f.path.endswith(".arrow")},
@@ -42,6 +47,8 @@ class TrainStage:
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Train; resumes from the last whole checkpoint in ``work``."""
+        # Passes differ in length. In blocks of fixed sizes, memory would soon lie in pieces that fit none.
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
         with heavy_imports():
             from tunebuild.train.run import train_adapter
             from tunebuild.train.threads import training_threads

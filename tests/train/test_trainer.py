@@ -1,0 +1,157 @@
+"""What is learnt does not depend on how a step is computed: packed or padded, in how many passes, halved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from support.models import save_base
+from support.rows import write_rows
+from tunebuild.errors import TunebuildError
+from tunebuild.spec.tuning import LoraSpec, TuningSpec
+from tunebuild.store import Silent
+from tunebuild.train.run import train_adapter
+from tunebuild.train.settings import TrainSettings
+
+
+def train(root, name, settings=None, **changes):
+    options = {
+        "method": "lora", "epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 0,
+        "max_length": 128, "lora": LoraSpec(r=4, alpha=8), **changes,
+    }  # fmt: skip
+    work, out = root / f"{name}-work", root / f"{name}-out"
+    work.mkdir()
+    out.mkdir()
+    train_adapter(
+        settings or TrainSettings(TuningSpec(**options), "cpu", "float32"),
+        data=root / "rows", base=root / "base", work=work, out=out, progress=Silent(),
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    return out, losses, json.loads((out / "memory.json").read_text())
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    save_base("llama", tmp_path / "base")
+    write_rows(tmp_path / "base", tmp_path / "rows", held_out=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("changes", [{"packing": False}, {"micro_batch_size": 1}, {"micro_batch_size": 2}])
+def test_the_loss_does_not_depend_on_how_a_step_is_computed(prepared, changes):
+    _, packed, memory = train(prepared, "packed")
+    _, other, other_memory = train(prepared, "other", **changes)
+    assert memory["execution"]["packed"]
+    assert memory["execution"]["passes"] == 1
+    assert other_memory["execution"] != memory["execution"]
+    assert other == pytest.approx(packed, rel=1e-5)
+    assert packed[-1] < 0.95 * packed[0]
+
+
+def test_layers_that_compute_again_change_nothing(prepared):
+    from tunebuild.train import run
+
+    _, plain, _ = train(prepared, "plain")
+    original = run.plan_training
+
+    def lean(*args, **options):
+        plan = original(*args, **options)
+        return replace(plan, execution=replace(plan.execution, checkpointed=1, fused=True))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "plan_training", lean)
+        _, again, memory = train(prepared, "again")
+    assert memory["execution"]["checkpointed"] == 1
+    assert again == pytest.approx(plain, rel=1e-5)
+
+
+class Full:
+    """A device that has room for so many tokens at once; a real one cannot be filled on purpose here."""
+
+    def __init__(self, patch, tokens):
+        from transformers.models.llama.modeling_llama import LlamaMLP
+
+        self.failures = 0
+        original = LlamaMLP.forward
+
+        def forward(module, x):
+            if module.training and x.shape[0] * x.shape[1] > tokens:
+                self.failures += 1
+                raise torch.OutOfMemoryError("full")
+            return original(module, x)
+
+        patch.setattr(LlamaMLP, "forward", forward)
+
+
+def test_passes_are_halved_when_memory_runs_out(prepared, monkeypatch):
+    _, whole, _ = train(prepared, "whole", batch_size=8, micro_batch_size=4)
+    full = Full(monkeypatch, 90)
+    _, halved, memory = train(prepared, "halved", batch_size=8, micro_batch_size=4)
+    assert full.failures == len(memory["out_of_memory"]) > 0
+    assert memory["out_of_memory"][0]["tokens"] > 90
+    assert halved == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_row_that_does_not_fit_is_named(prepared, monkeypatch):
+    Full(monkeypatch, 10)
+    with pytest.raises(TunebuildError, match=r"a row of \d+ tokens does not fit.*(?s:.*)max_length"):
+        train(prepared, "none")
+
+
+def test_the_evaluation_is_the_mean_over_tokens(prepared):
+    out, _, _ = train(prepared, "one", epochs=1, learning_rate=1e-12)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    evaluated = next(line for line in lines if "eval_loss" in line)
+    from transformers import AutoModelForCausalLM
+
+    from tunebuild.train.rows import Rows, load_rows
+
+    model = AutoModelForCausalLM.from_pretrained(prepared / "base").eval()
+    losses = []
+    for row in map(Rows(load_rows(prepared / "rows" / "eval.arrow")).__getitem__, range(3)):
+        logits = model(input_ids=row["input_ids"][None]).logits[0, :-1]
+        loss = torch.nn.functional.cross_entropy(
+            logits, row["labels"][1:], ignore_index=-100, reduction="none"
+        )
+        losses.append(loss[row["labels"][1:] != -100])
+    assert evaluated["eval_loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-4)
+
+
+def test_the_best_adapter_is_kept_and_training_stops_early(prepared):
+    # So large a rate that the loss on held-out rows gets worse again.
+    options = {"epochs": 30, "evaluations": 30, "learning_rate": 0.3, "early_stopping": {"patience": 2}}
+    out, losses, _ = train(prepared, "best", keep="best", **options)
+    result = json.loads((out / "result.json").read_text())
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    evaluated = {line["step"]: line["eval_loss"] for line in lines if "eval_loss" in line}
+    assert len(losses) == result["steps"] < 90
+    best = min(evaluated, key=evaluated.get)
+    assert best == result["best_checkpoint_step"] < max(evaluated)
+    kept = prepared / "best-work" / "checkpoints" / f"checkpoint-{best}" / "adapter_model.safetensors"
+    digests = {
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (kept, out / "adapter" / "adapter_model.safetensors")
+    }
+    assert len(digests) == 1
+
+
+def test_a_resumed_training_is_computed_as_it_began(prepared):
+    work = prepared / "resumed-work"
+    work.mkdir()
+    began = {
+        "packed": False, "fused": False, "compiled": False, "checkpointed": 0, "passes": 2, "most_tokens": 999
+    }  # fmt: skip
+    (work / "execution.json").write_text(json.dumps(began))
+    out = prepared / "resumed-out"
+    out.mkdir()
+    tuning = TuningSpec(method="lora", epochs=1, batch_size=4, warmup_steps=0, lora=LoraSpec(r=4))
+    train_adapter(
+        TrainSettings(tuning, "cpu", "float32"),
+        data=prepared / "rows", base=prepared / "base", work=work, out=out, progress=Silent(),
+    )  # fmt: skip
+    assert json.loads((out / "memory.json").read_text())["execution"] == began
