@@ -67,6 +67,7 @@ tuning:
   micro_batch_size: 2
   memory:
     fit: 24GB
+  processes: 1
   packing: false
   evaluations: 3
   early_stopping:

@@ -155,3 +155,40 @@ def test_a_resumed_training_is_computed_as_it_began(prepared):
         data=prepared / "rows", base=prepared / "base", work=work, out=out, progress=Silent(),
     )  # fmt: skip
     assert json.loads((out / "memory.json").read_text())["execution"] == began
+
+
+def test_two_processes_learn_what_one_does(prepared):
+    from tunebuild.train.processes import train_in_processes
+
+    # Ten rows in steps of 4: the last step has one row a process. Nothing is dropped or done twice.
+    out, one, _ = train(prepared, "one", epochs=3)
+    tuning = TuningSpec(
+        method="lora", epochs=3, batch_size=4, learning_rate=1e-2, warmup_steps=0, max_length=128,
+        lora=LoraSpec(r=4, alpha=8), processes=2,
+    )  # fmt: skip
+    for name in ("two-work", "two-out"):
+        (prepared / name).mkdir()
+    train_in_processes(
+        TrainSettings(tuning, "cpu", "float32"),
+        data=prepared / "rows", base=prepared / "base", work=prepared / "two-work",
+        out=prepared / "two-out", progress=Silent(),
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (prepared / "two-out" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines if "loss" in line] == pytest.approx(one, rel=1e-4)
+    evaluated = [line["eval_loss"] for line in lines if "eval_loss" in line]
+    alone = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert evaluated == pytest.approx([line["eval_loss"] for line in alone if "eval_loss" in line], rel=1e-4)
+
+
+def test_what_one_of_several_processes_refuses_is_said(prepared):
+    from tunebuild.train.processes import train_in_processes
+
+    tuning = TuningSpec(method="lora", batch_size=4, processes=2, lora=LoraSpec(targets=("no_such",)))
+    for name in ("w", "o"):
+        (prepared / name).mkdir()
+    with pytest.raises(TunebuildError, match=r"tuning.lora.targets"):
+        train_in_processes(
+            TrainSettings(tuning, "cpu", "float32"),
+            data=prepared / "rows", base=prepared / "base", work=prepared / "w", out=prepared / "o",
+            progress=Silent(),
+        )  # fmt: skip

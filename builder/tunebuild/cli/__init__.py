@@ -16,6 +16,8 @@ from tunebuild.heavy_imports import put_off_collection
 put_off_collection()
 # Looking for plugins takes pydantic a tenth of the time that 'validate' takes, and we have none.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+# Training libraries tell a hub that they are used, from a thread; a build talks to nobody it was not told to.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _HELP = """One YAML spec in, one verified container image of a fine-tuned model out.
 

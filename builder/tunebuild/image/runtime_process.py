@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tunebuild.errors import TunebuildError, fail
+from tunebuild.errors import fail
 from tunebuild.image.runtime import RuntimeStage
 from tunebuild.lock.spec_lock import RuntimeLock
 from tunebuild.spec.serving import ImageSpec
 from tunebuild.store import Progress, Store, Tree
+from tunebuild.store.process import Message, Sender, relay, report
 
 
 def prepare_runtime(image: ImageSpec, locked: RuntimeLock | None, store: Path, progress: Progress) -> Tree:
@@ -32,36 +32,17 @@ def prepare_runtime(image: ImageSpec, locked: RuntimeLock | None, store: Path, p
     sender.close()
     while True:
         try:
-            kind, payload = receiver.recv()
+            message: Message = receiver.recv()
         except EOFError:
             process.join()
-            message = f"preparing the image's packages ended with status {process.exitcode}"
-            raise fail("runtime-ended", message, "was it killed? build again") from None
-        if kind == "done":
-            tree: Tree = payload
+            text = f"preparing the image's packages ended with status {process.exitcode}"
+            raise fail("runtime-ended", text, "was it killed? build again") from None
+        if relay(message, progress):
+            tree: Tree = message[1]
             return tree
-        if kind == "error":
-            raise payload
-        getattr(progress, kind)(*payload)
 
 
-class _Forward:
-    """Progress that is sent to the parent process."""
-
-    def __init__(self, sender: Connection[Any, Any]) -> None:
-        self._sender = sender
-
-    def step(self, done: float, total: float, note: str = "") -> None:
-        self._sender.send(("step", (done, total, note)))
-
-    def say(self, text: str) -> None:
-        self._sender.send(("say", (text,)))
-
-
-def _work(sender: Connection[Any, Any], image: ImageSpec, locked: RuntimeLock | None, root: Path) -> None:
+def _work(sender: Sender[Message, Any], image: ImageSpec, locked: RuntimeLock | None, root: Path) -> None:
     os.nice(5)
-    try:
-        stage = RuntimeStage.of(image, root / "downloads", locked)
-        sender.send(("done", Store(root).ensure(stage, _Forward(sender))))
-    except (TunebuildError, OSError) as error:
-        sender.send(("error", error))
+    stage = RuntimeStage.of(image, root / "downloads", locked)
+    report(sender, lambda progress: Store(root).ensure(stage, progress))

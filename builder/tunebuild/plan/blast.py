@@ -31,8 +31,8 @@ _LEVELS = {
     "evaluate": "other gates",
 }
 
-#: Fields that no stage's result depends on: what a file is called, where something comes from, what is kept or
-#: sent on the way. What is in the file, and what came, counts. A test holds every other field to some stage's inputs.
+#: Fields that no stage's result depends on: what a file is called, where something comes from, what is kept
+#: or sent on the way. What is in a file, and what came, counts. A test holds all others to a stage's inputs.
 PRESENTATION_ONLY = (
     "apiVersion",
     "extends",

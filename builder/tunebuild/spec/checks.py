@@ -129,6 +129,9 @@ def methods_agree(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     if tuning.lora.init in ("pissa", "olora") and tuning.method != "lora":
         message = f"'{tuning.lora.init}' takes parts out of the base, which must not be rounded"
         yield Diagnostic("init", message, "use tuning.method: lora", "tuning.lora.init")
+    if tuning.processes > tuning.batch_size:
+        message = f"{tuning.processes} processes cannot share a step of {tuning.batch_size} rows"
+        yield Diagnostic("processes", message, "raise tuning.batch_size", "tuning.processes")
     if tuning.early_stopping and not _holds_out(spec):
         message = "needs rows that are held out"
         yield Diagnostic("early-stopping", message, _HOLD_OUT, "tuning.early_stopping")

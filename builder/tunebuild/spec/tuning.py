@@ -97,6 +97,9 @@ class TuningSpec(Section):
     """What training may take of the device: all that is free, or a bound. From this follow how many rows go
     through the model at once and which layers compute their activations again."""
 
+    processes: int = Field(default=1, ge=1, le=64, examples=[1])
+    """Processes of one machine that share each step, one a card. The rows of a step stay the same."""
+
     packing: bool = Field(default=True, examples=[True])
     """Lay rows behind one another instead of padding them side by side. They do not see each other; where a
     model cannot promise that, they are padded, and the plan says so."""

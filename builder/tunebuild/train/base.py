@@ -71,7 +71,7 @@ def load_base(directory: Path, settings: TrainSettings) -> PreTrainedModel:
             directory,
             dtype=dtype,
             quantization_config=config,
-            device_map={"": 0} if settings.device == "cuda" else None,
+            device_map={"": torch.cuda.current_device()} if settings.device == "cuda" else None,
             attn_implementation="sdpa",
             trust_remote_code=False,
             local_files_only=True,

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tunebuild.store import Progress, scan
@@ -20,7 +21,11 @@ class SealCheckpoints(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Seal the checkpoint that was just written."""
+        """Seal the checkpoint that was just written, by all processes."""
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if not state.is_world_process_zero:
+            return
         directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         digests = {f.path: f.digest for f in scan(directory).files}
         temporary = directory / f".{_SEAL}"

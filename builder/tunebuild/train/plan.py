@@ -118,7 +118,7 @@ def _ways_to_cut(
     for number in numbers:
         batching = Batching(tuning.batch_size, number, packed, tuning.seed, settings.processes)
         sizes = Passes(lengths, batching).sizes(_STEPS)
-        for quantile in _QUANTILES:
+        for quantile in _QUANTILES if settings.processes == 1 else (1.0,):
             most = max(int(lengths.max()), int(np.quantile(sizes, quantile)))
             yield number, most, float((sizes > most).mean())
 

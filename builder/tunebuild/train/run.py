@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -138,8 +139,11 @@ def train_model(
     started = time.monotonic()
     with full_disk_named(work):
         outcome = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-        save_adapter(trainer.model, out / "adapter")
+        if trainer.is_world_process_zero():
+            save_adapter(trainer.accelerator.unwrap_model(trainer.model), out / "adapter")
     _check_finite(trainer.model)
+    if not trainer.is_world_process_zero():
+        return
     seconds = time.monotonic() - started
     (work / "metrics.jsonl").rename(out / "metrics.jsonl")
     if quantisation:
@@ -154,6 +158,7 @@ def train_model(
         "device_name": torch.cuda.get_device_name() if settings.device == "cuda" else None,
         "compute_dtype": settings.compute_dtype,
         "method": tuning.method,
+        "processes": settings.processes,
         "resumed": resumed is not None,
         "trainable_parameters": sum(t.numel() for t in initial.values()),
         "limit": asdict(limit) if limit else None,
@@ -170,6 +175,8 @@ def _began_with(work: Path, planned: Execution) -> Execution:
     """The execution that a resumed training began with: another one may round in another way."""
     kept = work / "execution.json"
     if not kept.is_file():
+        if int(os.environ.get("RANK", "0")):
+            return planned  # the first process writes it, and plans the same
         _write_json(kept, planned.to_json())
     return Execution(**json.loads(kept.read_text("utf-8")))
 
@@ -222,6 +229,9 @@ def _arguments(
         # The fused layer converts what needs it; all other weights have the right precision already.
         bf16=settings.compute_dtype == "bfloat16" and not execution.fused,
         use_cpu=settings.device == "cpu",
+        ddp_backend=None if settings.processes == 1 else "gloo" if settings.device == "cpu" else "nccl",
+        ddp_find_unused_parameters=False if settings.processes > 1 else None,
+        ddp_broadcast_buffers=False if settings.processes > 1 else None,
         gradient_checkpointing=False,  # the layers have been told already
         # Our rows are final: TRL must not tokenise, truncate, pack or drop any of them.
         dataset_kwargs={"skip_prepare_dataset": True},

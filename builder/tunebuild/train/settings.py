@@ -21,7 +21,6 @@ class TrainSettings:
         device: where it runs.
         compute_dtype: precision of matrix products; the base is loaded in it too.
         available: bytes that the device has for training, or ``None`` if nobody knows.
-        processes: how many train together.
         notes: a sentence for each decision.
     """
 
@@ -29,8 +28,12 @@ class TrainSettings:
     device: Device
     compute_dtype: ComputeDtype
     available: int | None = None
-    processes: int = 1
     notes: tuple[str, ...] = ()
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return self.tuning.processes
 
     @property
     def memory_limit(self) -> int | None:

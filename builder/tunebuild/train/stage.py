@@ -50,11 +50,13 @@ class TrainStage:
         # Passes differ in length. In blocks of fixed sizes, memory would soon lie in pieces that fit none.
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
         with heavy_imports():
+            from tunebuild.train.processes import train_in_processes
             from tunebuild.train.run import train_adapter
             from tunebuild.train.threads import training_threads
 
+        train = train_adapter if self.settings.processes == 1 else train_in_processes
         with training_threads(work, self.spared_cores):
-            train_adapter(
+            train(
                 self.settings,
                 data=self.data.root,
                 base=self.base.directory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -72,7 +73,9 @@ class Trainer(SFTTrainer):
         self._batching = batching
         self.passes = Passes(_lengths(rows), batching, args.process_index)
         self.out_of_memory: list[OutOfMemory] = []
-        self._most_tokens = most_tokens
+        # Processes go forward and backward together, so one of them cannot do a pass in halves by itself.
+        self._most_tokens = most_tokens if args.world_size == 1 else sys.maxsize
+        self._pass_tokens = most_tokens
         self._step: int | None = None
         self._before: list[Inputs] = []  # earlier passes of this step
         super().__init__(
@@ -106,7 +109,7 @@ class Trainer(SFTTrainer):
             loss = self._through(model, inputs, num_items_in_batch)
         except torch.OutOfMemoryError:
             if self.args.world_size > 1:
-                raise  # the other processes wait in the middle of a pass
+                raise  # the others wait in the middle of a pass
             loss = None
         while loss is None:
             loss = self._again(model, inputs, num_items_in_batch)
@@ -122,7 +125,7 @@ class Trainer(SFTTrainer):
         """Mean loss over all supervised tokens that are held out, and the share of them that is predicted."""
         rows = self.eval_dataset
         lengths = _lengths(rows)
-        limit = max(self._most_tokens, int(lengths.max()))
+        limit = max(self._pass_tokens, int(lengths.max()))
         wide = Batching(len(rows), max(1, -(-int(lengths.sum()) // limit)), self._batching.packed, 0)
         processes, index = self.args.world_size, self.args.process_index
         training = self.model.training
@@ -159,7 +162,7 @@ class Trainer(SFTTrainer):
         torch.cuda.reset_peak_memory_stats()
         rows = Rows(self.train_dataset)
         with torch.random.fork_rng(devices=[self.args.device]):
-            inputs = self.data_collator([rows[index] for index in self.passes.of_size(self._most_tokens)])
+            inputs = self.data_collator([rows[index] for index in self.passes.of_size(self._pass_tokens)])
             self.training_step(self.model, inputs, int((inputs["labels"] != -100).sum()))
         self.model.zero_grad()
         self._metrics["train"].clear()
