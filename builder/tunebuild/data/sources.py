@@ -73,20 +73,32 @@ def _jsonl(stream: BinaryIO, shown: str) -> Iterator[SourceRow]:
         line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
         if not line.strip():
             continue
-        strange: list[str] = []
         try:
-            value = json.loads(line.decode("utf-8"), parse_constant=strange.append)
+            value = _DECODE(line.decode("utf-8"))
         except UnicodeDecodeError:
             yield SourceRow(number, None, "is not UTF-8")
         except json.JSONDecodeError as error:
             yield SourceRow(number, None, f"is not JSON: {error.msg} at column {error.colno}")
         except RecursionError:
             yield SourceRow(number, None, "is nested too deeply")
+        except _NotJson as error:
+            yield SourceRow(number, None, str(error))
         except ValueError as error:  # a number of thousands of digits
             yield SourceRow(number, None, f"is not usable JSON: {error}")
         else:
-            problem = f"holds {strange[0]}, which is not JSON" if strange else _text_problem(value, line)
+            problem = _text_problem(value, line)
             yield SourceRow(number, None if problem else value, problem)
+
+
+class _NotJson(ValueError):
+    """What Python's reader takes for a number and JSON does not know."""
+
+
+def _refuse(name: str) -> NoReturn:
+    raise _NotJson(f"holds {name}, which is not JSON")
+
+
+_DECODE = json.JSONDecoder(parse_constant=_refuse).decode
 
 
 def _json(stream: BinaryIO, shown: str) -> Iterator[SourceRow]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -79,7 +81,7 @@ class Tokeniser:
 
     def __call__(self, chunk: Chunk) -> Tokenised:
         """Every row becomes samples or a reject."""
-        samples: list[dict[str, object]] = []
+        samples: list[_Sample] = []
         rejects = list(chunk.rejects)
         talks: list[tuple[SourceRow, list[Message]]] = []
         for row in chunk.rows:
@@ -99,9 +101,7 @@ class Tokeniser:
             except PromptRefused as refusal:
                 diagnostic = refusal.diagnostics[0]
                 rejects.append(reject(chunk.shown, row, diagnostic.code, diagnostic.message))
-        columns = [pa.array([s[name] for s in samples], SCHEMA.field(name).type) for name in SCHEMA.names]
-        batch = pa.record_batch(columns, schema=SCHEMA)
-        return Tokenised(batch, sorted(rejects, key=lambda r: r.line))
+        return Tokenised(_batch(samples), sorted(rejects, key=lambda r: r.line))
 
     def _examples(self, conversations: Sequence[list[Message]]) -> list[Samples | PromptRefused]:
         talks = iter(self.renderer.examples_of([m for m in conversations if m[0]["role"] != PLAIN]))
@@ -113,25 +113,62 @@ class Tokeniser:
         except PromptRefused as refusal:
             return refusal
 
-    def _sample(self, source: int, line: int, messages: list[Message], example: Example) -> dict[str, object]:
+    def _sample(self, source: int, line: int, messages: list[Message], example: Example) -> _Sample:
         shortened = self.shorten and len(example.ids) > self.max_length
         if shortened and (fitting := shorten(messages, self.renderer, self.max_length)):
             messages, example = fitting
         if len(example.ids) > self.max_length:
             what = "without what the user said still " if shortened else ""
             raise _TooLong(f"{what}has {len(example.ids)} tokens, at most {self.max_length} are allowed")
-        return {
-            "input_ids": example.ids,
-            "spans": [place for span in example.supervised for place in span],
-            # Keys stay in order: a template may print them.
-            "messages": json.dumps(messages, ensure_ascii=False, default=str),
-            "row_digest": row_digest(messages, folded=self.folded),
-            "question_digest": question_digest(messages),
-            "source": source,
-            "line": line,
-            "answers": sum(turn["role"] == "assistant" for turn in messages),
-            "shortened": shortened,
-        }
+        return _Sample(
+            example.ids,
+            [place for span in example.supervised for place in span],
+            _ENCODE(messages),
+            row_digest(messages, folded=self.folded),
+            question_digest(messages),
+            source,
+            line,
+            sum(turn["role"] == "assistant" for turn in messages),
+            shortened,
+        )
+
+
+# Keys stay in order: a template may print them.
+_ENCODE = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
+class _Sample(NamedTuple):
+    """One row of :data:`SCHEMA`."""
+
+    input_ids: list[int]
+    spans: list[int]
+    messages: str
+    row_digest: bytes
+    question_digest: bytes
+    source: int
+    line: int
+    answers: int
+    shortened: bool
+
+
+def _batch(samples: Sequence[_Sample]) -> pa.RecordBatch:
+    ids, spans, *others = zip(*samples, strict=True) if samples else [()] * len(SCHEMA)
+    columns = [_lists(ids), _lists(spans)]
+    columns += [pa.array(v, field.type) for v, field in zip(others, list(SCHEMA)[2:], strict=True)]
+    return pa.record_batch(columns, schema=SCHEMA)
+
+
+def _lists(rows: Sequence[list[int]]) -> pa.ListArray:
+    """Lists of numbers as Arrow. Several times faster than Arrow's own reading of lists."""
+    values, ends = array("i"), array("i", [0])
+    for row in rows:
+        values.fromlist(row)
+        ends.append(len(values))
+    return pa.ListArray.from_arrays(_int32(ends), _int32(values))
+
+
+def _int32(values: array[int]) -> pa.Array:
+    return pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(values)])
 
 
 class _TooLong(Exception):
