@@ -38,7 +38,8 @@ data:
       - path: held_out.jsonl
         format: prompt_completion
     on_leak: drop
-  deduplicate: folded
+  deduplicate:
+    near: 0.85
   on_long: drop
   max_rejected: 0.01
 model:

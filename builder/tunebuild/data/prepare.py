@@ -68,7 +68,8 @@ def prepare(
         renderer,
         max_length,
         shorten=data.on_long == "truncate_prompt",
-        folded=data.deduplicate == "folded",
+        folded=data.deduplicate == "folded" or data.near is not None,
+        near=data.near is not None,
     )
     reader = _Reader(sources)
     columns: list[Columns] = []

@@ -11,7 +11,7 @@ from typing import TextIO
 from tunebuild.data.rows import Reject
 
 #: Reasons that the spec asked for. Such rows are listed, and are no sign that the data is bad.
-ASKED_FOR = frozenset(("filtered", "duplicate", "leaked", "not-sampled"))
+ASKED_FOR = frozenset(("filtered", "duplicate", "near-duplicate", "leaked", "not-sampled"))
 
 _SHOWN = 10
 

@@ -117,7 +117,8 @@ def _unused(batch: pa.RecordBatch, start: int, columns: Columns, chosen: Selecti
     part = slice(start, start + len(batch))
     for index in start + np.flatnonzero((chosen.times[part] == 0) & ~chosen.evaluated[part]):
         if (other := chosen.duplicate_of[index]) >= 0:
-            code, reason = "duplicate", f"says the same as {columns.name(other)}"
+            code = "near-duplicate" if chosen.near[index] else "duplicate"
+            reason = f"says {'nearly ' * bool(chosen.near[index])}the same as {columns.name(other)}"
         elif (other := chosen.leaks_to[index]) >= 0:
             code, reason = "leaked", f"asks what {columns.name(other)} asks, which is held out"
         else:

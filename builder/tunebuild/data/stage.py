@@ -58,7 +58,7 @@ class DataStage:
             ],
             "eval_fraction": self.data.eval.fraction,
             "on_leak": self.data.eval.on_leak,
-            "deduplicate": self.data.deduplicate,
+            "deduplicate": self.data.near or self.data.deduplicate,
             "on_long": self.data.on_long,
             "max_rejected": self.data.max_rejected,
             "max_length": self.max_length,

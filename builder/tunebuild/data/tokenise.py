@@ -18,7 +18,8 @@ from tunebuild.data.sources import SourceRow
 from tunebuild.prompt import Example, Message, PromptRefused, Renderer, Samples
 
 #: A sample: ``spans`` are starts and ends of what carries loss, in turn; ``messages`` is JSON; ``answers``
-#: counts assistant turns, 0 for plain text; ``source`` and ``line`` say where the row stands.
+#: counts assistant turns, 0 for plain text; ``source`` and ``line`` say where the row stands; signatures are
+#: those of :mod:`tunebuild.data.near`, empty where nobody asks for them.
 SCHEMA = pa.schema(
     [
         ("input_ids", pa.list_(pa.int32())),
@@ -30,6 +31,8 @@ SCHEMA = pa.schema(
         ("line", pa.int64()),
         ("answers", pa.int32()),
         ("shortened", pa.bool_()),
+        ("row_signature", pa.binary()),
+        ("question_signature", pa.binary()),
     ]
 )
 
@@ -72,12 +75,14 @@ class Tokeniser:
         max_length: longest sample in tokens.
         shorten: whether to cut the beginning of what the user said where a sample is longer.
         folded: whether rows that differ in case, punctuation and white space alone have one digest.
+        near: whether to sign rows and questions, so that those that are nearly the same can be found.
     """
 
     renderer: Renderer
     max_length: int
     shorten: bool
     folded: bool
+    near: bool = False
 
     def __call__(self, chunk: Chunk) -> Tokenised:
         """Every row becomes samples or a reject."""
@@ -101,7 +106,8 @@ class Tokeniser:
             except PromptRefused as refusal:
                 diagnostic = refusal.diagnostics[0]
                 rejects.append(reject(chunk.shown, row, diagnostic.code, diagnostic.message))
-        return Tokenised(_batch(samples), sorted(rejects, key=lambda r: r.line))
+        batch = _batch(samples, near=self.near)
+        return Tokenised(batch, sorted(rejects, key=lambda r: r.line))
 
     def _examples(self, conversations: Sequence[list[Message]]) -> list[Samples | PromptRefused]:
         talks = iter(self.renderer.examples_of([m for m in conversations if m[0]["role"] != PLAIN]))
@@ -151,11 +157,24 @@ class _Sample(NamedTuple):
     shortened: bool
 
 
-def _batch(samples: Sequence[_Sample]) -> pa.RecordBatch:
-    ids, spans, *others = zip(*samples, strict=True) if samples else [()] * len(SCHEMA)
+def _batch(samples: Sequence[_Sample], *, near: bool) -> pa.RecordBatch:
+    width = len(_Sample._fields)
+    ids, spans, *others = zip(*samples, strict=True) if samples else [()] * width
     columns = [_lists(ids), _lists(spans)]
-    columns += [pa.array(v, field.type) for v, field in zip(others, list(SCHEMA)[2:], strict=True)]
+    columns += [pa.array(v, field.type) for v, field in zip(others, list(SCHEMA)[2:width], strict=True)]
+    columns += _signatures(samples) if near else [pa.array([b""] * len(samples), pa.binary())] * 2
     return pa.record_batch(columns, schema=SCHEMA)
+
+
+def _signatures(samples: Sequence[_Sample]) -> list[pa.Array]:
+    from tunebuild.data.near import signatures
+
+    talks = [[str(turn["content"]) for turn in json.loads(sample.messages)] for sample in samples]
+    asked = [turns[:-1] or turns for turns in talks]
+    return [
+        pa.array([row.tobytes() for row in signatures(["\n".join(turns) for turns in part])], pa.binary())
+        for part in (talks, asked)
+    ]
 
 
 def _lists(rows: Sequence[list[int]]) -> pa.ListArray:

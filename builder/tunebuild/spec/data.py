@@ -76,6 +76,14 @@ class EvalSplit(Section):
     white space: stop the build, or take those rows out of training and say so."""
 
 
+class NearDuplicates(Section):
+    """Rows that are nearly the same."""
+
+    near: float = Field(ge=0.5, le=1.0, examples=[0.85])
+    """Smallest share of word triples that two rows have in common to count as the same; 0.8 is what
+    `deduplicate: near` means. Lower finds more, and more that only looks alike."""
+
+
 class DataSpec(Section):
     """Training and evaluation data."""
 
@@ -85,13 +93,23 @@ class DataSpec(Section):
     eval: EvalSplit = Field(default_factory=EvalSplit, examples=[{"fraction": 0.05}])
     """What is held out."""
 
-    deduplicate: Literal["off", "exact", "folded"] = Field(default="exact", examples=["folded"])
-    """Which repeated rows are used only once: none, those that are equal, or also those that differ in case,
-    punctuation and white space alone."""
+    deduplicate: Literal["off", "exact", "folded", "near"] | NearDuplicates = Field(
+        default="exact", examples=["folded", {"near": 0.85}]
+    )
+    """Which repeated rows are used only once: none, those that are equal, also those that differ in case,
+    punctuation and white space alone, or also those that are nearly the same. With the last, questions that
+    are nearly the same count as leaks, and are held out together."""
 
     on_long: Literal["error", "drop", "truncate_prompt"] = Field(default="error", examples=["drop"])
     """What happens to a row that is longer than `tuning.max_length`: stop the build, drop the row and say so,
     or cut the beginning of what the user said. An answer is never cut."""
+
+    @property
+    def near(self) -> float | None:
+        """Smallest similarity of rows that count as the same, or ``None`` where only equal ones do."""
+        if isinstance(self.deduplicate, NearDuplicates):
+            return self.deduplicate.near
+        return 0.8 if self.deduplicate == "near" else None
 
     max_rejected: float = Field(default=0.0, ge=0.0, le=1.0, examples=[0.01])
     """Largest share of rows that may be rejected before the build stops."""
