@@ -25,7 +25,10 @@ data:
       columns:
         answer: reply
       where:
-        language: en
+        language:
+          in: [en, fr]
+          not: de
+          matches: ^[a-z]+$
       weight: 0.5
     - path: more.jsonl
       format: alpaca
@@ -159,7 +162,8 @@ def siblings(path: NodePath) -> set[str]:
     """Keys of the mapping that a key stands in."""
     section = published_schema()
     for part in path[:-1]:
-        section = section["items"] if isinstance(part, int) else section["properties"][part]
+        named = section.get("properties", {}).get(part) or section.get("additionalProperties")
+        section = section["items"] if isinstance(part, int) else named
         for branch in section.get("anyOf", [section]):
             if "$ref" in branch:
                 section = published_schema()["$defs"][branch["$ref"].rpartition("/")[2]]

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -16,6 +15,7 @@ from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import Reject, RowSource
 from tunebuild.data.sources import SourceRow, read_rows
 from tunebuild.data.tokenise import SCHEMA, Chunk, Tokeniser, reject
+from tunebuild.data.where import outside
 from tunebuild.data.workers import tokenise_in_order
 from tunebuild.errors import fail
 from tunebuild.prompt import Renderer
@@ -114,7 +114,7 @@ class _Reader:
             readable = True
             if isinstance(row.value, Mapping):
                 missing -= {name for name in missing if row.value.get(name) not in (None, "")}
-                if other := _outside(row.value, source.where):
+                if other := outside(row.value, source.where):
                     chunk.rejects.append(reject(source.shown, row, "filtered", other))
                     continue
             if chunk.format == "auto":
@@ -151,10 +151,3 @@ def _detect(source: RowSource, row: SourceRow) -> str:
             path="data.train",
         )
     return found
-
-
-def _outside(row: Mapping[str, Any], where: Mapping[str, Any]) -> str:
-    for column, wanted in where.items():
-        if row.get(column) not in (wanted if isinstance(wanted, tuple | list) else (wanted,)):
-            return f"column '{column}' is {row.get(column)!r}"
-    return ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from tunebuild.data.rows import RowSource
 from tunebuild.errors import fail
 from tunebuild.prompt import Renderer
-from tunebuild.spec.data import DataSpec
+from tunebuild.spec.data import Condition, DataSpec
 from tunebuild.store import Digest, Inputs, Progress
 
 
@@ -46,8 +46,13 @@ class DataStage:
                     "digest": digest,
                     "format": source.format,
                     "columns": dict(source.columns),
-                    "where": dict(source.where),
-                    "weight": source.weight,
+                    "where": {
+                        column: wanted.model_dump(mode="json", by_alias=True, exclude_none=True)
+                        if isinstance(wanted, Condition)
+                        else wanted
+                        for column, wanted in source.where.items()
+                    },
+                    "weight": None if held else source.weight,
                     "held_out": held,
                 }
                 for digest, (source, held) in zip(

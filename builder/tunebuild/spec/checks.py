@@ -10,7 +10,7 @@ from typing import Any
 from tunebuild import resources
 from tunebuild.errors import Diagnostic
 from tunebuild.spec._words import dotted, suggest
-from tunebuild.spec.data import DataSource
+from tunebuild.spec.data import Condition, DataSource
 from tunebuild.spec.schema import schema_at
 from tunebuild.spec.secret import MARK
 from tunebuild.spec.spec import Spec
@@ -96,6 +96,34 @@ def hub_data_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
             if source.hub is None and getattr(source, name) is not None:
                 message = f"a file beside the spec has no {name}"
                 yield Diagnostic("not-hub", message, "remove it, or name its hub", f"{path}.{name}")
+
+
+def conditions_can_hold(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """A condition says something, is a regular expression where it should be one, and some value meets it."""
+    for path, source in _sources(spec):
+        for column, wanted in source.where.items():
+            here = f"{path}.where.{column}"
+            if not isinstance(wanted, Condition):
+                continue
+            if not wanted.model_fields_set:
+                yield Diagnostic("condition", "says nothing", "in, not, min, max or matches", here)
+            if wanted.min is not None and wanted.max is not None and wanted.min > wanted.max:
+                message = f"nothing is at least {wanted.min:g} and at most {wanted.max:g}"
+                yield Diagnostic("condition", message, "", f"{here}.min")
+            try:
+                re.compile(wanted.matches or "")
+            except (re.error, RecursionError, OverflowError) as error:
+                message = f"is no regular expression: {error}"
+                yield Diagnostic("condition", message, "see Python's re module", f"{here}.matches")
+
+
+def weights_matter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """What is held out is measured once a row, so a weight there would do nothing."""
+    for index, source in enumerate(spec.data.eval.files):
+        if source.weight != 1.0:
+            path = f"data.eval.files[{index}].weight"
+            message = "rows that are held out have no weight: each is measured once"
+            yield Diagnostic("weight-of-held-out", message, "remove it", path)
 
 
 def mapped_columns_belong(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
@@ -195,6 +223,8 @@ CHECKS: tuple[Check, ...] = (
     files_exist_inside,
     base_is_named_well,
     hub_data_is_named_well,
+    conditions_can_hold,
+    weights_matter,
     mapped_columns_belong,
     batch_divides,
     answers_fit,

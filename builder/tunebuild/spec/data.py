@@ -15,6 +15,27 @@ Format = Literal["auto", "qa", "alpaca", "messages", "sharegpt", "prompt_complet
 Scalar = str | int | float | bool | None
 
 
+class Condition(Section):
+    """What a column of a row must be; all that is given must hold. A column that a row lacks is `null`."""
+
+    among: tuple[Scalar, ...] | None = Field(default=None, alias="in", examples=[["faq", "manual"]])
+    """One of these values."""
+
+    other_than: str | int | float | bool | tuple[Scalar, ...] | None = Field(
+        default=None, alias="not", examples=["draft"]
+    )
+    """Not this value, or none of these."""
+
+    min: float | None = Field(default=None, examples=[0.8])
+    """A number of at least this; text that spells one, as in CSV, is one."""
+
+    max: float | None = Field(default=None, examples=[100])
+    """A number of at most this."""
+
+    matches: str | None = Field(default=None, min_length=1, examples=["(?i)^how "])
+    """Text in which this regular expression (Python's) finds something."""
+
+
 class DataSource(Section):
     """Rows in a file, beside the spec or in a dataset repository on the hub."""
 
@@ -41,13 +62,15 @@ class DataSource(Section):
     columns: dict[str, str] = Field(default_factory=dict, examples=[{"answer": "reply"}])
     """Column names where they differ from the format's own: `{format's name: the file's name}`."""
 
-    where: dict[str, Scalar | tuple[Scalar, ...]] = Field(
-        default_factory=dict, examples=[{"language": "en"}, {"stars": [4, 5]}]
+    where: dict[str, Scalar | tuple[Scalar, ...] | Condition] = Field(
+        default_factory=dict, examples=[{"language": "en"}, {"stars": [4, 5]}, {"score": {"min": 0.8}}]
     )
-    """Only rows whose columns have these values (one of these, for a list) are used."""
+    """Only rows whose columns have these values (one of these, for a list), or meet these
+    conditions, are used."""
 
     weight: float = Field(default=1.0, gt=0.0, le=100.0, examples=[0.5])
-    """How often a row of this source is trained on in an epoch: 2 is twice, 0.5 a seeded half of the rows."""
+    """How often a row of this source is trained on in an epoch: 2 is twice, 0.5 a seeded half of the rows.
+    Not for `eval.files`: a row that is held out is measured once."""
 
     def files(self, directory: Path) -> list[str]:
         """Names of the files beside the spec that `path` means, in order; none where there is none."""
