@@ -104,7 +104,9 @@ UNCHANGING = {
 }
 # A directory or a file has none of these; what comes from a hub counts by its content.
 HUB_ONLY = {"model.revision", "model.token"} | {
-    f"data.{where}[].{name}" for where in ("train", "eval.files") for name in ("hub", "revision", "token")
+    f"data.{where}[].{name}"
+    for where in ("train", "eval.files")
+    for name in ("hub", "revision", "token", "split", "config")
 }
 
 

@@ -35,6 +35,9 @@ data:
       hub: org/dataset
       revision: v1.0
       token: ${env:HF_TOKEN}
+    - hub: org/dataset
+      split: train
+      config: en
   eval:
     fraction: 0.1
     files:

@@ -48,7 +48,7 @@ def _sources(spec: Spec) -> Iterator[tuple[str, DataSource]]:
 def _named_files(spec: Spec, directory: Path) -> Iterator[tuple[str, str]]:
     for path, source in _sources(spec):
         if source.hub is None:
-            for name in source.files(directory) or [source.path]:
+            for name in source.files(directory) or ([source.path] if source.path else []):
                 yield f"{path}.path", name
     if not isinstance(spec.prompt.template, str):
         yield "prompt.template.file", spec.prompt.template.file
@@ -92,7 +92,16 @@ def hub_data_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     for path, source in _sources(spec):
         if source.hub is not None and not _HUB_ID.fullmatch(source.hub):
             yield Diagnostic("bad-hub", f"'{source.hub}' is not a hub id such as org/name", "", f"{path}.hub")
-        for name in ("revision", "token"):
+        if source.path is None and source.split is None:
+            message = "names no rows" if source.hub is None else "names neither a file nor a split"
+            yield Diagnostic("no-path", message, "give it a path, or a hub and a split", path)
+        if source.path is not None and source.split is not None:
+            message = "names a file and a split: only one of them can be meant"
+            yield Diagnostic("path-and-split", message, "remove one", f"{path}.split")
+        if source.config is not None and source.split is None:
+            message = "only a split has a configuration"
+            yield Diagnostic("config-alone", message, "name the split", f"{path}.config")
+        for name in ("revision", "token", "split", "config"):
             if source.hub is None and getattr(source, name) is not None:
                 message = f"a file beside the spec has no {name}"
                 yield Diagnostic("not-hub", message, "remove it, or name its hub", f"{path}.{name}")

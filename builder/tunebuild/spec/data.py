@@ -37,9 +37,9 @@ class Condition(Section):
 
 
 class DataSource(Section):
-    """Rows in a file, beside the spec or in a dataset repository on the hub."""
+    """Rows in a file beside the spec, or in a file or a split of a dataset repository on the hub."""
 
-    path: str = Field(min_length=1, examples=["faq.jsonl"])
+    path: str | None = Field(default=None, min_length=1, examples=["faq.jsonl"])
     """File with the rows, `.jsonl`, `.json`, `.csv`, `.tsv` (also with `.gz` or `.zst` behind) or `.parquet`:
     relative to the spec, or to the top of `hub`. Beside the spec it may be a pattern such as
     `rows/*.jsonl`; the files are read in order of name."""
@@ -51,7 +51,14 @@ class DataSource(Section):
     template). `auto` tells it by the columns of the first row, and says what it found."""
 
     hub: str | None = Field(default=None, min_length=1, examples=["org/dataset"])
-    """A dataset repository on the hub that holds the file."""
+    """A dataset repository on the hub that holds the rows."""
+
+    split: str | None = Field(default=None, min_length=1, examples=["train"])
+    """The split of `hub`, instead of `path`: the files that the datasets library takes it to mean, by their
+    names or by what the head of the repository's README.md declares."""
+
+    config: str | None = Field(default=None, min_length=1, examples=["en"])
+    """The configuration of `hub` that the split is of, where it has several."""
 
     revision: Revision | None = Field(default=None, examples=["main"])
     """Commit, branch or tag of `hub`, as in `model.revision`."""
@@ -74,6 +81,8 @@ class DataSource(Section):
 
     def files(self, directory: Path) -> list[str]:
         """Names of the files beside the spec that `path` means, in order; none where there is none."""
+        if self.path is None:
+            return []
         if (directory / self.path).is_file():
             return [self.path]
         if not set("*?[") & set(self.path) or Path(self.path).is_absolute():
