@@ -46,6 +46,9 @@ data:
     on_leak: drop
   deduplicate:
     near: 0.85
+  privacy:
+    secrets: reject
+    personal: off
   on_long: drop
   max_rejected: 0.01
 model:

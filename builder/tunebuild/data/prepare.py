@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tunebuild.data.columns import Columns
+from tunebuild.data.findings import Findings
 from tunebuild.data.formats import detect_format
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import Reject, RowSource
@@ -47,6 +48,7 @@ def prepare(
     max_length: int,
     path: Path,
     rejects: Rejects,
+    findings: Findings,
     progress: Progress,
 ) -> Prepared:
     """Read, convert and render all rows, on all cores, holding only a few chunks at a time.
@@ -58,11 +60,12 @@ def prepare(
         max_length: longest sample in tokens.
         path: where to write the samples.
         rejects: takes the rows that are not used.
+        findings: takes what is found in rows.
         progress: is told how far it is, in files.
 
     Raises:
         TunebuildError: a file cannot be read, its format cannot be told, a column that is mapped is in no
-            row, or a row is too long under ``on_long: error``.
+            row, a row is too long under ``on_long: error``, or something was found that the spec refuses.
     """
     tokeniser = Tokeniser(
         renderer,
@@ -70,6 +73,7 @@ def prepare(
         shorten=data.on_long == "truncate_prompt",
         folded=data.deduplicate == "folded" or data.near is not None,
         near=data.near is not None,
+        privacy=data.privacy,
     )
     reader = _Reader(sources)
     columns: list[Columns] = []
@@ -79,11 +83,13 @@ def prepare(
             if data.on_long == "error":
                 _refuse_long(tokenised.rejects)
             rejects.add(tokenised.rejects)
+            findings.add(tokenised.findings)
             if tokenised.batch.num_rows:
                 writer.write_batch(tokenised.batch)
                 columns.append(Columns.of(tokenised.batch))
             rows += tokenised.batch.num_rows
             progress.step(reader.file, len(sources), f"{rows:,} rows")
+    findings.check()
     return Prepared(path, Columns.joined(columns, [s.shown for s in sources]), reader.formats)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,10 +12,12 @@ import pyarrow as pa
 
 from tunebuild.data.formats import PLAIN, RowRejected, to_conversation
 from tunebuild.data.likeness import question_digest, row_digest
-from tunebuild.data.rows import Reject
+from tunebuild.data.privacy import scan
+from tunebuild.data.rows import BEFORE_MASKING, Finding, Reject
 from tunebuild.data.shorten import shorten
 from tunebuild.data.sources import SourceRow
 from tunebuild.prompt import Example, Message, PromptRefused, Renderer, Samples
+from tunebuild.spec.data import PrivacySpec
 
 #: A sample: ``spans`` are starts and ends of what carries loss, in turn; ``messages`` is JSON; ``answers``
 #: counts assistant turns, 0 for plain text; ``source`` and ``line`` say where the row stands; signatures are
@@ -60,10 +62,11 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Tokenised:
-    """A chunk's samples, of :data:`SCHEMA`, and its rejects, both in order of the rows."""
+    """A chunk's samples, of :data:`SCHEMA`, its rejects and what was found, all in order of the rows."""
 
     batch: pa.RecordBatch
     rejects: list[Reject]
+    findings: list[Finding] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Tokeniser:
         max_length: longest sample in tokens.
         shorten: whether to cut the beginning of what the user said where a sample is longer.
         folded: whether rows that differ in case, punctuation and white space alone have one digest.
+        privacy: what to do about secrets and personal data.
         near: whether to sign rows and questions, so that those that are nearly the same can be found.
     """
 
@@ -83,31 +87,53 @@ class Tokeniser:
     shorten: bool
     folded: bool
     near: bool = False
+    privacy: PrivacySpec = field(default_factory=lambda: PrivacySpec(secrets="off", personal="off"))
 
     def __call__(self, chunk: Chunk) -> Tokenised:
         """Every row becomes samples or a reject."""
         samples: list[_Sample] = []
         rejects = list(chunk.rejects)
+        findings: list[Finding] = []
         talks: list[tuple[SourceRow, list[Message]]] = []
         for row in chunk.rows:
             try:
-                talks.append((row, to_conversation(row.value, chunk.format, chunk.columns)))
+                messages = to_conversation(row.value, chunk.format, chunk.columns)
             except RowRejected as error:
                 rejects.append(reject(chunk.shown, row, "bad-row", str(error)))
-        found = self._examples([messages for _, messages in talks])
-        for (row, _), outcome in zip(talks, found, strict=True):
+                continue
+            found = self._findings(chunk.shown, row.line, messages)
+            findings += found
+            if refused := next((f for f in found if f.outcome == "rejected"), None):
+                rejects.append(reject(chunk.shown, row, refused.found, f"holds a {refused.kind}"))
+            else:
+                talks.append((row, messages))
+        examples = self._examples([messages for _, messages in talks])
+        for (row, _), outcome in zip(talks, examples, strict=True):
             try:
                 if isinstance(outcome, PromptRefused):
                     raise outcome
-                for messages, example in outcome:
-                    samples.append(self._sample(chunk.source, row.line, messages, example))
+                for turns, example in outcome:
+                    samples.append(self._sample(chunk.source, row.line, turns, example))
             except _TooLong as error:
                 rejects.append(reject(chunk.shown, row, "too-long", str(error)))
             except PromptRefused as refusal:
                 diagnostic = refusal.diagnostics[0]
                 rejects.append(reject(chunk.shown, row, diagnostic.code, diagnostic.message))
         batch = _batch(samples, near=self.near)
-        return Tokenised(batch, sorted(rejects, key=lambda r: r.line))
+        return Tokenised(batch, sorted(rejects, key=lambda r: r.line), findings)
+
+    def _findings(self, shown: str, line: int, messages: Sequence[Message]) -> list[Finding]:
+        policies = {"secret": self.privacy.secrets, "personal": self.privacy.personal}
+        secrets, personal = (policy != "off" for policy in policies.values())
+        if not secrets and not personal:
+            return []
+        found: dict[tuple[str, str], Finding] = {}
+        for text in _texts(messages):
+            for piece in scan(text, secrets=secrets, personal=personal):
+                outcome = _OUTCOMES[policies[piece.found]]
+                finding = Finding(shown, line, piece.found, piece.kind, piece.masked, outcome)
+                found.setdefault((piece.kind, piece.text), finding)
+        return list(found.values())
 
     def _examples(self, conversations: Sequence[list[Message]]) -> list[Samples | PromptRefused]:
         talks = iter(self.renderer.examples_of([m for m in conversations if m[0]["role"] != PLAIN]))
@@ -190,11 +216,25 @@ def _int32(values: array[int]) -> pa.Array:
     return pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(values)])
 
 
+_OUTCOMES = {"report": "reported", "reject": "rejected", "error": "refused"}
+
+
+def _texts(messages: Sequence[Message]) -> Iterator[str]:
+    """All that a template could print of a conversation, but for the roles."""
+    for turn in messages:
+        for key, value in turn.items():
+            if isinstance(value, str):
+                if key != "role":
+                    yield value
+            else:
+                yield json.dumps(value, ensure_ascii=False, default=str)
+
+
 class _TooLong(Exception):
     """A sample does not fit."""
 
 
 def reject(shown: str, row: SourceRow, code: str, reason: str) -> Reject:
     """A row of a file, not used."""
-    excerpt = "" if row.value is None else str(row.value)[:200]
+    excerpt = "" if row.value is None else str(row.value)[:BEFORE_MASKING]
     return Reject(shown, row.line, code, reason, excerpt)

@@ -116,6 +116,19 @@ class NearDuplicates(Section):
     `deduplicate: near` means. Lower finds more, and more that only looks alike."""
 
 
+class PrivacySpec(Section):
+    """What happens where rows hold what a model should not repeat to anybody who asks."""
+
+    secrets: Literal["off", "report", "reject", "error"] = Field(default="error", examples=["reject"])
+    """Tokens, keys and passwords, by the forms that providers give them: stop the build (the default, since
+    what is baked into a published image cannot be taken back), reject the row, only report it, or do not
+    look."""
+
+    personal: Literal["off", "report", "reject", "error"] = Field(default="report", examples=["reject"])
+    """E-mail addresses, telephone numbers with a country code, card numbers and IBANs. Only reported by
+    default, since many data sets hold public ones on purpose. Names and postal addresses are not found."""
+
+
 class DataSpec(Section):
     """Training and evaluation data."""
 
@@ -136,12 +149,15 @@ class DataSpec(Section):
     """What happens to a row that is longer than `tuning.max_length`: stop the build, drop the row and say so,
     or cut the beginning of what the user said. An answer is never cut."""
 
+    privacy: PrivacySpec = Field(default_factory=PrivacySpec, examples=[{"secrets": "reject"}])
+    """Secrets and personal data in rows. What is found is listed with file, line and kind, and masked."""
+
+    max_rejected: float = Field(default=0.0, ge=0.0, le=1.0, examples=[0.01])
+    """Largest share of rows that may be rejected before the build stops."""
+
     @property
     def near(self) -> float | None:
         """Smallest similarity of rows that count as the same, or ``None`` where only equal ones do."""
         if isinstance(self.deduplicate, NearDuplicates):
             return self.deduplicate.near
         return 0.8 if self.deduplicate == "near" else None
-
-    max_rejected: float = Field(default=0.0, ge=0.0, le=1.0, examples=[0.01])
-    """Largest share of rows that may be rejected before the build stops."""
