@@ -128,11 +128,11 @@ class Tokeniser:
         if not secrets and not personal:
             return []
         found: dict[tuple[str, str], Finding] = {}
-        for text in _texts(messages):
-            for piece in scan(text, secrets=secrets, personal=personal):
-                outcome = _OUTCOMES[policies[piece.found]]
-                finding = Finding(shown, line, piece.found, piece.kind, piece.masked, outcome)
-                found.setdefault((piece.kind, piece.text), finding)
+        # Nothing that is looked for goes over the end of a line.
+        for piece in scan("\n".join(_texts(messages)), secrets=secrets, personal=personal):
+            outcome = _OUTCOMES[policies[piece.found]]
+            finding = Finding(shown, line, piece.found, piece.kind, piece.masked, outcome)
+            found.setdefault((piece.kind, piece.text), finding)
         return list(found.values())
 
     def _examples(self, conversations: Sequence[list[Message]]) -> list[Samples | PromptRefused]:

@@ -21,6 +21,7 @@ from tunebuild.errors import fail
 from tunebuild.prompt.messages import Conversation, Message
 from tunebuild.prompt.seams import Seams
 from tunebuild.prompt.template import PromptRefused
+from tunebuild.prompt.words import Words, find_words
 
 # Private-use characters: no text means anything by them, and content that has them is refused.
 _USER, _CONTROL, _CLOSE = "\uf8f0", "\uf8f1", "\uf8f2"
@@ -93,8 +94,7 @@ class PromptTokenizer:
         known: dict[str, list[int]] = {}
         for start in range(0, len(plain), _BATCH):
             batch = plain[start : start + _BATCH]
-            encoded = self._plain.encode_batch_fast(batch, add_special_tokens=False)
-            known.update(zip(batch, (encoding.ids for encoding in encoded), strict=True))
+            known.update(zip(batch, self._encode_batch(batch, check=start == 0), strict=True))
         return lambda text: known[text] if text in known else self.encode(text)
 
     def seams(self) -> Seams:
@@ -132,6 +132,18 @@ class PromptTokenizer:
 
     def _control_spelling(self, literal: str) -> str:
         return f"{_CONTROL}{self._places[literal]}{_CLOSE}"
+
+    def _encode_batch(self, texts: list[str], *, check: bool) -> list[list[int]]:
+        if self._words is not None:
+            found = self._words.encode(texts)
+            if not check or found[0] == self.encode(texts[0]):
+                return found
+            self._words = None  # should never be; whole texts are always right
+        return [e.ids for e in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+
+    @cached_property
+    def _words(self) -> Words | None:
+        return find_words(self._plain, self.definition, self._added)
 
     @cached_property
     def _twin(self) -> Tokenizer:
