@@ -4,8 +4,8 @@
 
 TRL prepares row by row at a steady pace, so fewer rows tell its speed. Imports are counted for neither, the
 start of our worker processes is. Memory is the largest sum of resident memory of a process and its children,
-seen every tenth of a second. Where other work takes part of the machine, the processor time of a row says more
-than seconds: ours is spread over all cores, TRL's is on one.
+seen every tenth of a second. Where other work takes part of the machine, the processor time of a row says
+more than seconds: ours is spread over all cores, TRL's is on one.
 """
 
 from __future__ import annotations

@@ -56,22 +56,14 @@ class Words:
             self._known.clear()
         parted = [part(text) for text in texts]
         known = self._known
-        new = list({word: None for word in chain.from_iterable(parted) if word not in known})
-        short = [word for word in new if len(word) <= _LONGEST]
-        long = [word for word in new if len(word) > _LONGEST]
-        known.update(self._encoded(short))
-        here = dict(self._encoded(long)) if long else {}
-        found = []
-        for words in parted:
-            ids: list[int] = []
-            for word in words:
-                ids += known.get(word) or here.get(word) or ()
-            found.append(ids)
+        new = list({word: None for words in parted for word in words if word not in known})
+        encoded = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
+        known.update(zip(new, (encoding.ids for encoding in encoded), strict=True))
+        found = [list(chain.from_iterable(map(known.__getitem__, words))) for words in parted]
+        for word in new:
+            if len(word) > _LONGEST:
+                del known[word]
         return found
-
-    def _encoded(self, words: Sequence[str]) -> list[tuple[str, list[int]]]:
-        encoded = self._tokenizer.encode_batch_fast(list(words), add_special_tokens=False)
-        return [(word, encoding.ids) for word, encoding in zip(words, encoded, strict=True)]
 
 
 def part(text: str) -> list[str]:
