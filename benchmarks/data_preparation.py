@@ -2,8 +2,10 @@
 
     python benchmarks/data_preparation.py --rows 1000000 --trl-rows 100000
 
-TRL prepares row by row at a steady pace, so fewer rows tell its speed. Memory is the largest sum of resident
-memory of a process and its children, seen every tenth of a second.
+TRL prepares row by row at a steady pace, so fewer rows tell its speed. Imports are counted for neither, the
+start of our worker processes is. Memory is the largest sum of resident memory of a process and its children,
+seen every tenth of a second. Where other work takes part of the machine, the processor time of a row says
+more than seconds: ours is spread over all cores, TRL's is on one.
 """
 
 from __future__ import annotations
@@ -12,14 +14,27 @@ import argparse
 import json
 import multiprocessing
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-Prepare = Callable[[Path, Path, Path], tuple[float, int]]
+
+@dataclass(frozen=True)
+class Done:
+    """Seconds that passed, processor seconds of a process and its children, and how many tokens there are."""
+
+    seconds: float
+    cpu: float
+    tokens: int
+
+
+Prepare = Callable[[Path, Path, Path], Done]
+
 
 _TEXT = (
     "the device does not answer and I have tried everything in the manual again hold the button for ten "
@@ -55,8 +70,8 @@ def make_base(directory: Path) -> Path:
     return directory
 
 
-def ours(base: Path, rows: Path, out: Path) -> tuple[float, int]:
-    """Returns seconds and how many tokens there are."""
+def ours(base: Path, rows: Path, out: Path) -> Done:
+    """The ``data`` stage, as a build runs it."""
     from tunebuild.data import run  # noqa: F401 - imports are not what is measured
     from tunebuild.data.prompt_source import build_renderer
     from tunebuild.data.rows import RowSource
@@ -78,13 +93,13 @@ def ours(base: Path, rows: Path, out: Path) -> tuple[float, int]:
     )
     for name in ("work", "out"):
         (out / name).mkdir()
-    start = time.perf_counter()
+    start, before = time.perf_counter(), _cpu()
     stage.run(out / "work", out / "out", Silent())
-    seconds = time.perf_counter() - start
-    return seconds, int(json.loads((out / "out" / "stats.json").read_text())["tokens"])
+    seconds, cpu = time.perf_counter() - start, _cpu() - before
+    return Done(seconds, cpu, int(json.loads((out / "out" / "stats.json").read_text())["tokens"]))
 
 
-def trl(base: Path, rows: Path, out: Path) -> tuple[float, int]:
+def trl(base: Path, rows: Path, out: Path) -> Done:
     """The same of the preparation in SFTTrainer's constructor, as its users get it."""
     os.environ["HF_DATASETS_CACHE"] = str(out / "cache")
     from datasets import load_dataset
@@ -103,17 +118,17 @@ def trl(base: Path, rows: Path, out: Path) -> tuple[float, int]:
     talks = load_dataset("json", data_files=str(rows), split="train").map(
         talk, remove_columns=["question", "answer"]
     )
-    start = time.perf_counter()
+    start, before = time.perf_counter(), _cpu()
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(output_dir=str(out / "t"), use_cpu=True, report_to=[], max_length=None),
         train_dataset=talks,
         processing_class=tokenizer,
     )
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, _cpu() - before
     prepared = trainer.train_dataset
     first = prepared["input_ids"][:1000]
-    return seconds, sum(map(len, first)) * len(prepared) // len(first)
+    return Done(seconds, cpu, sum(map(len, first)) * len(prepared) // len(first))
 
 
 def measure(name: str, prepare: Prepare, base: Path, count: int) -> float:
@@ -121,29 +136,35 @@ def measure(name: str, prepare: Prepare, base: Path, count: int) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         write_rows(directory / "rows.jsonl", count)
-        queue: multiprocessing.Queue[tuple[float, int]] = multiprocessing.Queue()
+        queue: multiprocessing.Queue[Done] = multiprocessing.Queue()
         process = multiprocessing.Process(target=_put, args=(prepare, base, directory, queue))
         process.start()
         peak = 0
         while process.is_alive():
             peak = max(peak, _resident(process.pid))
             time.sleep(0.1)
-        seconds, tokens = queue.get()
+        done = queue.get()
     print(
-        f"{name:10} {count:>9,} rows  {seconds:8.1f} s  {count / seconds:8,.0f} rows/s  "
-        f"{tokens / count:5.0f} tokens/row  peak {peak / 1e6:6,.0f} MB",
+        f"{name:10} {count:>9,} rows  {done.seconds:8.1f} s  {count / done.seconds:8,.0f} rows/s  "
+        f"{done.cpu / count * 1e6:6,.0f} us of processor time a row  "
+        f"{done.tokens / count:5.0f} tokens/row  peak {peak / 1e6:6,.0f} MB",
         flush=True,
     )
-    return count / seconds
+    return count / done.seconds
 
 
 def _put(
     prepare: Prepare,
     base: Path,
     directory: Path,
-    queue: multiprocessing.Queue[tuple[float, int]],
+    queue: multiprocessing.Queue[Done],
 ) -> None:
     queue.put(prepare(base, directory / "rows.jsonl", directory))
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _resident(pid: int | None) -> int:

@@ -18,6 +18,7 @@ from tunebuild.image.runtime import RuntimeStage, runtime_layers
 from tunebuild.image.stage import ImageStage, server_digests
 from tunebuild.image.weights import WeightsStage, weight_digests
 from tunebuild.lock.base_model import BaseModel, find_base_model
+from tunebuild.lock.dataset_files import Split
 from tunebuild.lock.hub import HubRepository
 from tunebuild.lock.repository import Wanted
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
@@ -224,20 +225,31 @@ class Pipeline:
             return [(self.loaded.directory / name, name) for name in source.files(self.loaded.directory)]
         locked = self.lock.datasets.get(_dataset(source)) if self.lock else None
         wanted = _wanted(source, path)
-        file = wanted.fetch(locked, self.hub_cache, self.store.memo.digest) / source.path
-        if not file.is_file():
-            raise fail("no-file", f"{source.hub} has no file '{source.path}'", path=path)
-        return [(file, source.path)]
+        directory = wanted.fetch(locked, self.hub_cache, self.store.memo.digest)
+        names = wanted.names(locked, self.hub_cache)
+        for name in names:
+            if not (directory / name).is_file():
+                raise fail("no-file", f"{source.hub} has no file '{name}'", path=path)
+        # Repositories have files of the same names.
+        above = f"{source.hub}/" if source.split else ""
+        return [(directory / name, above + name) for name in names]
 
 
 def _dataset(source: DataSource) -> str:
-    return f"{source.hub}@{source.revision or 'main'}/{source.path}"
+    repository = f"{source.hub}@{source.revision or 'main'}"
+    split = _split(source)
+    return f"{repository}#{split}" if split else f"{repository}/{source.path}"
+
+
+def _split(source: DataSource) -> Split | None:
+    return Split(source.split, source.config) if source.split else None
 
 
 def _wanted(source: DataSource, path: str) -> Wanted:
     assert source.hub is not None
     repository = HubRepository("dataset", source.hub, path)
-    return Wanted(repository, source.revision, source.token, (source.path,))
+    files = () if source.path is None else (source.path,)
+    return Wanted(repository, source.revision, source.token, files, _split(source))
 
 
 def _without(inputs: Inputs, name: str) -> dict[str, Any]:

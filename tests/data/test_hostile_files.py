@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
+import tracemalloc
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tunebuild.data import sources
+from tunebuild.data import _json_list, sources
 from tunebuild.data.sources import read_rows
 from tunebuild.errors import TunebuildError
 
@@ -130,7 +135,12 @@ def test_a_quote_that_is_never_closed_is_named(tmp_path):
         ("r.json", b"[1,\n", "r.json:2:1: not JSON"),
         ("r.xlsx", b"", "cannot read '.xlsx' files"),
         ("r.csv", b"a,a\n1,2\n", "two columns are called 'a'"),
-        ("r.json", b'[{"a": 1},\n{"a": NaN}]', "r.json:2:1: holds NaN"),
+        ("r.json", b'[{"a": 1},\n{"a": 1}', "r.json:2:1: not JSON: expected a comma"),
+        ("r.json", b'[{"a": 1}\n{"a": 1}]', "r.json:2:1: not JSON: expected a comma"),
+        ("r.json", b'[{"a": 1}]\n, 2', "r.json:2:1: not JSON: something stands behind"),
+        ("r.json", b"[1,\n]", "r.json:2:1: not JSON"),
+        ("r.json", b"[" + b"9" * 5000 + b"]", "not usable JSON"),
+        ("r.json", b"", "r.json:1:1: not JSON: no list begins"),
         ("r.json", b"[" * 100_000, "nested too deeply"),
         ("r.jsonl.gz", b"not gzip", "r.jsonl.gz:1:1: is damaged"),
         ("r.jsonl.gz", gzip.compress(GOOD * 1000)[:-20], "is damaged"),
@@ -144,3 +154,49 @@ def test_a_file_that_is_not_what_it_says_stops_the_build(tmp_path, name, content
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TunebuildError, match=message):
         read(tmp_path / name)
+
+
+def test_bad_items_of_a_list_are_rejected_and_the_next_are_read(tmp_path):
+    good = GOOD.strip()
+    items = [good, b'{"a": NaN}', b'{"a": "\xff"}', b'{"a": "\\ud83d"}', good, b"[1]", b"12"]
+    (tmp_path / "r.json").write_bytes(b"\xef\xbb\xbf [" + b" ,\r\n".join(items) + b"]\n")
+    rows = read(tmp_path / "r.json")
+    assert [row.line for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row.problem.partition(",")[0] for row in rows] == [
+        "", "holds NaN", "is not UTF-8", "holds half of a surrogate pair", "", "", "",
+    ]  # fmt: skip
+    assert [row.value for row in rows if not row.problem] == [rows[0].value, rows[0].value, [1], 12]
+
+
+def test_an_item_of_a_list_that_is_too_long_ends_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_ROW_BYTES", 1 << 20)
+    (tmp_path / "r.json").write_bytes(b'[{"a": "' + b"x" * (3 << 20) + b'"}]')
+    with pytest.raises(TunebuildError, match="an item is longer than 1 MiB"):
+        read(tmp_path / "r.json")
+
+
+values = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)),
+    max_leaves=8,
+)
+
+
+@given(items=st.lists(values, max_size=8), piece=st.integers(1, 9), indent=st.sampled_from([None, 0, 2]))
+def test_a_list_is_what_json_says_wherever_it_is_cut(items, piece, indent):
+    with patch.object(_json_list, "_PIECE", piece):
+        text = json.dumps(items, ensure_ascii=False, indent=indent).encode("utf-8", "surrogatepass")
+        found = [item.value for item in _json_list.read_list(io.BytesIO(text), 10_000)]
+    assert found == items
+
+
+def test_a_list_need_not_fit_in_memory(tmp_path):
+    row = b'{"question": "' + b"q" * 1000 + b'", "answer": "a"}'
+    (tmp_path / "r.json").write_bytes(b"[" + b",\n".join([row] * 20_000) + b"]")
+    tracemalloc.start()
+    assert sum(1 for _ in read_rows(tmp_path / "r.json", "r.json")) == 20_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 << 20

@@ -278,9 +278,11 @@ def test_many_processes_write_what_one_does(tmp_path, renderer, monkeypatch):
     rows[2700] = {"question": "no answer"}
     first, second = jsonl(tmp_path / "a.jsonl", rows[:2900]), jsonl(tmp_path / "b.jsonl", rows[2900:])
     sources = [source(first), source(second, "auto")]
-    many = prepare_rows(tmp_path, sources, renderer, policies(on_long="drop"), 120)
+    data = policies(on_long="drop", deduplicate="near")
+    many = prepare_rows(tmp_path, sources, renderer, data, 120)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
-    one = prepare_rows(tmp_path, sources, renderer, policies(on_long="drop"), 120)
+    one = prepare_rows(tmp_path, sources, renderer, data, 120)
+    assert (one.prepared.columns.row_signature == many.prepared.columns.row_signature).all()
     assert (one.kept, one.rejects) == (many.kept, many.rejects)
     assert len(many.kept) + len(many.rejects) == 3100
     assert {r.code for r in many.rejects} == {"too-long", "bad-row"}

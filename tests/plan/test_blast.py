@@ -41,6 +41,17 @@ OTHERS = {
     "data.eval.files[].columns": ["{}"],
     "data.train[].where": ["{reply: R.}"],
     "data.eval.files[].where": ["{reply: R.}"],
+    **{
+        f"data.{where}[].where.{name}": [value]
+        for where in ("train", "eval.files")
+        for name, value in {
+            "in": "[R.]",
+            "not": "R.",
+            "min": "1",
+            "max": "1",
+            "matches": "R",
+        }.items()
+    },
     "model.base": ["./other"],
     "prompt.template": ["alpaca"],
     "prompt.template.file": ["two.jinja"],
@@ -95,10 +106,20 @@ def other_values(field: str) -> Iterator[Any]:
 
 
 FIELDS = sorted(set(fields(published_schema())))
-UNCHANGING = {"apiVersion", "extends", "image.base", "image.platform", "serving.engine"}  # one value, so far
+# One value, so far; and what is measured has no weight.
+UNCHANGING = {
+    "data.eval.files[].weight",
+    "apiVersion",
+    "extends",
+    "image.base",
+    "image.platform",
+    "serving.engine",
+}
 # A directory or a file has none of these; what comes from a hub counts by its content.
 HUB_ONLY = {"model.revision", "model.token"} | {
-    f"data.{where}[].{name}" for where in ("train", "eval.files") for name in ("hub", "revision", "token")
+    f"data.{where}[].{name}"
+    for where in ("train", "eval.files")
+    for name in ("hub", "revision", "token", "split", "config")
 }
 
 

@@ -25,20 +25,30 @@ data:
       columns:
         answer: reply
       where:
-        language: en
+        language:
+          in: [en, fr]
+          not: de
+          matches: ^[a-z]+$
       weight: 0.5
     - path: more.jsonl
       format: alpaca
       hub: org/dataset
       revision: v1.0
       token: ${env:HF_TOKEN}
+    - hub: org/dataset
+      split: train
+      config: en
   eval:
     fraction: 0.1
     files:
       - path: held_out.jsonl
         format: prompt_completion
     on_leak: drop
-  deduplicate: folded
+  deduplicate:
+    near: 0.85
+  privacy:
+    secrets: reject
+    personal: off
   on_long: drop
   max_rejected: 0.01
 model:
@@ -172,7 +182,8 @@ def siblings(path: NodePath) -> set[str]:
     """Keys of the mapping that a key stands in."""
     section = published_schema()
     for part in path[:-1]:
-        section = section["items"] if isinstance(part, int) else section["properties"][part]
+        named = section.get("properties", {}).get(part) or section.get("additionalProperties")
+        section = section["items"] if isinstance(part, int) else named
         for branch in section.get("anyOf", [section]):
             if "$ref" in branch:
                 section = published_schema()["$defs"][branch["$ref"].rpartition("/")[2]]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from tunebuild.data.findings import Findings
 from tunebuild.data.prepare import Prepared, prepare
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import Reject, RowSource
@@ -46,7 +47,7 @@ def prepare_rows(
     text = io.StringIO()
     account = Rejects(text)
     path = directory / "samples.arrow"
-    prepared = prepare(sources, renderer, data, max_length, path, account, Silent())
+    prepared = prepare(sources, renderer, data, max_length, path, account, Findings(io.StringIO()), Silent())
     with pa.OSFile(str(path)) as file:
         rows = pa.ipc.open_stream(file).read_all().to_pylist()
     kept = [

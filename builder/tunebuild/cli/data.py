@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tunebuild.data.view import DataView
 
 _BAR = 40
+_FINDINGS = 20
 
 
 @click.command("data")
@@ -73,6 +74,13 @@ def _print(view: DataView, console: Console) -> None:
     )
     for reason, count in stats["rejected"].items():
         console.print(f"  {count:>8,} {reason}")
+    if view.findings:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in stats["found"].items())
+        console.print(f"found in rows: {kinds}")
+    for finding in view.findings[:_FINDINGS]:
+        place = f"{finding['file']}:{finding['line']}"
+        line = f"  {place}: {finding['kind']} {finding['excerpt']}, {finding['outcome']}"
+        console.print(line, markup=False)
     console.print(f"{stats['tokens']:,} tokens, {stats['supervised_share']:.0%} learnt; a row has ", end="")
     console.print(
         f"{length['min']} to {length['max']}, median {length['median']}, 95 % up to {length['p95']}"

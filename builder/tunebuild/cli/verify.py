@@ -80,11 +80,17 @@ def _unpack(archive: Path, directory: Path) -> Path:
 
 def _question(url: str, contract: Contract, min_exact: float) -> None:
     """Ask everything and judge."""
+    if not contract.checks:
+        message = "there is nothing to ask: no trained row is one question and its answer"
+        if min_exact:
+            raise fail("no-checks", message, "leave out --min-exact, or train on questions, too")
+        click.echo(f"  answers {message}", err=True)
+        return
     with Reporter() as reporter:
         progress = reporter("answers")
         answers = ask(url, contract.checks, lambda n: progress.step(n, len(contract.checks)))
         exact = sum(a.exact for a in answers)
-        seconds = median(a.seconds for a in answers) if answers else 0.0
+        seconds = median(a.seconds for a in answers)
         progress.say(f"{exact} of {len(answers)} word for word, median {seconds * 1000:.0f} ms")
     if unlike := next((a for a in answers if not a.same_prompt), None):
         raise fail(
@@ -93,7 +99,7 @@ def _question(url: str, contract: Contract, min_exact: float) -> None:
             f"{unlike.check.prompt_tokens}: {_question_of(unlike)}",
             "it is another image, or something between you and it changes requests",
         )
-    if answers and exact / len(answers) < min_exact:
+    if exact / len(answers) < min_exact:
         wrong = [a for a in answers if not a.exact][:3]
         shown = "".join(
             f"\n  {_question_of(a)}\n    trained  {a.check.expected}\n    answered {a.text}" for a in wrong

@@ -1,4 +1,7 @@
-"""What decides over samples, kept in memory while the samples themselves lie on disk: 53 bytes each."""
+"""What decides over samples, kept in memory while the samples themselves lie on disk.
+
+That is 53 bytes a sample, and 256 more where near duplicates are looked for.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ class Columns:
         tokens, learnt: how many tokens, how many of them carry loss.
         answers: assistant turns; 0 for plain text.
         shortened: whether the beginning of the prompt was cut.
+        row_signature, question_signature: ``[samples, numbers]`` of uint16, of
+            :mod:`tunebuild.data.near`; no numbers where nobody asks for them.
         names: the files' names, by number.
     """
 
@@ -36,6 +41,8 @@ class Columns:
     learnt: Array
     answers: Array
     shortened: Array
+    row_signature: Array
+    question_signature: Array
     names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -62,15 +69,15 @@ class Columns:
             (ends[offsets[1:]] - ends[offsets[:-1]]).astype(np.int32),
             batch["answers"].to_numpy(),
             batch["shortened"].to_numpy(zero_copy_only=False),
+            _signatures(batch["row_signature"]),
+            _signatures(batch["question_signature"]),
         )
 
     @classmethod
     def joined(cls, parts: Sequence[Columns], names: Sequence[str]) -> Columns:
         """All of them, one after the other."""
-        none = cls.of(pa.RecordBatch.from_pylist([], SCHEMA))
-        arrays = {
-            f.name: np.concatenate([getattr(p, f.name) for p in (none, *parts)]) for f in fields(cls)[:-1]
-        }
+        some = parts or [cls.of(pa.RecordBatch.from_pylist([], SCHEMA))]
+        arrays = {f.name: np.concatenate([getattr(p, f.name) for p in some]) for f in fields(cls)[:-1]}
         return cls(**arrays, names=tuple(names))
 
 
@@ -79,6 +86,15 @@ def first_equal(digests: Array) -> Array:
     pairs = np.ascontiguousarray(digests).view([("a", np.uint64), ("b", np.uint64)]).ravel()
     _, first, group = np.unique(pairs, return_index=True, return_inverse=True)
     return np.asarray(first[group])
+
+
+def _signatures(column: pa.Array) -> Array:
+    data = b"".join(column.to_pylist())
+    return (
+        np.frombuffer(data, np.uint16).reshape(len(column), -1)
+        if data
+        else np.zeros((len(column), 0), np.uint16)
+    )
 
 
 def _digests(column: pa.Array) -> Array:

@@ -38,7 +38,9 @@ def fold(text: str) -> str:
     return " ".join(kept.split()) or text
 
 
+_ENCODE = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
+
+
 def _digest(messages: Sequence[Message], *, folded: bool) -> bytes:
     turns = [{**m, "content": fold(m["content"])} for m in messages] if folded else list(messages)
-    text = json.dumps(turns, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return hashlib.blake2b(_ENCODE(turns).encode(), digest_size=16).digest()

@@ -6,16 +6,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from tunebuild.data.columns import Columns
+from tunebuild.data.findings import Findings
 from tunebuild.data.formats import detect_format
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import Reject, RowSource
 from tunebuild.data.sources import SourceRow, read_rows
 from tunebuild.data.tokenise import SCHEMA, Chunk, Tokeniser, reject
+from tunebuild.data.where import outside
 from tunebuild.data.workers import tokenise_in_order
 from tunebuild.errors import fail
 from tunebuild.prompt import Renderer
@@ -47,6 +48,7 @@ def prepare(
     max_length: int,
     path: Path,
     rejects: Rejects,
+    findings: Findings,
     progress: Progress,
 ) -> Prepared:
     """Read, convert and render all rows, on all cores, holding only a few chunks at a time.
@@ -58,17 +60,20 @@ def prepare(
         max_length: longest sample in tokens.
         path: where to write the samples.
         rejects: takes the rows that are not used.
+        findings: takes what is found in rows.
         progress: is told how far it is, in files.
 
     Raises:
         TunebuildError: a file cannot be read, its format cannot be told, a column that is mapped is in no
-            row, or a row is too long under ``on_long: error``.
+            row, a row is too long under ``on_long: error``, or something was found that the spec refuses.
     """
     tokeniser = Tokeniser(
         renderer,
         max_length,
         shorten=data.on_long == "truncate_prompt",
-        folded=data.deduplicate == "folded",
+        folded=data.deduplicate == "folded" or data.near is not None,
+        near=data.near is not None,
+        privacy=data.privacy,
     )
     reader = _Reader(sources)
     columns: list[Columns] = []
@@ -78,11 +83,13 @@ def prepare(
             if data.on_long == "error":
                 _refuse_long(tokenised.rejects)
             rejects.add(tokenised.rejects)
+            findings.add(tokenised.findings)
             if tokenised.batch.num_rows:
                 writer.write_batch(tokenised.batch)
                 columns.append(Columns.of(tokenised.batch))
             rows += tokenised.batch.num_rows
             progress.step(reader.file, len(sources), f"{rows:,} rows")
+    findings.check()
     return Prepared(path, Columns.joined(columns, [s.shown for s in sources]), reader.formats)
 
 
@@ -113,7 +120,7 @@ class _Reader:
             readable = True
             if isinstance(row.value, Mapping):
                 missing -= {name for name in missing if row.value.get(name) not in (None, "")}
-                if other := _outside(row.value, source.where):
+                if other := outside(row.value, source.where):
                     chunk.rejects.append(reject(source.shown, row, "filtered", other))
                     continue
             if chunk.format == "auto":
@@ -150,10 +157,3 @@ def _detect(source: RowSource, row: SourceRow) -> str:
             path="data.train",
         )
     return found
-
-
-def _outside(row: Mapping[str, Any], where: Mapping[str, Any]) -> str:
-    for column, wanted in where.items():
-        if row.get(column) not in (wanted if isinstance(wanted, tuple | list) else (wanted,)):
-            return f"column '{column}' is {row.get(column)!r}"
-    return ""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TextIO
 
-from tunebuild.data.rows import Reject
+from tunebuild.data.privacy import mask
+from tunebuild.data.rows import EXCERPT, Reject
 
 #: Reasons that the spec asked for. Such rows are listed, and are no sign that the data is bad.
-ASKED_FOR = frozenset(("filtered", "duplicate", "leaked", "not-sampled"))
+ASKED_FOR = frozenset(
+    ("filtered", "duplicate", "near-duplicate", "secret", "personal", "leaked", "not-sampled")
+)
 
 _SHOWN = 10
 
@@ -26,7 +29,8 @@ class Rejects:
 
     def add(self, rejects: Iterable[Reject]) -> None:
         """Write and count them."""
-        for reject in rejects:
+        for raw in rejects:
+            reject = replace(raw, excerpt=mask(raw.excerpt)[:EXCERPT])
             self._file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
             self.counts[reject.code] += 1
             if reject.code not in ASKED_FOR and len(self.first_bad) < _SHOWN:

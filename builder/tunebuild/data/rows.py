@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+#: Characters of an excerpt before what is secret in it is masked and it is cut to :data:`EXCERPT`.
+BEFORE_MASKING = 600
+EXCERPT = 200
+
 
 @dataclass(frozen=True, slots=True)
 class RowSource:
@@ -39,3 +43,26 @@ class Reject:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something in a row that a model should not repeat.
+
+    Attributes:
+        file, line: where the row stands.
+        found: ``secret`` or ``personal``.
+        kind: what it is, in words.
+        excerpt: its beginning and length, the rest masked.
+        outcome: what became of the row: ``reported``, ``rejected`` or ``refused``, with the whole build.
+    """
+
+    file: str
+    line: int
+    found: str
+    kind: str
+    excerpt: str
+    outcome: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.kind}: {self.excerpt}"

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from tunebuild.data.columns import Array, Columns
+from tunebuild.data.findings import Findings
 from tunebuild.data.prepare import Prepared, prepare
 from tunebuild.data.rejects import Rejects
-from tunebuild.data.rows import Reject
+from tunebuild.data.rows import BEFORE_MASKING, Reject
 from tunebuild.data.selection import Selection, select
 from tunebuild.data.tokenised import open_rows, with_labels
 from tunebuild.errors import fail
@@ -41,9 +42,14 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
     """
     sources = (*stage.train, *stage.held_out)
     samples = work / "samples.arrow"
-    with (out / "rejects.jsonl").open("w", encoding="utf-8") as file:
-        rejects = Rejects(file)
-        prepared = prepare(sources, stage.renderer, stage.data, stage.max_length, samples, rejects, progress)
+    with (
+        (out / "rejects.jsonl").open("w", encoding="utf-8") as file,
+        (out / "findings.jsonl").open("w", encoding="utf-8") as found_file,
+    ):
+        rejects, findings = Rejects(file), Findings(found_file)
+        prepared = prepare(
+            sources, stage.renderer, stage.data, stage.max_length, samples, rejects, findings, progress
+        )
         columns = prepared.columns
         chosen = select(
             columns,
@@ -72,9 +78,12 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
             check = {"messages": question, "expected": answer["content"]}
             file.write(json.dumps(check, ensure_ascii=False) + "\n")
     stats = summarise(columns, chosen, rejects.counts)
+    stats["found"] = dict(sorted(findings.counts.items()))
     (out / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", "utf-8")
     unused = ", ".join(f"{count} {code}" for code, count in stats["rejected"].items())
     rows = stats["rows"]
+    if findings.counts:
+        progress.say(f"found in rows: {', '.join(f'{n} {kind}' for kind, n in stats['found'].items())}")
     progress.say(
         f"{rows['train']} training rows, {rows['eval']} held out, "
         f"{rows['rejected']} not used{f' ({unused})' if unused else ''}; "
@@ -117,13 +126,14 @@ def _unused(batch: pa.RecordBatch, start: int, columns: Columns, chosen: Selecti
     part = slice(start, start + len(batch))
     for index in start + np.flatnonzero((chosen.times[part] == 0) & ~chosen.evaluated[part]):
         if (other := chosen.duplicate_of[index]) >= 0:
-            code, reason = "duplicate", f"says the same as {columns.name(other)}"
+            code = "near-duplicate" if chosen.near[index] else "duplicate"
+            reason = f"says {'nearly ' * bool(chosen.near[index])}the same as {columns.name(other)}"
         elif (other := chosen.leaks_to[index]) >= 0:
             code, reason = "leaked", f"asks what {columns.name(other)} asks, which is held out"
         else:
             code, reason = "not-sampled", "was not drawn at its weight"
         file, line = columns.names[columns.source[index]], int(columns.line[index])
-        yield Reject(file, line, code, reason, batch["messages"][index - start].as_py()[:200])
+        yield Reject(file, line, code, reason, batch["messages"][index - start].as_py()[:BEFORE_MASKING])
 
 
 def summarise(columns: Columns, chosen: Selection, rejected: Counter[str]) -> dict[str, Any]:

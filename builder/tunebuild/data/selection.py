@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunebuild.data.columns import Array, Columns, first_equal
+from tunebuild.data.near import first_near, joined_labels
 from tunebuild.data.rejects import Rejects
 from tunebuild.errors import fail
 from tunebuild.spec.data import DataSpec
@@ -22,12 +23,14 @@ class Selection:
         times: how often it is trained on in an epoch, int32.
         held: whether it is held out.
         duplicate_of, leaks_to: the sample that it repeats, that is held out and asks the same; -1 for none.
+        near: whether it only nearly repeats that sample.
     """
 
     times: Array
     held: Array
     duplicate_of: Array
     leaks_to: Array
+    near: Array
 
     @property
     def evaluated(self) -> Array:
@@ -67,19 +70,26 @@ def select(
         for part in (np.flatnonzero(~held), np.flatnonzero(held)):
             first = part[first_equal(columns.row[part])]
             duplicate_of[part] = np.where(first == part, -1, first)
+    exact = duplicate_of >= 0
+    if data.near is not None:
+        for part in (np.flatnonzero(~held & ~exact), np.flatnonzero(held & ~exact)):
+            first = first_near(columns.row_signature[part], data.near)
+            duplicate_of[part] = np.where(first < 0, -1, part[first])
     unique = duplicate_of < 0
     check_rejects(int(unique.sum()), rejects, data.max_rejected)
     questions = first_equal(columns.question)
+    if data.near is not None:
+        questions = joined_labels(questions, first_near(columns.question_signature, data.near))
     leaks_to = find_leaks(questions, unique & ~held, unique & held)
     if data.eval.on_leak == "error":
-        _refuse_leaks(columns, leaks_to)
+        _refuse_leaks(columns, leaks_to, nearly="nearly " if data.near else "")
     left = np.flatnonzero(unique & ~held & (leaks_to < 0))
     rows = columns.source[left].astype(np.int64) << 40 | columns.line[left]
     held[left[split(questions[left], rows, data.eval.fraction, seed)]] = True
     times = np.zeros(len(columns), np.int32)
     trained = left[~held[left]]
     times[trained] = weigh(np.array(weights)[columns.source[trained]], seed)
-    return Selection(times, held, duplicate_of, leaks_to)
+    return Selection(times, held, duplicate_of, leaks_to, (duplicate_of >= 0) & ~exact)
 
 
 def check_rejects(kept: int, rejects: Rejects, max_rejected: float) -> None:
@@ -141,11 +151,11 @@ def weigh(weights: Array, seed: int) -> Array:
     return whole
 
 
-def _refuse_leaks(columns: Columns, leaks_to: Array) -> None:
+def _refuse_leaks(columns: Columns, leaks_to: Array, *, nearly: str) -> None:
     leaks = np.flatnonzero(leaks_to >= 0)
     if not len(leaks):
         return
-    pairs = [f"{columns.name(i)} asks what {columns.name(leaks_to[i])} asks" for i in leaks[:10]]
+    pairs = [f"{columns.name(i)} asks {nearly}what {columns.name(leaks_to[i])} asks" for i in leaks[:10]]
     raise fail(
         "leak",
         f"{len(leaks)} training rows are also held out, so what is measured would be what was learnt"

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import zstandard
 
+from tunebuild.data._json_list import BrokenList, read_list
 from tunebuild.errors import Diagnostic, Position, TunebuildError
 
 #: A longer row is rejected without being held in memory: no context is that long.
@@ -38,7 +39,7 @@ class SourceRow:
 
 
 def read_rows(path: Path, shown: str) -> Iterator[SourceRow]:
-    """Rows of a file in order, one at a time except for JSON arrays, which are read whole.
+    """Rows of a file in order, one at a time.
 
     Args:
         path: ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet``; the first four also with ``.gz`` or
@@ -73,45 +74,47 @@ def _jsonl(stream: BinaryIO, shown: str) -> Iterator[SourceRow]:
         line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
         if not line.strip():
             continue
-        strange: list[str] = []
         try:
-            value = json.loads(line.decode("utf-8"), parse_constant=strange.append)
+            value = _DECODE(line.decode("utf-8"))
         except UnicodeDecodeError:
             yield SourceRow(number, None, "is not UTF-8")
         except json.JSONDecodeError as error:
             yield SourceRow(number, None, f"is not JSON: {error.msg} at column {error.colno}")
         except RecursionError:
             yield SourceRow(number, None, "is nested too deeply")
+        except _NotJson as error:
+            yield SourceRow(number, None, str(error))
         except ValueError as error:  # a number of thousands of digits
             yield SourceRow(number, None, f"is not usable JSON: {error}")
         else:
-            problem = f"holds {strange[0]}, which is not JSON" if strange else _text_problem(value, line)
+            problem = _text_problem(value, line)
             yield SourceRow(number, None if problem else value, problem)
 
 
+class _NotJson(ValueError):
+    """What Python's reader takes for a number and JSON does not know."""
+
+
+def _refuse(name: str) -> NoReturn:
+    raise _NotJson(f"holds {name}, which is not JSON")
+
+
+_DECODE = json.JSONDecoder(parse_constant=_refuse).decode
+
+
 def _json(stream: BinaryIO, shown: str) -> Iterator[SourceRow]:
-    data = stream.read()
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _bad(shown, data[: error.start].count(b"\n") + 1, "is not UTF-8") from None
-
-    def refuse(name: str) -> NoReturn:
-        raise _bad(shown, text[: text.index(name)].count("\n") + 1, f"holds {name}, which is not JSON")
-
-    try:
-        value = json.loads(text, parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        raise _bad(shown, error.lineno, f"not JSON: {error.msg}") from None
-    except RecursionError:
-        raise _bad(shown, 1, "is nested too deeply") from None
-    except ValueError as error:
-        raise _bad(shown, 1, f"not usable JSON: {error}") from None
-    if not isinstance(value, list):
-        raise _bad(shown, 1, "must be a list of rows", "for one row a line use .jsonl")
-    for number, row in enumerate(value, 1):
-        problem = _text_problem(row, data)
-        yield SourceRow(number, None if problem else row, problem)
+        for number, item in enumerate(read_list(stream, MAX_ROW_BYTES), 1):
+            if _surrogate(item.text):
+                problem = "is not UTF-8"
+            elif item.strange:
+                problem = f"holds {item.strange}, which is not JSON"
+            else:
+                problem = _text_problem(item.value, item.text.encode())
+            yield SourceRow(number, None if problem else item.value, problem)
+    except BrokenList as error:
+        line, why = error.args
+        raise _bad(shown, line, why, "for one row a line use .jsonl") from None
 
 
 def _csv(stream: BinaryIO, shown: str, delimiter: str = ",") -> Iterator[SourceRow]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 
+from tunebuild.data.privacy import Class, versions
 from tunebuild.data.rows import RowSource
 from tunebuild.errors import fail
 from tunebuild.prompt import Renderer
-from tunebuild.spec.data import DataSpec
+from tunebuild.spec.data import Condition, DataSpec
 from tunebuild.store import Digest, Inputs, Progress
 
 
@@ -21,6 +22,7 @@ class DataStage:
 
         train.arrow, eval.arrow   tokenised examples; eval only where rows are held out
         rejects.jsonl             every row that is not used, and why
+        findings.jsonl            secrets and personal data in rows, masked
         stats.json                counts, lengths, supervised share
         prompt/                   the prompt contract, as the image carries it, with checks.jsonl:
                                   trained questions and their answers
@@ -36,7 +38,7 @@ class DataStage:
     seed: int
     vocabulary_size: int
     name: str = "data"
-    version: int = 4
+    version: int = 5
 
     def inputs(self) -> Inputs:
         """Contents of the files, never their paths."""
@@ -46,8 +48,13 @@ class DataStage:
                     "digest": digest,
                     "format": source.format,
                     "columns": dict(source.columns),
-                    "where": dict(source.where),
-                    "weight": source.weight,
+                    "where": {
+                        column: wanted.model_dump(mode="json", by_alias=True, exclude_none=True)
+                        if isinstance(wanted, Condition)
+                        else wanted
+                        for column, wanted in source.where.items()
+                    },
+                    "weight": None if held else source.weight,
                     "held_out": held,
                 }
                 for digest, (source, held) in zip(
@@ -58,8 +65,12 @@ class DataStage:
             ],
             "eval_fraction": self.data.eval.fraction,
             "on_leak": self.data.eval.on_leak,
-            "deduplicate": self.data.deduplicate,
+            "deduplicate": self.data.near or self.data.deduplicate,
             "on_long": self.data.on_long,
+            "privacy": {
+                **self.data.privacy.model_dump(mode="json"),
+                "scanners": versions(self._rejected_classes),
+            },
             "max_rejected": self.data.max_rejected,
             "max_length": self.max_length,
             "seed": self.seed,
@@ -67,6 +78,15 @@ class DataStage:
             "tokenizers": package_version("tokenizers"),
             "jinja2": package_version("jinja2"),
         }
+
+    @property
+    def _rejected_classes(self) -> tuple[Class, ...]:
+        """Classes whose findings decide which rows are used, so that the finder's version counts."""
+        policies: tuple[tuple[Class, str], ...] = (
+            ("secret", self.data.privacy.secrets),
+            ("personal", self.data.privacy.personal),
+        )
+        return tuple(found for found, policy in policies if policy == "reject")
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Write the output; nothing of it where the data breaks the contract."""

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from tunebuild.data.formats import PLAIN, RowRejected, to_conversation
 from tunebuild.data.likeness import question_digest, row_digest
-from tunebuild.data.rows import Reject
+from tunebuild.data.privacy import scan
+from tunebuild.data.rows import BEFORE_MASKING, Finding, Reject
 from tunebuild.data.shorten import shorten
 from tunebuild.data.sources import SourceRow
 from tunebuild.prompt import Example, Message, PromptRefused, Renderer, Samples
+from tunebuild.spec.data import PrivacySpec
 
 #: A sample: ``spans`` are starts and ends of what carries loss, in turn; ``messages`` is JSON; ``answers``
-#: counts assistant turns, 0 for plain text; ``source`` and ``line`` say where the row stands.
+#: counts assistant turns, 0 for plain text; ``source`` and ``line`` say where the row stands; signatures are
+#: those of :mod:`tunebuild.data.near`, empty where nobody asks for them.
 SCHEMA = pa.schema(
     [
         ("input_ids", pa.list_(pa.int32())),
@@ -28,6 +33,8 @@ SCHEMA = pa.schema(
         ("line", pa.int64()),
         ("answers", pa.int32()),
         ("shortened", pa.bool_()),
+        ("row_signature", pa.binary()),
+        ("question_signature", pa.binary()),
     ]
 )
 
@@ -55,10 +62,11 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Tokenised:
-    """A chunk's samples, of :data:`SCHEMA`, and its rejects, both in order of the rows."""
+    """A chunk's samples, of :data:`SCHEMA`, its rejects and what was found, all in order of the rows."""
 
     batch: pa.RecordBatch
     rejects: list[Reject]
+    findings: list[Finding] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,38 +78,62 @@ class Tokeniser:
         max_length: longest sample in tokens.
         shorten: whether to cut the beginning of what the user said where a sample is longer.
         folded: whether rows that differ in case, punctuation and white space alone have one digest.
+        privacy: what to do about secrets and personal data.
+        near: whether to sign rows and questions, so that those that are nearly the same can be found.
     """
 
     renderer: Renderer
     max_length: int
     shorten: bool
     folded: bool
+    near: bool = False
+    privacy: PrivacySpec = field(default_factory=lambda: PrivacySpec(secrets="off", personal="off"))
 
     def __call__(self, chunk: Chunk) -> Tokenised:
         """Every row becomes samples or a reject."""
-        samples: list[dict[str, object]] = []
+        samples: list[_Sample] = []
         rejects = list(chunk.rejects)
+        findings: list[Finding] = []
         talks: list[tuple[SourceRow, list[Message]]] = []
         for row in chunk.rows:
             try:
-                talks.append((row, to_conversation(row.value, chunk.format, chunk.columns)))
+                messages = to_conversation(row.value, chunk.format, chunk.columns)
             except RowRejected as error:
                 rejects.append(reject(chunk.shown, row, "bad-row", str(error)))
-        found = self._examples([messages for _, messages in talks])
-        for (row, _), outcome in zip(talks, found, strict=True):
+                continue
+            found = self._findings(chunk.shown, row.line, messages)
+            findings += found
+            if refused := next((f for f in found if f.outcome == "rejected"), None):
+                rejects.append(reject(chunk.shown, row, refused.found, f"holds a {refused.kind}"))
+            else:
+                talks.append((row, messages))
+        examples = self._examples([messages for _, messages in talks])
+        for (row, _), outcome in zip(talks, examples, strict=True):
             try:
                 if isinstance(outcome, PromptRefused):
                     raise outcome
-                for messages, example in outcome:
-                    samples.append(self._sample(chunk.source, row.line, messages, example))
+                for turns, example in outcome:
+                    samples.append(self._sample(chunk.source, row.line, turns, example))
             except _TooLong as error:
                 rejects.append(reject(chunk.shown, row, "too-long", str(error)))
             except PromptRefused as refusal:
                 diagnostic = refusal.diagnostics[0]
                 rejects.append(reject(chunk.shown, row, diagnostic.code, diagnostic.message))
-        columns = [pa.array([s[name] for s in samples], SCHEMA.field(name).type) for name in SCHEMA.names]
-        batch = pa.record_batch(columns, schema=SCHEMA)
-        return Tokenised(batch, sorted(rejects, key=lambda r: r.line))
+        batch = _batch(samples, near=self.near)
+        return Tokenised(batch, sorted(rejects, key=lambda r: r.line), findings)
+
+    def _findings(self, shown: str, line: int, messages: Sequence[Message]) -> list[Finding]:
+        policies = {"secret": self.privacy.secrets, "personal": self.privacy.personal}
+        secrets, personal = (policy != "off" for policy in policies.values())
+        if not secrets and not personal:
+            return []
+        found: dict[tuple[str, str], Finding] = {}
+        # Nothing that is looked for goes over the end of a line.
+        for piece in scan("\n".join(_texts(messages)), secrets=secrets, personal=personal):
+            outcome = _OUTCOMES[policies[piece.found]]
+            finding = Finding(shown, line, piece.found, piece.kind, piece.masked, outcome)
+            found.setdefault((piece.kind, piece.text), finding)
+        return list(found.values())
 
     def _examples(self, conversations: Sequence[list[Message]]) -> list[Samples | PromptRefused]:
         talks = iter(self.renderer.examples_of([m for m in conversations if m[0]["role"] != PLAIN]))
@@ -113,25 +145,89 @@ class Tokeniser:
         except PromptRefused as refusal:
             return refusal
 
-    def _sample(self, source: int, line: int, messages: list[Message], example: Example) -> dict[str, object]:
+    def _sample(self, source: int, line: int, messages: list[Message], example: Example) -> _Sample:
         shortened = self.shorten and len(example.ids) > self.max_length
         if shortened and (fitting := shorten(messages, self.renderer, self.max_length)):
             messages, example = fitting
         if len(example.ids) > self.max_length:
             what = "without what the user said still " if shortened else ""
             raise _TooLong(f"{what}has {len(example.ids)} tokens, at most {self.max_length} are allowed")
-        return {
-            "input_ids": example.ids,
-            "spans": [place for span in example.supervised for place in span],
-            # Keys stay in order: a template may print them.
-            "messages": json.dumps(messages, ensure_ascii=False, default=str),
-            "row_digest": row_digest(messages, folded=self.folded),
-            "question_digest": question_digest(messages),
-            "source": source,
-            "line": line,
-            "answers": sum(turn["role"] == "assistant" for turn in messages),
-            "shortened": shortened,
-        }
+        return _Sample(
+            example.ids,
+            [place for span in example.supervised for place in span],
+            _ENCODE(messages),
+            row_digest(messages, folded=self.folded),
+            question_digest(messages),
+            source,
+            line,
+            sum(turn["role"] == "assistant" for turn in messages),
+            shortened,
+        )
+
+
+# Keys stay in order: a template may print them.
+_ENCODE = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
+class _Sample(NamedTuple):
+    """One row of :data:`SCHEMA`."""
+
+    input_ids: list[int]
+    spans: list[int]
+    messages: str
+    row_digest: bytes
+    question_digest: bytes
+    source: int
+    line: int
+    answers: int
+    shortened: bool
+
+
+def _batch(samples: Sequence[_Sample], *, near: bool) -> pa.RecordBatch:
+    width = len(_Sample._fields)
+    ids, spans, *others = zip(*samples, strict=True) if samples else [()] * width
+    columns = [_lists(ids), _lists(spans)]
+    columns += [pa.array(v, field.type) for v, field in zip(others, list(SCHEMA)[2:width], strict=True)]
+    columns += _signatures(samples) if near else [pa.array([b""] * len(samples), pa.binary())] * 2
+    return pa.record_batch(columns, schema=SCHEMA)
+
+
+def _signatures(samples: Sequence[_Sample]) -> list[pa.Array]:
+    from tunebuild.data.near import signatures
+
+    talks = [[str(turn["content"]) for turn in json.loads(sample.messages)] for sample in samples]
+    asked = [turns[:-1] or turns for turns in talks]
+    return [
+        pa.array([row.tobytes() for row in signatures(["\n".join(turns) for turns in part])], pa.binary())
+        for part in (talks, asked)
+    ]
+
+
+def _lists(rows: Sequence[list[int]]) -> pa.ListArray:
+    """Lists of numbers as Arrow. Several times faster than Arrow's own reading of lists."""
+    values, ends = array("i"), array("i", [0])
+    for row in rows:
+        values.fromlist(row)
+        ends.append(len(values))
+    return pa.ListArray.from_arrays(_int32(ends), _int32(values))
+
+
+def _int32(values: array[int]) -> pa.Array:
+    return pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(values)])
+
+
+_OUTCOMES = {"report": "reported", "reject": "rejected", "error": "refused"}
+
+
+def _texts(messages: Sequence[Message]) -> Iterator[str]:
+    """All that a template could print of a conversation, but for the roles."""
+    for turn in messages:
+        for key, value in turn.items():
+            if isinstance(value, str):
+                if key != "role":
+                    yield value
+            else:
+                yield json.dumps(value, ensure_ascii=False, default=str)
 
 
 class _TooLong(Exception):
@@ -140,5 +236,5 @@ class _TooLong(Exception):
 
 def reject(shown: str, row: SourceRow, code: str, reason: str) -> Reject:
     """A row of a file, not used."""
-    excerpt = "" if row.value is None else str(row.value)[:200]
+    excerpt = "" if row.value is None else str(row.value)[:BEFORE_MASKING]
     return Reject(shown, row.line, code, reason, excerpt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -17,7 +17,7 @@ from tunebuild.store import Tree
 #: ``given`` is read, ``learnt`` carries loss; control tokens are either and are shown by their spelling.
 Kind = Literal["given", "learnt"]
 
-_MOST_REJECTS = 200
+_MOST = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,14 @@ class DataView:
         stats: the stage's ``stats.json``.
         samples: some rows, evenly spread.
         rejects: the first rows that are not used, as in ``rejects.jsonl``.
+        findings: the first secrets and personal data in rows, as in ``findings.jsonl``.
     """
 
     part: str
     stats: dict[str, Any]
     samples: tuple[Sample, ...]
     rejects: tuple[dict[str, Any], ...]
+    findings: tuple[dict[str, Any], ...]
 
 
 def view_data(output: Tree, tokenizer: PromptTokenizer, part: str, count: int) -> DataView:
@@ -77,9 +79,13 @@ def view_data(output: Tree, tokenizer: PromptTokenizer, part: str, count: int) -
             for index in range(0, table.num_rows, step)[:count]:
                 row = table.slice(index, 1).to_pylist()[0]
                 samples.append(_sample(index + 1, row["input_ids"], row["labels"], tokenizer))
-    with output.path("rejects.jsonl").open(encoding="utf-8") as lines:
-        rejects = tuple(json.loads(line) for line, _ in zip(lines, range(_MOST_REJECTS), strict=False))
-    return DataView(part, stats, tuple(samples), rejects)
+    rejects, findings = (_first_lines(output, name) for name in ("rejects.jsonl", "findings.jsonl"))
+    return DataView(part, stats, tuple(samples), rejects, findings)
+
+
+def _first_lines(output: Tree, name: str) -> tuple[dict[str, Any], ...]:
+    with output.path(name).open(encoding="utf-8") as lines:
+        return tuple(json.loads(line) for line in islice(lines, _MOST))
 
 
 def pieces_of(ids: Sequence[int], labels: Sequence[int], tokenizer: PromptTokenizer) -> tuple[Piece, ...]:

@@ -40,6 +40,32 @@ class HubSnapshot:
     files: tuple[TreeFile, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The names of a commit's files in order, and its README.md, which is downloaded, if it has one."""
+
+    commit: str
+    names: tuple[str, ...]
+    readme: Path | None
+
+
+def list_files(repository: HubRepository, revision: str, cache: Path, token: str | None = None) -> Listing:
+    """What a revision holds.
+
+    Raises:
+        TunebuildError: as :func:`resolve`.
+    """
+    hub = _library()
+    with _translated(repository, revision):
+        api = hub.HfApi(endpoint=_endpoint(), token=token)
+        info = api.repo_info(repository.name, repo_type=repository.kind, revision=revision)
+        names = tuple(sorted(entry.rfilename for entry in info.siblings))
+        readme = None
+        if "README.md" in names:
+            readme = _download(hub, repository, info.sha, "README.md", cache, token)
+        return Listing(info.sha, names, readme)
+
+
 def resolve(
     repository: HubRepository,
     revision: str,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunebuild.errors import fail
+from tunebuild.lock.dataset_files import Split, find_split, recall_split
 from tunebuild.lock.hub import HubRepository, fetch, resolve
 from tunebuild.lock.spec_lock import RepositoryLock
 from tunebuild.spec.secret import reveal
@@ -24,13 +26,15 @@ class Wanted:
         repository: which one, and the field that names it.
         revision: commit, branch or tag; ``main`` if ``None``.
         token: reference to a secret, if one is needed.
-        patterns: the files.
+        patterns: the files; not used where a split is named.
+        split: the split of a dataset whose files they are.
     """
 
     repository: HubRepository
     revision: str | None
     token: str | None
     patterns: tuple[str, ...]
+    split: Split | None = None
 
     @property
     def commit(self) -> str | None:
@@ -50,9 +54,11 @@ class Wanted:
         """
         if kept := self.kept(locked):
             return kept
-        snapshot = resolve(
-            self.repository, self.revision or "main", cache, self._secret(), patterns=self.patterns
-        )
+        revision, patterns = self.revision or "main", self.patterns
+        if self.split:
+            chosen = find_split(self.repository, revision, self.split, cache, self._secret())
+            revision, patterns = chosen.commit, tuple(map(glob.escape, chosen.names))
+        snapshot = resolve(self.repository, revision, cache, self._secret(), patterns=patterns)
         files = {f.path: f.digest for f in snapshot.files}
         name = self.repository.name
         return RepositoryLock(base=name, revision=self.revision, commit=snapshot.commit, files=files)
@@ -74,9 +80,25 @@ class Wanted:
                 path=self.repository.path,
             )
         expected = kept.files if kept else None
+        patterns = self.patterns
+        if self.split:
+            patterns = tuple(map(glob.escape, self.names(locked, cache)))
         return fetch(
-            self.repository, commit, cache, self._secret(), self.patterns, expected=expected, digest=digest
+            self.repository, commit, cache, self._secret(), patterns, expected=expected, digest=digest
         )
+
+    def names(self, locked: RepositoryLock | None, cache: Path) -> tuple[str, ...]:
+        """The names of the files of its split, in order; of no split, :attr:`patterns`.
+
+        Raises:
+            TunebuildError: as :meth:`fetch`.
+        """
+        if self.split is None:
+            return self.patterns
+        if kept := self.kept(locked):
+            return tuple(sorted(kept.files))
+        assert self.commit is not None
+        return recall_split(self.repository, self.commit, self.split, cache, self._secret()).names
 
     def _secret(self) -> str | None:
         if not self.token:

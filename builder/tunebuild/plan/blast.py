@@ -43,7 +43,11 @@ PRESENTATION_ONLY = (
     "prompt.template.file",
     "model.revision",
     "model.token",
-    *(f"data.{where}[].{name}" for where in ("train", "eval.files") for name in ("hub", "revision", "token")),
+    *(
+        f"data.{where}[].{name}"
+        for where in ("train", "eval.files")
+        for name in ("hub", "revision", "token", "split", "config")
+    ),
 )
 
 # Digests of the whole spec, which say nothing where a field has been named.

@@ -78,4 +78,7 @@ def compile_template(source: str, pinned_date: str | None) -> jinja2.Template:
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = strftime_now
-    return environment.from_string(source)
+    template = environment.from_string(source)
+    # Jinja copies its chain of mappings for each rendering; a plain dictionary is many times faster to copy.
+    template.globals = dict(template.globals)
+    return template

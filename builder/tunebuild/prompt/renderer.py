@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 
 from tunebuild.errors import fail
 from tunebuild.prompt.messages import Conversation, Message, with_system
+from tunebuild.prompt.seams import Seams
 from tunebuild.prompt.template import PromptRefused, PromptTemplate
 from tunebuild.prompt.tokenizer import Detokenizer, PromptTokenizer
 
@@ -83,6 +84,8 @@ class Renderer:
         self.tokenizer = tokenizer
         self.settings = settings or PromptSettings()
         self.turn_end_id = self._find_turn_end()
+        self._turn_end = tokenizer.token_text(self.turn_end_id)
+        self._seams: Seams | None = tokenizer.seams()
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -146,12 +149,9 @@ class Renderer:
         """:meth:`examples` of many conversations, tokenised together; of a refused one, the refusal."""
         rendered = [_or_refusal(self._answers, messages) for messages in conversations]
         encode = self.tokenizer.encoder(
-            text
-            for answers in rendered
-            if not isinstance(answers, PromptRefused)
-            for answer in answers
-            for text in (answer.prompt, answer.through)
+            answers[-1].through for answers in rendered if not isinstance(answers, PromptRefused)
         )
+        self._check_seams(rendered, encode)
         return [
             answers
             if isinstance(answers, PromptRefused)
@@ -205,11 +205,32 @@ class Renderer:
         before = answers[-1].index + 1 - len(messages)
         return [(messages[: a.index + 1 - before], self._example([a], encode)) for a in answers]
 
+    def _check_seams(self, rendered: Sequence[list[_Answer] | PromptRefused], encode: Encode) -> None:
+        """Hold the first conversation's seams against its prompts' own ids, and do without if they differ."""
+        answers = next((a for a in rendered if not isinstance(a, PromptRefused)), None)
+        if answers is not None and self._seams is not None:
+            quick = _or_refusal(self._example, answers, encode)
+            self._seams, seams = None, self._seams
+            if quick == _or_refusal(self._example, answers, encode) or isinstance(quick, PromptRefused):
+                self._seams = seams
+
     def _example(self, answers: list[_Answer], encode: Encode) -> Example:
-        full = encode(answers[-1].through)
-        supervised = tuple(self._supervise(answer, full, encode) for answer in answers)
+        text = answers[-1].through
+        full = encode(text)
+        supervised = tuple(
+            self._find(answer, text, full) or self._supervise(answer, full, encode) for answer in answers
+        )
         # Text after the last end-of-turn token (a newline, say) is never served and never learnt.
         return Example(full[: supervised[-1][1]], supervised)
+
+    def _find(self, answer: _Answer, text: str, full: list[int]) -> tuple[int, int] | None:
+        """What :meth:`_supervise` says, without encoding anything, or ``None`` where that cannot be known."""
+        # Quoted user text is encoded in another way.
+        if self._seams is None or self.tokenizer.is_quoted(text):
+            return None
+        start = self._seams.prompt(answer.prompt, text, full)
+        end = self._seams.through(answer.through, self._turn_end, text, full)
+        return None if start is None or end is None or end <= start else (start, end)
 
     def _supervise(self, answer: _Answer, full: list[int], encode: Encode) -> tuple[int, int]:
         prompt, through, number = encode(answer.prompt), encode(answer.through), answer.index + 1

@@ -19,11 +19,15 @@ from tokenizers import AddedToken, Tokenizer
 
 from tunebuild.errors import fail
 from tunebuild.prompt.messages import Conversation, Message
+from tunebuild.prompt.seams import Seams
 from tunebuild.prompt.template import PromptRefused
+from tunebuild.prompt.words import Words, find_words
 
 # Private-use characters: no text means anything by them, and content that has them is refused.
 _USER, _CONTROL, _CLOSE = "\uf8f0", "\uf8f1", "\uf8f2"
 _MARKS = re.compile(f"[{_USER}{_CONTROL}{_CLOSE}]")
+# As many texts as the processor's cache holds with all that the tokenizer notes about them.
+_BATCH = 64
 _QUOTED = re.compile(f"{_USER}(\\d+){_CLOSE}")
 
 
@@ -49,6 +53,8 @@ class PromptTokenizer:
         self._literals = [token.content for token in self._added.values()]
         longest_first = sorted(self._literals, key=len, reverse=True)
         self._literal = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._first_characters = sorted({literal[0] for literal in self._literals if literal})
+        self._places = {literal: place for place, literal in enumerate(self._literals)}
 
     @property
     def control_ids(self) -> frozenset[int]:
@@ -85,9 +91,19 @@ class PromptTokenizer:
     def encoder(self, texts: Iterable[str]) -> Callable[[str], list[int]]:
         """:meth:`encode` for these texts. Those without quoted user text are encoded now, on all cores."""
         plain = list({text: None for text in texts if _USER not in text})
-        encoded = self._plain.encode_batch_fast(plain, add_special_tokens=False)
-        known = {text: encoding.ids for text, encoding in zip(plain, encoded, strict=True)}
+        known: dict[str, list[int]] = {}
+        for start in range(0, len(plain), _BATCH):
+            batch = plain[start : start + _BATCH]
+            known.update(zip(batch, self._encode_batch(batch, check=start == 0), strict=True))
         return lambda text: known[text] if text in known else self.encode(text)
+
+    def seams(self) -> Seams:
+        """Finds prompts in the ids of texts that they begin."""
+        return Seams(self._plain, self._added)
+
+    def is_quoted(self, text: str) -> bool:
+        """Whether :meth:`quote` marked something in a text."""
+        return _USER in text
 
     def quote(self, messages: Conversation) -> list[Message]:
         """The same messages with every control token's spelling marked as user text."""
@@ -99,12 +115,14 @@ class PromptTokenizer:
 
     def _quote(self, value: Any) -> Any:
         if isinstance(value, str):
-            if _MARKS.search(value):
+            if not value.isascii() and _MARKS.search(value):
                 code = ord(_MARKS.findall(value)[0])
                 raise PromptRefused(
                     fail("private-use", f"text holds the private-use character U+{code:04X}").diagnostics
                 )
-            return self._literal.sub(lambda m: f"{_USER}{self._literals.index(m[0])}{_CLOSE}", value)
+            if not any(character in value for character in self._first_characters):
+                return value  # the same, and many times faster
+            return self._literal.sub(lambda m: f"{_USER}{self._places[m[0]]}{_CLOSE}", value)
         if isinstance(value, Mapping):
             # Keys and roles are the template's vocabulary, not text that a user typed.
             return {k: v if k == "role" else self._quote(v) for k, v in value.items()}
@@ -113,7 +131,19 @@ class PromptTokenizer:
         return value
 
     def _control_spelling(self, literal: str) -> str:
-        return f"{_CONTROL}{self._literals.index(literal)}{_CLOSE}"
+        return f"{_CONTROL}{self._places[literal]}{_CLOSE}"
+
+    def _encode_batch(self, texts: list[str], *, check: bool) -> list[list[int]]:
+        if self._words is not None:
+            found = self._words.encode(texts)
+            if not check or found[0] == self.encode(texts[0]):
+                return found
+            self._words = None  # should never be; whole texts are always right
+        return [e.ids for e in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+
+    @cached_property
+    def _words(self) -> Words | None:
+        return find_words(self._plain, self.definition, self._added)
 
     @cached_property
     def _twin(self) -> Tokenizer:

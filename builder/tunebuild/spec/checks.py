@@ -10,7 +10,7 @@ from typing import Any
 from tunebuild import resources
 from tunebuild.errors import Diagnostic
 from tunebuild.spec._words import dotted, suggest
-from tunebuild.spec.data import DataSource
+from tunebuild.spec.data import Condition, DataSource
 from tunebuild.spec.schema import schema_at
 from tunebuild.spec.secret import MARK
 from tunebuild.spec.spec import Spec
@@ -50,7 +50,7 @@ def _sources(spec: Spec) -> Iterator[tuple[str, DataSource]]:
 def _named_files(spec: Spec, directory: Path) -> Iterator[tuple[str, str]]:
     for path, source in _sources(spec):
         if source.hub is None:
-            for name in source.files(directory) or [source.path]:
+            for name in source.files(directory) or ([source.path] if source.path else []):
                 yield f"{path}.path", name
     if not isinstance(spec.prompt.template, str):
         yield "prompt.template.file", spec.prompt.template.file
@@ -94,10 +94,47 @@ def hub_data_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     for path, source in _sources(spec):
         if source.hub is not None and not _HUB_ID.fullmatch(source.hub):
             yield Diagnostic("bad-hub", f"'{source.hub}' is not a hub id such as org/name", "", f"{path}.hub")
-        for name in ("revision", "token"):
+        if source.path is None and source.split is None:
+            message = "names no rows" if source.hub is None else "names neither a file nor a split"
+            yield Diagnostic("no-path", message, "give it a path, or a hub and a split", path)
+        if source.path is not None and source.split is not None:
+            message = "names a file and a split: only one of them can be meant"
+            yield Diagnostic("path-and-split", message, "remove one", f"{path}.split")
+        if source.config is not None and source.split is None:
+            message = "only a split has a configuration"
+            yield Diagnostic("config-alone", message, "name the split", f"{path}.config")
+        for name in ("revision", "token", "split", "config"):
             if source.hub is None and getattr(source, name) is not None:
                 message = f"a file beside the spec has no {name}"
                 yield Diagnostic("not-hub", message, "remove it, or name its hub", f"{path}.{name}")
+
+
+def conditions_can_hold(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """A condition says something, is a regular expression where it should be one, and some value meets it."""
+    for path, source in _sources(spec):
+        for column, wanted in source.where.items():
+            here = f"{path}.where.{column}"
+            if not isinstance(wanted, Condition):
+                continue
+            if not wanted.model_fields_set:
+                yield Diagnostic("condition", "says nothing", "in, not, min, max or matches", here)
+            if wanted.min is not None and wanted.max is not None and wanted.min > wanted.max:
+                message = f"nothing is at least {wanted.min:g} and at most {wanted.max:g}"
+                yield Diagnostic("condition", message, "", f"{here}.min")
+            try:
+                re.compile(wanted.matches or "")
+            except (re.error, RecursionError, OverflowError) as error:
+                message = f"is no regular expression: {error}"
+                yield Diagnostic("condition", message, "see Python's re module", f"{here}.matches")
+
+
+def weights_matter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """What is held out is measured once a row, so a weight there would do nothing."""
+    for index, source in enumerate(spec.data.eval.files):
+        if source.weight != 1.0:
+            path = f"data.eval.files[{index}].weight"
+            message = "rows that are held out have no weight: each is measured once"
+            yield Diagnostic("weight-of-held-out", message, "remove it", path)
 
 
 def mapped_columns_belong(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
@@ -217,6 +254,8 @@ CHECKS: tuple[Check, ...] = (
     files_exist_inside,
     base_is_named_well,
     hub_data_is_named_well,
+    conditions_can_hold,
+    weights_matter,
     mapped_columns_belong,
     batch_divides,
     methods_agree,

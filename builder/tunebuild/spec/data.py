@@ -15,10 +15,31 @@ Format = Literal["auto", "qa", "alpaca", "messages", "sharegpt", "prompt_complet
 Scalar = str | int | float | bool | None
 
 
-class DataSource(Section):
-    """Rows in a file, beside the spec or in a dataset repository on the hub."""
+class Condition(Section):
+    """What a column of a row must be; all that is given must hold. A column that a row lacks is `null`."""
 
-    path: str = Field(min_length=1, examples=["faq.jsonl"])
+    among: tuple[Scalar, ...] | None = Field(default=None, alias="in", examples=[["faq", "manual"]])
+    """One of these values."""
+
+    other_than: str | int | float | bool | tuple[Scalar, ...] | None = Field(
+        default=None, alias="not", examples=["draft"]
+    )
+    """Not this value, or none of these."""
+
+    min: float | None = Field(default=None, examples=[0.8])
+    """A number of at least this; text that spells one, as in CSV, is one."""
+
+    max: float | None = Field(default=None, examples=[100])
+    """A number of at most this."""
+
+    matches: str | None = Field(default=None, min_length=1, examples=["(?i)^how "])
+    """Text in which this regular expression (Python's) finds something."""
+
+
+class DataSource(Section):
+    """Rows in a file beside the spec, or in a file or a split of a dataset repository on the hub."""
+
+    path: str | None = Field(default=None, min_length=1, examples=["faq.jsonl"])
     """File with the rows, `.jsonl`, `.json`, `.csv`, `.tsv` (also with `.gz` or `.zst` behind) or `.parquet`:
     relative to the spec, or to the top of `hub`. Beside the spec it may be a pattern such as
     `rows/*.jsonl`; the files are read in order of name."""
@@ -30,7 +51,14 @@ class DataSource(Section):
     template). `auto` tells it by the columns of the first row, and says what it found."""
 
     hub: str | None = Field(default=None, min_length=1, examples=["org/dataset"])
-    """A dataset repository on the hub that holds the file."""
+    """A dataset repository on the hub that holds the rows."""
+
+    split: str | None = Field(default=None, min_length=1, examples=["train"])
+    """The split of `hub`, instead of `path`: the files that the datasets library takes it to mean, by their
+    names or by what the head of the repository's README.md declares."""
+
+    config: str | None = Field(default=None, min_length=1, examples=["en"])
+    """The configuration of `hub` that the split is of, where it has several."""
 
     revision: Revision | None = Field(default=None, examples=["main"])
     """Commit, branch or tag of `hub`, as in `model.revision`."""
@@ -41,16 +69,20 @@ class DataSource(Section):
     columns: dict[str, str] = Field(default_factory=dict, examples=[{"answer": "reply"}])
     """Column names where they differ from the format's own: `{format's name: the file's name}`."""
 
-    where: dict[str, Scalar | tuple[Scalar, ...]] = Field(
-        default_factory=dict, examples=[{"language": "en"}, {"stars": [4, 5]}]
+    where: dict[str, Scalar | tuple[Scalar, ...] | Condition] = Field(
+        default_factory=dict, examples=[{"language": "en"}, {"stars": [4, 5]}, {"score": {"min": 0.8}}]
     )
-    """Only rows whose columns have these values (one of these, for a list) are used."""
+    """Only rows whose columns have these values (one of these, for a list), or meet these
+    conditions, are used."""
 
     weight: float = Field(default=1.0, gt=0.0, le=100.0, examples=[0.5])
-    """How often a row of this source is trained on in an epoch: 2 is twice, 0.5 a seeded half of the rows."""
+    """How often a row of this source is trained on in an epoch: 2 is twice, 0.5 a seeded half of the rows.
+    Not for `eval.files`: a row that is held out is measured once."""
 
     def files(self, directory: Path) -> list[str]:
         """Names of the files beside the spec that `path` means, in order; none where there is none."""
+        if self.path is None:
+            return []
         if (directory / self.path).is_file():
             return [self.path]
         if not set("*?[") & set(self.path) or Path(self.path).is_absolute():
@@ -76,6 +108,27 @@ class EvalSplit(Section):
     white space: stop the build, or take those rows out of training and say so."""
 
 
+class NearDuplicates(Section):
+    """Rows that are nearly the same."""
+
+    near: float = Field(ge=0.5, le=1.0, examples=[0.85])
+    """Smallest share of word triples that two rows have in common to count as the same; 0.8 is what
+    `deduplicate: near` means. Lower finds more, and more that only looks alike."""
+
+
+class PrivacySpec(Section):
+    """What happens where rows hold what a model should not repeat to anybody who asks."""
+
+    secrets: Literal["off", "report", "reject", "error"] = Field(default="error", examples=["reject"])
+    """Tokens, keys and passwords, by the forms that providers give them: stop the build (the default, since
+    what is baked into a published image cannot be taken back), reject the row, only report it, or do not
+    look."""
+
+    personal: Literal["off", "report", "reject", "error"] = Field(default="report", examples=["reject"])
+    """E-mail addresses, telephone numbers with a country code, card numbers and IBANs. Only reported by
+    default, since many data sets hold public ones on purpose. Names and postal addresses are not found."""
+
+
 class DataSpec(Section):
     """Training and evaluation data."""
 
@@ -85,13 +138,26 @@ class DataSpec(Section):
     eval: EvalSplit = Field(default_factory=EvalSplit, examples=[{"fraction": 0.05}])
     """What is held out."""
 
-    deduplicate: Literal["off", "exact", "folded"] = Field(default="exact", examples=["folded"])
-    """Which repeated rows are used only once: none, those that are equal, or also those that differ in case,
-    punctuation and white space alone."""
+    deduplicate: Literal["off", "exact", "folded", "near"] | NearDuplicates = Field(
+        default="exact", examples=["folded", {"near": 0.85}]
+    )
+    """Which repeated rows are used only once: none, those that are equal, also those that differ in case,
+    punctuation and white space alone, or also those that are nearly the same. With the last, questions that
+    are nearly the same count as leaks, and are held out together."""
 
     on_long: Literal["error", "drop", "truncate_prompt"] = Field(default="error", examples=["drop"])
     """What happens to a row that is longer than `tuning.max_length`: stop the build, drop the row and say so,
     or cut the beginning of what the user said. An answer is never cut."""
 
+    privacy: PrivacySpec = Field(default_factory=PrivacySpec, examples=[{"secrets": "reject"}])
+    """Secrets and personal data in rows. What is found is listed with file, line and kind, and masked."""
+
     max_rejected: float = Field(default=0.0, ge=0.0, le=1.0, examples=[0.01])
     """Largest share of rows that may be rejected before the build stops."""
+
+    @property
+    def near(self) -> float | None:
+        """Smallest similarity of rows that count as the same, or ``None`` where only equal ones do."""
+        if isinstance(self.deduplicate, NearDuplicates):
+            return self.deduplicate.near
+        return 0.8 if self.deduplicate == "near" else None

@@ -1,0 +1,55 @@
+"""Keeps account of secrets and personal data in rows: each in ``findings.jsonl``, counted by its kind."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TextIO
+
+from tunebuild.data.rows import Finding
+from tunebuild.errors import fail
+
+_SHOWN = 10
+
+
+class Findings:
+    """Writes findings as they come; in memory are only counts and the first that stop the build."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.counts: Counter[str] = Counter()
+        self._refused = 0
+        self._first: list[Finding] = []
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Write and count them."""
+        for finding in findings:
+            self._file.write(json.dumps(asdict(finding), ensure_ascii=False) + "\n")
+            self.counts[finding.kind] += 1
+            if finding.outcome == "refused":
+                self._refused += 1
+                if len(self._first) < _SHOWN:
+                    self._first.append(finding)
+
+    def check(self) -> None:
+        """Stop the build where the spec wants none.
+
+        Raises:
+            TunebuildError: ``private-data``, with the first of them, one a line, masked.
+        """
+        if not self._refused:
+            return
+        lines = [str(finding) for finding in self._first]
+        if self._refused > len(lines):
+            lines.append(f"and {self._refused - len(lines)} more")
+        policy = "secrets" if any(f.found == "secret" for f in self._first) else "personal"
+        raise fail(
+            "private-data",
+            f"{self._refused} secrets or pieces of personal data would be baked into the model"
+            + "".join(f"\n  {line}" for line in lines),
+            "take them out (and revoke what is secret), or say "
+            f"data.privacy: {{{policy}: reject}} to leave such rows out, or report to keep them",
+            path=f"data.privacy.{policy}",
+        )

@@ -1,0 +1,121 @@
+"""Ids that are put together from words are the ids of the text, or words are not used."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from support import tokenizers as families
+from tunebuild.prompt import PromptTokenizer
+from tunebuild.prompt.words import _SPLITS, find_words, part
+
+# What the rules for splitting turn on: letters, spaces, contractions, numbers, line ends, marks, controls.
+text = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["a", "Z", " ", "  ", " b", "'s", "'LL", "s", "1", "23", "\n", "\r\n", "\t", "\u00e9", "e\u0301",
+             "\u0301", "\u4f60", "\u017f", ".", "-", "<|im_end|>", "<|im_", "end|>", "hello", " device"]
+        ),
+        st.characters(blacklist_categories=("Cs", "Co"), blacklist_characters="\x00"),
+    ),
+    max_size=30,
+).map("".join)  # fmt: skip
+
+
+def splitting(pattern):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        show_progress=False,
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator([*families.TEXTS, "it's don't we'll hello device a b Z s"] * 3, trainer)
+    return tokenizer
+
+
+KINDS = {"gpt2": families.byte_level(), **{f"split-{len(p)}": splitting(p) for p in sorted(_SPLITS)}}
+
+
+def words_of(tokenizer):
+    return find_words(tokenizer, tokenizer.to_str(), tokenizer.get_added_tokens_decoder())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=400, deadline=None)
+@given(texts=st.lists(text, min_size=1, max_size=4))
+@example(texts=["a b", "a  b", "it's b", "a 1 b", " a b ", ""])
+def test_joined_ids_are_the_texts_ids(kind, texts):
+    tokenizer = KINDS[kind]
+    words = words_of(tokenizer)
+    assert words is not None
+    assert words.encode(texts) == [tokenizer.encode(t, add_special_tokens=False).ids for t in texts]
+
+
+@given(text)
+def test_parts_are_the_text(whole):
+    assert "".join(part(whole)) == whole
+
+
+@pytest.mark.parametrize("family", [f for f in families.FAMILIES if f != "byte-level"])
+def test_other_families_have_none(family):
+    assert words_of(families.FAMILIES[family]()) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(normalizer={"type": "Lowercase"}),
+        lambda d: d["model"].update(dropout=0.1),
+        lambda d: d["pre_tokenizer"].update(use_regex=False),
+        lambda d: d.update(pre_tokenizer={"type": "Whitespace"}),
+        lambda d: d.update(pre_tokenizer=None),
+    ],
+)
+def test_what_could_tell_the_difference_has_none(change):
+    definition = json.loads(families.byte_level().to_str())
+    change(definition)
+    assert words_of(Tokenizer.from_str(json.dumps(definition))) is None
+
+
+@pytest.mark.parametrize(
+    ("spelling", "flags"),
+    [("a b", {}), (" x", {}), ("x ", {}), ("<y>", {"lstrip": True}), ("<y>", {"single_word": True})],
+)
+def test_added_tokens_that_a_cut_could_break_have_none(spelling, flags):
+    tokenizer = families.byte_level()
+    tokenizer.add_tokens([AddedToken(spelling, normalized=False, **flags)])
+    assert words_of(tokenizer) is None
+
+
+def test_words_that_differ_from_whole_texts_are_given_up():
+    tokenizer = PromptTokenizer(families.byte_level().to_str())
+    expected = tokenizer.encode("How do I?")
+
+    class Wrong:
+        def encode(self, texts):
+            return [[0] for _ in texts]
+
+    tokenizer._words = Wrong()
+    assert tokenizer.encoder(["How do I?"])("How do I?") == expected
+    assert tokenizer._words is None
+
+
+def test_workers_get_them_empty():
+    words = words_of(families.byte_level())
+    words.encode(["some words"])
+    again = pickle.loads(pickle.dumps(words))
+    assert again._known == {}
+    assert again.encode(["some words"]) == words.encode(["some words"])
