@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -15,8 +18,10 @@ from transformers import AutoModelForCausalLM
 from support.models import ALL_ARCHITECTURES, ARCHITECTURES, save_base
 from support.rows import write_rows
 from tunebuild.errors import TunebuildError
+from tunebuild.merge.adapter_file import Adapter, LowRankUpdate
 from tunebuild.merge.run import merge_adapter
-from tunebuild.merge.safetensors_io import list_tensors, plan_shards
+from tunebuild.merge.safetensors_io import copy_tensor, list_tensors, make_shard, plan_shards
+from tunebuild.merge.tensors import TensorMerger
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.adapter import save_adapter
@@ -326,3 +331,69 @@ def test_shards_hold_everything_in_order_within_the_limit(tmp_path):
         shards = plan_shards(tensors, limit)
         assert [t for shard in shards for t in shard] == tensors
         assert all(len(s) == 1 or sum(t.size for t in s) <= limit for s in shards)
+
+
+@pytest.mark.parametrize("config", [LINEAR, {**LINEAR, "use_dora": True}], ids=["lora", "dora"])
+@pytest.mark.parametrize("values", [64 * 8, 64 * 7 + 3, 1], ids=["even", "odd", "a-row-each"])
+def test_blocks_of_rows_make_no_difference(tmp_path, monkeypatch, values, config):
+    monkeypatch.setattr("tunebuild.merge.tensors._BLOCK", values)
+    base = save_base("mistral", tmp_path / "base", dtype=torch.bfloat16)
+    trained = make_adapter(base, tmp_path / "trained", torch.bfloat16, **config)
+    assert_equal_to_peft(base, trained, tmp_path, torch.bfloat16)
+
+
+def test_blocks_of_a_real_width_equal_the_whole_product(tmp_path):
+    torch.manual_seed(2)
+    weight, a, b = torch.randn(3000, 1500), torch.randn(16, 1500), torch.randn(3000, 16)
+    whole = (b @ a).mul_(2.0).add_(weight.bfloat16())
+    save_file({"w": weight.bfloat16()}, tmp_path / "model.safetensors")
+    (stored,) = list_tensors(tmp_path)
+    (place,) = make_shard(tmp_path / "out.safetensors", [stored])
+    update = LowRankUpdate(a, b, 2.0)
+    change = TensorMerger(Adapter({"w": update}, {}), None).write(stored, place)
+    assert torch.equal(load_file(tmp_path / "out.safetensors")["w"], whole.bfloat16())
+    assert change == pytest.approx(float((2 * b @ a).norm() / whole.norm()), rel=1e-4)
+
+
+def test_the_file_that_a_write_leaves_incomplete_is_named(tmp_path):
+    save_file({"w": torch.ones(4, 4)}, tmp_path / "model.safetensors")
+    (stored,) = list_tensors(tmp_path)
+    (place,) = make_shard(tmp_path / "out.safetensors", [stored])
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.truncate(stored.start + 8)
+    with pytest.raises(TunebuildError, match=r"model\.safetensors was cut short"):
+        copy_tensor(stored, place)
+    with pytest.raises(TunebuildError, match=r"model\.safetensors was cut short"):
+        stored.read()
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+from tunebuild.merge.run import merge_adapter
+from tunebuild.store import Silent
+
+def peak():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024
+
+before = peak()
+work = Path(sys.argv[1])
+merge_adapter("original", base=work / "base", trained=work / "trained", out=work / "out", progress=Silent())
+print(before, peak() - before, *{"transformers", "peft", "safetensors.torch"}.intersection(sys.modules))
+"""
+
+
+def test_memory_does_not_grow_with_the_model(tmp_path):
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8}
+    base = save_base("llama", tmp_path / "base", **sizes)
+    make_adapter(base, tmp_path / "trained", torch.float32, **LINEAR)
+    size = sum(f.stat().st_size for f in base.glob("*.safetensors")) >> 20
+    (tmp_path / "out").mkdir()
+    argv = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    before, grown, *libraries = subprocess.run(
+        argv, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not libraries, "the merge imports what it does not need"
+    assert size > 400
+    assert int(grown) < 40 + 25 * len(os.sched_getaffinity(0))
+    assert int(before) < 400
