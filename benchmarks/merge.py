@@ -3,8 +3,9 @@
 A base of Mistral-7B's shape with as many layers as the wanted size needs, random weights, and a random
 adapter on all linear layers are made here. Each contender runs in a process of its own, with the base in the
 page cache if it fits there: copy and merge in turn, twice, so that they meet the same disk; then PEFT's
-merge_and_unload and save_pretrained. Printed are wall time, the peak memory as the kernel counts it, the ratio of the faster merge to the faster copy, and how many tensors differ from PEFT's. PEFT
-needs the whole model in memory; --without-peft leaves it and the comparison out.
+merge_and_unload and save_pretrained. Printed are wall time, the peak memory as the kernel counts it, the
+ratio of the faster merge to the faster copy, and how many tensors differ from PEFT's. PEFT needs the whole
+model in memory; --without-peft leaves it and the comparison out.
 
     python benchmarks/merge.py                          about 3 GB, fits a laptop
     python benchmarks/merge.py --gigabytes 14.5 --directory /mnt/scratch
