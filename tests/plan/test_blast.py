@@ -54,6 +54,13 @@ OTHERS = {
     "gates.merge_top1": ["{min: 0.5}"],
     "gates.eval_loss": ["{max: 5}"],
     "gates.eval_accuracy": ["{min: 0.5}"],
+    "gates.eval_perplexity": ["{max: 5}"],
+    "gates.exact_match": ["{min: 0.5}"],
+    "gates.token_f1": ["{min: 0.5}"],
+    "gates.rouge_l": ["{min: 0.5}"],
+    "gates.regression_kl": ["{max: 5}"],
+    "gates.regression_top1": ["{min: 0.5}"],
+    "evaluation.regression": ["[Who wrote Hamlet?]"],
 }
 
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tunebuild.errors import fail
 from tunebuild.merge.adapter_file import read_adapter
@@ -19,12 +19,11 @@ from tunebuild.merge.safetensors_io import (
     plan_shards,
     write_index,
 )
+from tunebuild.merge.stage import Strategy
 from tunebuild.merge.tensors import KINDS, TensorMerger
 from tunebuild.merge.ties import respect_ties
 from tunebuild.merge.workers import one_thread_each, workers
 from tunebuild.store import Progress
-
-Strategy = Literal["original", "dequantized"]
 
 #: Registries limit layers; 2 GB shards pass all of them and are pushed and pulled in parallel.
 SHARD_BYTES = 2 * 10**9

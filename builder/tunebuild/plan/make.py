@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tunebuild.errors import TunebuildError
+from tunebuild.evaluate.stage import closer_strategy
 from tunebuild.image.oci import Image
 from tunebuild.image.reading import open_archive
 from tunebuild.image.runtime import runtime_layers
@@ -62,13 +63,23 @@ def make_plan(
     data = pipeline.store.ensure(data_stage, reporter("data"))
     trained = _follow(pipeline, stages, lambda: pipeline.train(data), "train", data)
     merged = _follow(pipeline, stages, lambda: pipeline.merge(_known(trained)), "merge", trained)
-    _follow(
+    evaluated = _follow(
         pipeline,
         stages,
         lambda: pipeline.evaluate(data, _known(trained), _known(merged)),
         "evaluate",
         merged,
     )
+    if evaluated and (closer := closer_strategy(evaluated)) != pipeline.strategies[0]:
+        del stages[-2:]  # it measured the two merges, and the other one goes on
+        merged = _follow(pipeline, stages, lambda: pipeline.merge(_known(trained), closer), "merge", trained)
+        _follow(
+            pipeline,
+            stages,
+            lambda: pipeline.evaluate(data, _known(trained), _known(merged), closer),
+            "evaluate",
+            merged,
+        )
     weights = _follow(pipeline, stages, lambda: pipeline.weights(_known(merged)), "weights", merged)
     runtime_stage = pipeline.runtime()
     stages.append(_look(pipeline, runtime_stage))

@@ -149,10 +149,17 @@ def gates_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A limit on what held-out rows show needs held-out rows."""
     if spec.data.eval.fraction or spec.data.eval.files:
         return
-    for name in ("eval_loss", "eval_accuracy"):
+    for name in ("eval_loss", "eval_perplexity", "eval_accuracy", "exact_match", "token_f1", "rouge_l"):
         if getattr(spec.gates, name) is not None:
             message = "needs rows that are held out"
             yield Diagnostic("gate", message, "set data.eval.fraction or data.eval.files", f"gates.{name}")
+
+
+def gates_have_answers(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """A limit on written answers needs answers."""
+    for name in ("exact_match", "token_f1", "rouge_l", "regression_kl", "regression_top1"):
+        if spec.evaluation.samples == 0 and getattr(spec.gates, name) is not None:
+            yield Diagnostic("gate", "needs answers", "raise evaluation.samples", f"gates.{name}")
 
 
 def template_is_known(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
@@ -200,6 +207,7 @@ CHECKS: tuple[Check, ...] = (
     answers_fit,
     dequantized_needs_qlora,
     gates_have_rows,
+    gates_have_answers,
     template_is_known,
     secrets_stay_outside,
 )

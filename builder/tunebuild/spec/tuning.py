@@ -80,4 +80,5 @@ class MergeSpec(Section):
 
     strategy: Literal["auto", "original", "dequantized"] = Field(default="auto", examples=["auto"])
     """`original` adds the update to the published weights. `dequantized` adds it to the weights as the
-    quantised training saw them. `auto` picks `dequantized` for qlora and `original` for lora."""
+    quantised training saw them. `auto` measures both against the trained model and keeps the closer; lora's
+    base was never quantised, so there it is `original`."""
