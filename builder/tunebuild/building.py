@@ -13,6 +13,7 @@ from tunebuild.image.oci import Image
 from tunebuild.image.plan import ImagePlan
 from tunebuild.image.runtime_process import prepare_runtime
 from tunebuild.pipeline import Pipeline
+from tunebuild.report.facts import Records
 from tunebuild.store import Progress, Stage, Tree
 
 #: Makes the progress of one stage from its name.
@@ -75,6 +76,6 @@ def build(pipeline: Pipeline, reporter: Reporter) -> Built:
         check_gates(pipeline.spec.gates, read_metrics(evaluated))
         weights = ensure(pipeline.weights(merged))
         runtime = preparing.result() if preparing else ensure(pipeline.runtime())
-        stage = pipeline.image(data, merged, weights, runtime)
+        stage = pipeline.image(Records(data, trained, merged, evaluated), weights, runtime)
     output = ensure(stage)
     return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(ran))

@@ -23,6 +23,7 @@ from tunebuild.lock.repository import Wanted
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage, Strategy
 from tunebuild.prompt import Renderer
+from tunebuild.report.facts import Records
 from tunebuild.serve.bundle import Bundle
 from tunebuild.spec import LoadedSpec
 from tunebuild.spec.canonical import effective
@@ -144,13 +145,14 @@ class Pipeline:
         """A model's weights to digests of layers."""
         return WeightsStage(merged)
 
-    def image(self, data: Tree, merged: Tree, weights: Tree, runtime: Tree) -> ImageStage:
+    def image(self, records: Records, weights: Tree, runtime: Tree) -> ImageStage:
         """Everything to an image."""
         return ImageStage(
             self.reference,
-            BundleParts(self.settings, data, merged),
+            BundleParts(self.settings, records.data, records.merge),
             runtime_layers(runtime),
             weight_digests(weights),
+            records,
             self.labels,
             {"spec": effective(self.spec), "inputs": self.own_inputs},
         )
