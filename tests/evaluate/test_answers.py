@@ -14,8 +14,10 @@ from support.rows import PAIRS, write_rows
 from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.metrics import check_gates
+from tunebuild.evaluate.models import Said
+from tunebuild.evaluate.sources import by_source
 from tunebuild.evaluate.stage import SAMPLES, EvaluateStage, closer_strategy, read_metrics
-from tunebuild.evaluate.texts import measure_texts, questions_of
+from tunebuild.evaluate.texts import Question, measure_texts, questions_of
 from tunebuild.lock.base_model import BaseModel
 from tunebuild.merge.stage import MergeStage
 from tunebuild.prompt import save_prompt
@@ -39,6 +41,27 @@ def test_the_last_answer_is_what_is_asked_for():
     assert questions_of(rows, 0, {7}) == []
     assert len(questions_of([row(-100, 2)] * 100, 16, ())) == 15
     assert len(questions_of([row(-100, 2)] * 16, 16, ())) == 16
+
+
+def said(*rows):
+    return Said(torch.log(torch.tensor(rows)))
+
+
+def test_figures_by_source():
+    rows = [{**row(-100, 0), "index": 0}, {**row(-100, 1, 1), "index": 2}]
+    base, tuned = said([0.5, 0.5], [0.5, 0.5], [0.5, 0.5]), said([0.9, 0.1], [0.2, 0.8], [0.8, 0.2])
+    asked = [Question([1], [2], 2), Question([1], [2], 1)]
+    texts = [{"expected": "yes", "tuned": "yes"}, {"expected": "yes", "tuned": "no"}]
+    found = by_source(["a", "b", "a"], rows, base, tuned, asked, texts)
+    assert found.keys() == {"a", "b"}
+    a, b = found["a"], found["b"]
+    assert (a["rows"], a["answers"], b["rows"], b["answers"]) == (2, 1, 0, 1)
+    assert a["base_loss"] == pytest.approx(float(torch.tensor(0.5).log().neg()))
+    # Over tokens, not over rows: the longer row counts twice.
+    assert a["eval_loss"] == pytest.approx(float(-torch.tensor([0.9, 0.8, 0.2]).log().mean()))
+    assert a["eval_accuracy"] == pytest.approx(2 / 3)
+    assert (a["exact_match"], b["exact_match"]) == (1, 0)
+    assert "eval_loss" not in b
 
 
 def test_figures_of_texts():

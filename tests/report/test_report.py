@@ -157,6 +157,19 @@ def test_memory_is_shown_where_it_was_recorded(records):
         assert said in text
 
 
+def test_sources_are_told_apart_where_there_are_some(records):
+    facts = records.read()
+    one = {"rows": 3, "answers": 0, "eval_loss": 1.5, "base_loss": 2.0, "eval_accuracy": 0.5}
+    two = {"rows": 0, "answers": 2, "exact_match": 0.5, "rouge_l": 0.75, "token_f1": 1}
+    sources = {"faq.jsonl": one, "more.jsonl": two}
+    told = Page(
+        render_report(replace(facts, evaluated={**facts.evaluated, "sources": sources}), provenance())
+    )
+    assert all(said in told.text for said in ("faq.jsonl", "more.jsonl", "0.750"))
+    alone = {**facts.evaluated, "sources": {"faq.jsonl": one}}
+    assert "faq.jsonl" not in Page(render_report(replace(facts, evaluated=alone), provenance())).text
+
+
 def test_equal_records_give_equal_bytes(records):
     assert render_report(records.read(), provenance()) == render_report(records.read(), provenance())
     assert render_card(records.read(), provenance()) == render_card(records.read(), provenance())

@@ -20,6 +20,7 @@ class DataStage:
     Output::
 
         train.arrow, eval.arrow   tokenised examples; eval only where rows are held out
+        eval_sources.json         the file that each row of eval.arrow stands in
         rejects.jsonl             every row that is not used, and why
         stats.json                counts, lengths, supervised share
         prompt/                   the prompt contract, as the image carries it, with checks.jsonl:
@@ -36,7 +37,7 @@ class DataStage:
     seed: int
     vocabulary_size: int
     name: str = "data"
-    version: int = 4
+    version: int = 5
 
     def inputs(self) -> Inputs:
         """Contents of the files, never their paths."""

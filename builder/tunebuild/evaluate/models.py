@@ -31,7 +31,7 @@ class Said:
 
 
 def choose_rows(rows: Sequence[dict[str, Any]], vocabulary: int) -> list[dict[str, Any]]:
-    """Rows evenly spread, as many as are worth it and fit into memory."""
+    """Rows evenly spread, as many as are worth it and fit into memory; each with its ``index``."""
     step = max(1, -(-len(rows) // MAX_ROWS))
     chosen: list[dict[str, Any]] = []
     room = MAX_BYTES // (4 * vocabulary)
@@ -40,7 +40,7 @@ def choose_rows(rows: Sequence[dict[str, Any]], vocabulary: int) -> list[dict[st
         room -= sum(label != _IGNORED for label in row["labels"])
         if chosen and room < 0:
             break
-        chosen.append(row)
+        chosen.append({**row, "index": index})
     return chosen
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -19,14 +20,13 @@ from tunebuild.evaluate.models import (
     load_trained,
     targets,
 )
+from tunebuild.evaluate.sources import by_source
+from tunebuild.evaluate.stage import SOURCES, EvaluateStage, general_prompts
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
 from tunebuild.prompt import PromptRefused, Renderer, load_prompt
 from tunebuild.store import Progress
 from tunebuild.train.quiet import quieten_libraries
 from tunebuild.train.rows import load_rows
-
-if TYPE_CHECKING:
-    from tunebuild.evaluate.stage import EvaluateStage
 
 _IGNORED = -100
 _REGRESSION_POSITIONS = 512  # of each model's log-probabilities are kept, a large vocabulary makes them large
@@ -109,12 +109,22 @@ def evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalua
             f"ROUGE-L {figures['base_rouge_l']:.2f} -> {figures['rouge_l']:.2f}"
         )
     record = {"metrics": figures, "rows": len(rows), "of": rows_file, "strategies": strategies}
+    record["sources"] = by_source(
+        _origins(stage, len(all_rows)), rows, base, merged, asked.questions, texts["samples"]
+    )
     return Evaluated({**record, "strategy": stage.strategy}, texts)
 
 
-def _asked(stage: EvaluateStage, rows: Any) -> _Asked:
-    from tunebuild.evaluate.stage import general_prompts
+def _origins(stage: EvaluateStage, count: int) -> list[str]:
+    """The file of each row; one name for all where that is not known."""
+    path = stage.data.path(SOURCES)
+    if not path.is_file():
+        return ["training rows"] * count
+    found = json.loads(path.read_text("utf-8"))
+    return [found["files"][number] for number in found["rows"]]
 
+
+def _asked(stage: EvaluateStage, rows: Any) -> _Asked:
     renderer = load_prompt(stage.data.path("prompt"))
     evaluation = stage.evaluation
     questions = questions_of(rows, evaluation.samples, renderer.stop_ids)

@@ -18,6 +18,9 @@ from tunebuild.train.settings import TrainSettings
 
 _RECORD = "metrics.json"
 SAMPLES = "samples.json"
+SOURCES = "eval_sources.json"
+"""Which file each held-out row stands in; written by the data stage."""
+
 _LIBRARIES = ("torch", "transformers", "peft", "torchmetrics")
 
 
@@ -54,7 +57,7 @@ class EvaluateStage:
             "base": dict(self.base.weight_digests),
             "trained": {f.path: f.digest for f in self.trained.files if f.path.startswith("adapter/")},
             "merged": {f.path: f.digest for f in self.merged.files if f.path.startswith("model/")},
-            "rows": {f.path: f.digest for f in self.data.files if f.path == self._rows},
+            "rows": {f.path: f.digest for f in self.data.files if f.path in (self._rows, SOURCES)},
             "prompt": {f.path: f.digest for f in self.data.files if f.path == "prompt/prompt.json"},
             "libraries": {name: package_version(name) for name in _LIBRARIES},
         }

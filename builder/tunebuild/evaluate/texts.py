@@ -12,10 +12,11 @@ _IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Token ids of a prompt and of the answer that is expected."""
+    """Token ids of a prompt and of the answer that is expected, and the number of their row."""
 
     prompt: list[int]
     expected: list[int]
+    row: int
 
 
 def questions_of(rows: Sequence[dict[str, Any]], most: int, stop_ids: Collection[int]) -> list[Question]:
@@ -33,7 +34,7 @@ def questions_of(rows: Sequence[dict[str, Any]], most: int, stop_ids: Collection
             start -= 1
         if start:
             answer = ids[start:end]
-            found.append(Question(list(ids[:start]), [t for t in answer if t not in stop_ids]))
+            found.append(Question(list(ids[:start]), [t for t in answer if t not in stop_ids], index))
     return found
 
 

@@ -85,6 +85,9 @@ def _shared(facts: Facts, provenance: Mapping[str, Any]) -> dict[str, Any]:
         "answers": list(_rows(facts, spec, ("eval_", "exact_match", "token_f1", "rouge_l"))),
         "merge": list(_rows(facts, spec, ("merge_", "training_"))),
         "regression": list(_rows(facts, spec, ("regression_",))),
+        "sources": [
+            {"name": name, **values} for name, values in sorted(facts.evaluated.get("sources", {}).items())
+        ],
         "moved": moved[:_SHOWN],
         "moved_median": statistics.median(changes.values()) if changes else 0.0,
     }
@@ -158,7 +161,9 @@ def _environment(folder: str, *, html: bool) -> Environment:
         lstrip_blocks=True,
         autoescape=html,  # noqa: S701 - the card is Markdown; the filter escapes texts in cells
     )
-    environment.filters.update(size=size, cell=_cell, pretty=_pretty, shown=_shown)
+    environment.filters.update(
+        figure=lambda value, name: figure(name, value), size=size, cell=_cell, pretty=_pretty, shown=_shown
+    )
     return environment
 
 
