@@ -87,26 +87,22 @@ class TensorMerger:
 
     def _merged(self, tensor: StoredTensor, update: LowRankUpdate | None) -> Iterator[_Block]:
         """Rows of a matrix as training saw them, and with the update."""
-        whole = None
-        if self.round_trip and tensor.name in self.round_trip.weights:
-            # Its scales are quantised together, so not by rows.
-            whole = self.round_trip.apply(tensor.name, tensor.read())
         rows, columns = tensor.shape
         count = max(1, _BLOCK // max(1, columns))
+        quantised = None
+        if self.round_trip and tensor.name in self.round_trip.weights:
+            quantised = self.round_trip.begin(tensor, count)
+            count = quantised.rows
         buffer = torch.empty(min(count, rows), columns) if update else None
         with tensor.file.open("rb", buffering=0) as source:
-            for first in range(0, rows, count):
+            for number, first in enumerate(range(0, rows, count)):
                 there = min(count, rows - first)
-                old = (
-                    whole[first : first + there]
-                    if whole is not None
-                    else tensor.read_rows(source.fileno(), first, there)
-                )
-                yield (
-                    first,
-                    old,
-                    update.add_to(old, first, buffer[:there]) if update and buffer is not None else old,
-                )
+                if quantised is not None:
+                    old = quantised.piece(number, there)
+                else:
+                    old = tensor.read_rows(source.fileno(), first, there)
+                new = update.add_to(old, first, buffer[:there]) if update and buffer is not None else old
+                yield first, old, new
 
     def _replaced(self, tensor: StoredTensor, replacement: torch.Tensor) -> Iterator[_Block]:
         yield 0, tensor.read(), replacement
