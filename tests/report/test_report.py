@@ -170,6 +170,13 @@ def test_sources_are_told_apart_where_there_are_some(records):
     assert "faq.jsonl" not in Page(render_report(replace(facts, evaluated=alone), provenance())).text
 
 
+def test_how_long_it_took_makes_no_difference(records):
+    facts = records.read()
+    slower = replace(facts, result={**facts.result, "seconds": 99.5, "tokens_per_second": 3, "resumed": True})
+    assert render_report(facts, provenance()) == render_report(slower, provenance())
+    assert render_card(facts, provenance()) == render_card(slower, provenance())
+
+
 def test_equal_records_give_equal_bytes(records):
     assert render_report(records.read(), provenance()) == render_report(records.read(), provenance())
     assert render_card(records.read(), provenance()) == render_card(records.read(), provenance())
