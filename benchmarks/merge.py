@@ -1,8 +1,16 @@
 """The streaming merge beside a plain copy of the same bytes, and beside PEFT's merge in memory.
 
-A base with random weights and a random adapter on all linear layers are made here. Each contender runs in a
-process of its own; its time, its peak memory as the kernel counts it (libraries and pages of mapped files
-included), and, for the two merges, whether every tensor is equal. ``--shape tiny`` rehearses.
+A base of Mistral-7B's shape with as many layers as the wanted size needs, random weights, and a random
+adapter on all linear layers are made here. Each contender runs in a process of its own, with the base in the
+page cache if it fits there: copy and merge in turn, twice, so that they meet the same disk; then PEFT's
+merge_and_unload and save_pretrained. Printed are wall time, the peak memory as the kernel counts it, the
+ratio of the faster merge to the faster copy, and how many tensors differ from PEFT's. PEFT needs the whole
+model in memory; --without-peft leaves it and the comparison out.
+
+    python benchmarks/merge.py                          about 3 GB, fits a laptop
+    python benchmarks/merge.py --gigabytes 14.5 --directory /mnt/scratch
+                                                        the whole 7B shape; needs 45 GB of disk, 20 of memory
+    python benchmarks/merge.py --gigabytes 0.01 --tiny  rehearses in a few seconds
 """
 
 from __future__ import annotations
@@ -18,59 +26,90 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from tunebuild.merge.run import merge_adapter
 from tunebuild.merge.safetensors_io import list_tensors
 from tunebuild.store import Silent
 
-# Hidden size, layers, inner size, heads, key-value heads, vocabulary.
-SHAPES = {
-    "tiny": (64, 2, 128, 4, 2, 512),
-    "1B": (2048, 16, 8192, 32, 8, 128_256),
-    "7B": (4096, 32, 14_336, 32, 8, 32_000),
-}
 RANK = 16
+SHARD = 2 * 10**9
 
 
-def make(directory: Path, name: str) -> None:
+def tensors_of(config: dict[str, int], layers: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a Llama-like model's weights."""
+    hidden, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    head = hidden // config["num_attention_heads"]
+    key_values = head * config["num_key_value_heads"]
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, hidden)}
+    for number in range(layers):
+        layer = f"model.layers.{number}"
+        shapes |= {
+            f"{layer}.self_attn.q_proj.weight": (hidden, hidden),
+            f"{layer}.self_attn.k_proj.weight": (key_values, hidden),
+            f"{layer}.self_attn.v_proj.weight": (key_values, hidden),
+            f"{layer}.self_attn.o_proj.weight": (hidden, hidden),
+            f"{layer}.mlp.gate_proj.weight": (inner, hidden),
+            f"{layer}.mlp.up_proj.weight": (inner, hidden),
+            f"{layer}.mlp.down_proj.weight": (hidden, inner),
+            f"{layer}.input_layernorm.weight": (hidden,),
+            f"{layer}.post_attention_layernorm.weight": (hidden,),
+        }
+    return {**shapes, "model.norm.weight": (hidden,), "lm_head.weight": (vocabulary, hidden)}
+
+
+def make(directory: Path, gigabytes: float, *, tiny: bool) -> None:
     """``base/`` in 2 GB shards, and ``trained/adapter``."""
-    hidden, layers, inner, heads, key_values, vocabulary = SHAPES[name]
-    config = LlamaConfig(
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        intermediate_size=inner,
-        num_attention_heads=heads,
-        num_key_value_heads=key_values,
-        vocab_size=vocabulary,
-    )
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = LlamaForCausalLM(config)
-    torch.set_default_dtype(torch.float32)
-    model.save_pretrained(directory / "base", max_shard_size="2GB")
-    adapter, modules = {}, []
-    for module_name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and "lm_head" not in module_name:
-            rows, columns = module.weight.shape
-            prefix = f"base_model.model.{module_name}"
-            adapter[f"{prefix}.lora_A.weight"] = torch.randn(RANK, columns) * 0.02
-            adapter[f"{prefix}.lora_B.weight"] = torch.randn(rows, RANK) * 0.02
-            modules.append(module_name)
-    (directory / "trained" / "adapter").mkdir(parents=True)
-    save_file(adapter, directory / "trained" / "adapter" / "adapter_model.safetensors", {"format": "pt"})
-    settings = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": RANK,
-        "lora_alpha": 2 * RANK,
-        "target_modules": sorted({m.rpartition(".")[2] for m in modules}),
-        "inference_mode": True,
+    config = {
+        "hidden_size": 64 if tiny else 4096,
+        "intermediate_size": 128 if tiny else 14_336,
+        "num_attention_heads": 4 if tiny else 32,
+        "num_key_value_heads": 2 if tiny else 8,
+        "vocab_size": 512 if tiny else 32_000,
     }
-    (directory / "trained" / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    rest = 2 * sum(torch.Size(s).numel() for s in tensors_of(config, 0).values())
+    layer = 2 * sum(torch.Size(s).numel() for s in tensors_of(config, 1).values()) - rest
+    layers = max(1, min(32, round((gigabytes * 1e9 - rest) / layer)))
+    base, adapter = directory / "base", directory / "trained" / "adapter"
+    base.mkdir()
+    adapter.mkdir(parents=True)
+    settings = {**config, "num_hidden_layers": layers, "model_type": "llama", "dtype": "bfloat16"}
+    settings |= {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
+    (base / "config.json").write_text(json.dumps(settings))
+    torch.manual_seed(0)
+    noise = (
+        torch.randn(1 << 22).mul_(0.02).bfloat16()
+    )  # drawing 7 billion numbers would take longer than all else
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    weight_map, update, filled = {}, {}, 0
+
+    def save() -> None:
+        save_file(shards[-1], base / f"model-{len(shards):05d}.safetensors", {"format": "pt"})
+        shards[-1].clear()
+
+    for name, shape in tensors_of(config, layers).items():
+        count = torch.Size(shape).numel()
+        if filled + 2 * count > SHARD:
+            save()
+            shards.append({})
+            filled = 0
+        filled += 2 * count
+        start = int(torch.randint(1 << 20, ()))
+        values = noise[start:].repeat(count // (len(noise) - start) + 1)[:count]
+        shards[-1][name] = values.view(shape).clone() if len(shape) == 2 else torch.ones(shape).bfloat16()
+        weight_map[name] = f"model-{len(shards):05d}.safetensors"
+        if "_proj" in name:
+            prefix = f"base_model.model.{name.removesuffix('.weight')}"
+            update[f"{prefix}.lora_A.weight"] = torch.randn(RANK, shape[1]) * 0.02
+            update[f"{prefix}.lora_B.weight"] = torch.randn(shape[0], RANK) * 0.02
+    save()
+    (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    save_file(update, adapter / "adapter_model.safetensors", {"format": "pt"})
+    settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 2 * RANK}
+    settings |= {
+        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    }
+    (adapter / "adapter_config.json").write_text(json.dumps({**settings, "inference_mode": True}))
 
 
 def copy(directory: Path) -> None:
@@ -98,7 +137,7 @@ def ours(directory: Path) -> None:
 
 def peft(directory: Path) -> None:
     """What tutorials do."""
-    from peft import PeftModel
+    from peft import PeftModel  # here, so that nobody else pays for it
     from transformers import AutoModelForCausalLM
 
     base = AutoModelForCausalLM.from_pretrained(directory / "base", dtype=torch.bfloat16)
@@ -110,49 +149,70 @@ CONTENDERS = {"copy": copy, "ours": ours, "peft": peft}
 
 
 def differing(one: Path, other: Path) -> int:
-    """How many tensors are not equal."""
-    stored = {t.name: t for t in list_tensors(one)}
-    seen, count = set(), 0
-    for file in sorted(other.glob("*.safetensors")):
-        with safe_open(file, "pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - not a mapping
-                seen.add(name)
-                count += not torch.equal(stored[name].read(), tensors.get_tensor(name))
-    return count + len(stored.keys() ^ seen)
+    """How many tensors are not equal, bit for bit."""
+    stored, expected = ({t.name: t for t in list_tensors(d)} for d in (one, other))
+    differ = [
+        n for n in stored.keys() & expected.keys() if not torch.equal(stored[n].read(), expected[n].read())
+    ]
+    return len(differ) + len(stored.keys() ^ expected.keys())
+
+
+def run(name: str, directory: Path) -> dict[str, float]:
+    """One contender in a process of its own: ``seconds``, and ``peak`` and ``libraries`` in bytes."""
+    shutil.rmtree(directory / name, ignore_errors=True)
+    argv = [sys.executable, __file__, "--run", name, "--directory", str(directory)]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    text = f"{name:<5} {found['seconds']:7.1f} s  peak {found['peak'] / 1e6:8,.0f} MB"
+    print(f"{text}, {found['libraries'] / 1e6:,.0f} MB of it before it began", flush=True)
+    return found
+
+
+def peak() -> int:
+    """Of this process, in bytes. Not getrusage's figure, which is inherited from the process before."""
+    return int(Path("/proc/self/status").read_text("ascii").partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def main() -> None:
-    """Print a line for each contender."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=SHAPES, default="1B")
+    """Print a line for each run, and what follows from them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--gigabytes", type=float, default=3.2, help="size of the base; 14.5 is all 32 layers"
+    )
+    parser.add_argument("--tiny", action="store_true", help="narrow layers, to rehearse")
+    parser.add_argument("--without-peft", action="store_true", help="PEFT's merge needs the model in memory")
     parser.add_argument("--run", choices=CONTENDERS, help=argparse.SUPPRESS)
-    parser.add_argument("--directory", type=Path, help="where to work; removed afterwards")
+    parser.add_argument(
+        "--directory", type=Path, help="where to work (three times the size); removed afterwards"
+    )
     options = parser.parse_args()
     if options.run:
-        started = time.monotonic()
+        libraries, started = peak(), time.monotonic()
         CONTENDERS[options.run](options.directory)
         seconds = time.monotonic() - started
-        # Not getrusage's figure, which a process inherits from the one that started it.
-        status = Path("/proc/self/status").read_text("ascii")
-        peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-        print(json.dumps({"seconds": seconds, "peak": peak}))
+        print(json.dumps({"seconds": seconds, "peak": peak(), "libraries": libraries}))
         return
     with tempfile.TemporaryDirectory(dir=options.directory) as scratch:
         directory = Path(scratch)
-        make(directory, options.shape)
+        make(directory, options.gigabytes, tiny=options.tiny)
         size = sum(f.stat().st_size for f in (directory / "base").glob("*.safetensors"))
-        print(f"{options.shape}: {size / 1e9:.2f} GB, adapter on all linear layers, r {RANK}", flush=True)
-        for name in ("copy", "ours", "copy", "ours", "peft"):
-            shutil.rmtree(directory / name, ignore_errors=True)
-            argv = [sys.executable, __file__, "--run", name, "--directory", scratch]
-            done = subprocess.run(argv, capture_output=True, text=True, check=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            print(f"{name:<5} {found['seconds']:7.1f} s  peak {found['peak'] / 1e6:8,.0f} MB", flush=True)
+        adapter = sum(f.stat().st_size for f in (directory / "trained").rglob("*.safetensors"))
+        print(f"base {size / 1e9:.2f} GB, adapter {adapter / 1e6:.0f} MB on all linear layers", flush=True)
+        found: dict[str, list[dict[str, float]]] = {"copy": [], "ours": []}
+        for name in ("copy", "ours", "copy", "ours"):
+            found[name].append(run(name, directory))
             if name == "copy":
                 shutil.rmtree(directory / "copy")
-        print(
-            f"tensors that differ from PEFT's: {differing(directory / 'ours' / 'model', directory / 'peft')}"
-        )
+        copied, merged = (min(one["seconds"] for one in found[name]) for name in ("copy", "ours"))
+        highest = max(one["peak"] for one in found["ours"])
+        print(f"merge / copy: {merged / copied:.2f} in time (floor 1.5)")
+        print(f"peak less the adapter: {(highest - adapter) / 1e6:,.0f} MB (floor 1,000)", flush=True)
+        if not options.without_peft:
+            run("peft", directory)
+            differ = differing(directory / "ours" / "model", directory / "peft")
+            print(f"tensors that differ from PEFT's: {differ}")
 
 
 if __name__ == "__main__":

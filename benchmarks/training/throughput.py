@@ -153,7 +153,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as own:
             print(json.dumps(run(options.recipe, options.shape, Path(own), options.scratch or Path(own))))
         return
-    limit = measure_limit(linear_parameters(tensors_of(options.shape)), full=False)
+    limit = measure_limit(linear_parameters(tensors_of(options.shape)))
     if limit:
         rate = limit.flops_per_second / 1e12
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {rate:.0f} TFLOP/s", flush=True)
@@ -177,7 +177,7 @@ def _report(name: str, shape: str, found: dict[str, Any], first: float, limit: L
     share = ""
     if limit:
         weights = linear_parameters(tensors_of(shape))
-        own = Limit(limit.flops_per_second, flops_per_token(weights, full=False))
+        own = Limit(limit.flops_per_second, flops_per_token(weights))
         share = f"{own.share(found['speed']):6.1%}"
     print(
         f"{name:22} {found['speed']:9,.0f} tokens/s {found['speed'] / first:6.1f}x {share} "

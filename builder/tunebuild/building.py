@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tunebuild.evaluate.metrics import check_gates
-from tunebuild.evaluate.stage import read_metrics
+from tunebuild.evaluate.stage import closer_strategy, read_metrics
 from tunebuild.image.bundle import BundleParts
 from tunebuild.image.oci import Image
 from tunebuild.image.plan import ImagePlan
 from tunebuild.image.runtime_process import prepare_runtime
 from tunebuild.pipeline import Pipeline
+from tunebuild.report.facts import Records
 from tunebuild.store import Progress, Stage, Tree
 
 #: Makes the progress of one stage from its name.
@@ -68,9 +69,13 @@ def build(pipeline: Pipeline, reporter: Reporter) -> Built:
         trained = ensure(pipeline.train(data, spared_cores=1 if preparing else 0))
         merged = ensure(pipeline.merge(trained))
         evaluated = ensure(pipeline.evaluate(data, trained, merged))
+        if (closer := closer_strategy(evaluated)) != pipeline.strategies[0]:
+            reporter("merge").say(f"{closer} is closer to the trained model")
+            merged = ensure(pipeline.merge(trained, closer))
+            evaluated = ensure(pipeline.evaluate(data, trained, merged, closer))
         check_gates(pipeline.spec.gates, read_metrics(evaluated))
         weights = ensure(pipeline.weights(merged))
         runtime = preparing.result() if preparing else ensure(pipeline.runtime())
-        stage = pipeline.image(data, merged, weights, runtime)
+        stage = pipeline.image(Records(data, trained, merged, evaluated), weights, runtime)
     output = ensure(stage)
     return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(ran))

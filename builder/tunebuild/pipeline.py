@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.rows import RowSource
@@ -22,8 +22,9 @@ from tunebuild.lock.dataset_files import Split
 from tunebuild.lock.hub import HubRepository
 from tunebuild.lock.repository import Wanted
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
-from tunebuild.merge.stage import MergeStage
+from tunebuild.merge.stage import MergeStage, Strategy
 from tunebuild.prompt import Renderer
+from tunebuild.report.facts import Records
 from tunebuild.serve.bundle import Bundle
 from tunebuild.spec import LoadedSpec
 from tunebuild.spec.canonical import effective
@@ -112,14 +113,17 @@ class Pipeline:
             memory=self.device_memory,
         )
 
-    def merge(self, trained: Tree) -> MergeStage:
-        """Adapter and base to a model."""
-        strategy: Literal["original", "dequantized"]
-        if self.spec.merge.strategy == "auto":
-            strategy = "dequantized" if self.train_settings.tuning.method == "qlora" else "original"
-        else:
-            strategy = self.spec.merge.strategy
-        return MergeStage(strategy, self.base, trained)
+    def merge(self, trained: Tree, strategy: Strategy | None = None) -> MergeStage:
+        """Adapter and base to a model; ``auto`` begins with what is closer as a rule."""
+        return MergeStage(strategy or self.strategies[0], self.base, trained)
+
+    @property
+    def strategies(self) -> tuple[Strategy, ...]:
+        """The merges that come into question, the likely one first."""
+        if self.spec.merge.strategy != "auto":
+            return (self.spec.merge.strategy,)
+        # A base that was not quantised has nothing to be dequantised.
+        return ("dequantized", "original") if self.train_settings.tuning.method == "qlora" else ("original",)
 
     def runtime(self) -> RuntimeStage:
         """The image's base and Python packages. Depends on no other stage."""
@@ -131,21 +135,34 @@ class Pipeline:
         locked = self.lock.runtime if self.lock else None
         return locked if locked and locked.platform == self.spec.image.platform else None
 
-    def evaluate(self, data: Tree, trained: Tree, merged: Tree) -> EvaluateStage:
-        """Base, trained and merged model to figures."""
-        return EvaluateStage(self.train_settings, self.base, data, trained, merged)
+    def evaluate(
+        self, data: Tree, trained: Tree, merged: Tree, strategy: Strategy | None = None
+    ) -> EvaluateStage:
+        """Base, trained and merged model to figures; the other merge's, too, if no strategy is settled."""
+        first, *others = self.strategies
+        return EvaluateStage(
+            self.train_settings,
+            self.spec.evaluation,
+            self.base,
+            data,
+            trained,
+            merged,
+            strategy or first,
+            others[0] if others and strategy is None else None,
+        )
 
     def weights(self, merged: Tree) -> WeightsStage:
         """A model's weights to digests of layers."""
         return WeightsStage(merged)
 
-    def image(self, data: Tree, merged: Tree, weights: Tree, runtime: Tree) -> ImageStage:
+    def image(self, records: Records, weights: Tree, runtime: Tree) -> ImageStage:
         """Everything to an image."""
         return ImageStage(
             self.reference,
-            BundleParts(self.settings, data, merged),
+            BundleParts(self.settings, records.data, records.merge),
             runtime_layers(runtime),
             weight_digests(weights),
+            records,
             self.labels,
             {"spec": effective(self.spec), "inputs": self.own_inputs},
         )
@@ -191,7 +208,11 @@ class Pipeline:
             "data": self.data().inputs(),
             "train": _without(self.train(nothing).inputs(), "rows"),
             "merge": _without(self.merge(nothing).inputs(), "trained"),
-            "evaluate": {"gates": self.spec.gates.model_dump(mode="json")},
+            "evaluate": {
+                "gates": self.spec.gates.model_dump(mode="json"),
+                "evaluation": self.spec.evaluation.model_dump(mode="json"),
+                "strategies": list(self.strategies),
+            },
             "runtime": self.runtime().inputs(),
             "image": {
                 "reference": str(self.reference),

@@ -14,7 +14,15 @@ from support.models import save_base
 from support.rows import write_rows
 from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.metrics import REFUSED, check_gates, measure
-from tunebuild.evaluate.models import Said, ask_merged, ask_trained, choose_rows, targets
+from tunebuild.evaluate.models import (
+    Said,
+    ask,
+    ask_trained,
+    choose_rows,
+    load_merged,
+    load_trained,
+    targets,
+)
 from tunebuild.merge.run import merge_adapter
 from tunebuild.spec.gates import AtLeast, AtMost, GatesSpec
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
@@ -50,7 +58,7 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="module")
 def truth(work):
     rows = choose_rows(load_rows(work / "rows" / "train.arrow"), 1000)
-    return rows, *ask_trained(work / "base", work / "trained" / "adapter", SETTINGS, rows)
+    return rows, *ask_trained(load_trained(work / "base", work / "trained" / "adapter", SETTINGS), rows)
 
 
 def merged(work, out, *, base=None, trained=None):
@@ -68,7 +76,7 @@ def merged(work, out, *, base=None, trained=None):
 
 def judge(model, truth, gates=None):
     rows, base, trained = truth
-    figures = measure(base, trained, ask_merged(model, SETTINGS, rows), targets(rows))
+    figures = measure(base, trained, ask(load_merged(model, SETTINGS), rows), targets(rows))
     check_gates(gates or GatesSpec(), figures)
     return figures
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -15,8 +19,11 @@ from transformers import AutoModelForCausalLM
 from support.models import ALL_ARCHITECTURES, ARCHITECTURES, save_base
 from support.rows import write_rows
 from tunebuild.errors import TunebuildError
+from tunebuild.merge.adapter_file import Adapter, LowRankUpdate
+from tunebuild.merge.nf4 import NF4RoundTrip
 from tunebuild.merge.run import merge_adapter
-from tunebuild.merge.safetensors_io import list_tensors, plan_shards
+from tunebuild.merge.safetensors_io import copy_tensor, list_tensors, make_shard, plan_shards
+from tunebuild.merge.tensors import TensorMerger
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.adapter import save_adapter
@@ -253,6 +260,26 @@ def test_dequantized_equals_bitsandbytes_own_dequantisation(tmp_path, dora):
     assert [n for n, t in ours.items() if not torch.equal(t, expected[n])] == []
 
 
+@pytest.mark.parametrize("shape", [(700, 256), (64, 64), (130, 96), (33, 100)], ids=str)
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+def test_a_round_trip_in_pieces_is_that_of_the_whole(tmp_path, shape, double, dtype):
+    torch.manual_seed(0)
+    weight = torch.randn(shape).to(dtype)
+    save_file({"w": weight}, tmp_path / "model.safetensors")
+    (stored,) = list_tensors(tmp_path)
+    trip = NF4RoundTrip(frozenset({"w"}), dtype, 64, double).begin(stored, 40)
+    pieces = [
+        trip.piece(n, min(trip.rows, shape[0] - first))
+        for n, first in enumerate(range(0, shape[0], trip.rows))
+    ]
+    codes, state = quantize_4bit(weight, blocksize=64, compress_statistics=double, quant_type="nf4")
+    state.shape = torch.Size((1, weight.numel()))  # in one row, where the kernel is right for every width
+    assert len(pieces) > 1 or shape[0] <= 64
+    assert torch.equal(torch.cat(pieces), dequantize_4bit(codes, state).view(shape))
+    assert float((torch.cat(pieces) - weight).norm() / weight.norm()) < 0.12
+
+
 def test_another_bitsandbytes_is_refused(tmp_path):
     base = save_base("llama", tmp_path / "base")
     settings = TrainSettings(TuningSpec(), "cpu", "float32")
@@ -326,3 +353,70 @@ def test_shards_hold_everything_in_order_within_the_limit(tmp_path):
         shards = plan_shards(tensors, limit)
         assert [t for shard in shards for t in shard] == tensors
         assert all(len(s) == 1 or sum(t.size for t in s) <= limit for s in shards)
+
+
+@pytest.mark.parametrize("config", [LINEAR, {**LINEAR, "use_dora": True}], ids=["lora", "dora"])
+@pytest.mark.parametrize("values", [64 * 8, 64 * 7 + 3, 1], ids=["even", "odd", "a-row-each"])
+def test_blocks_of_rows_make_no_difference(tmp_path, monkeypatch, values, config):
+    monkeypatch.setattr("tunebuild.merge.tensors._BLOCK", values)
+    base = save_base("mistral", tmp_path / "base", dtype=torch.bfloat16)
+    trained = make_adapter(base, tmp_path / "trained", torch.bfloat16, **config)
+    assert_equal_to_peft(base, trained, tmp_path, torch.bfloat16)
+
+
+def test_blocks_of_a_real_width_equal_the_whole_product(tmp_path):
+    torch.manual_seed(2)
+    weight, a, b = torch.randn(3000, 1500), torch.randn(16, 1500), torch.randn(3000, 16)
+    whole = (b @ a).mul_(2.0).add_(weight.bfloat16())
+    save_file({"w": weight.bfloat16()}, tmp_path / "model.safetensors")
+    (stored,) = list_tensors(tmp_path)
+    (place,) = make_shard(tmp_path / "out.safetensors", [stored])
+    update = LowRankUpdate(a, b, 2.0)
+    change = TensorMerger(Adapter({"w": update}, {}), None).write(stored, place)
+    assert torch.equal(load_file(tmp_path / "out.safetensors")["w"], whole.bfloat16())
+    assert change == pytest.approx(float((2 * b @ a).norm() / whole.norm()), rel=1e-4)
+
+
+def test_the_file_that_a_write_leaves_incomplete_is_named(tmp_path):
+    save_file({"w": torch.ones(4, 4)}, tmp_path / "model.safetensors")
+    (stored,) = list_tensors(tmp_path)
+    (place,) = make_shard(tmp_path / "out.safetensors", [stored])
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.truncate(stored.start + 8)
+    with pytest.raises(TunebuildError, match=r"model\.safetensors was cut short"):
+        copy_tensor(stored, place)
+    with pytest.raises(TunebuildError, match=r"model\.safetensors was cut short"):
+        stored.read()
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+from tunebuild.merge.nf4 import NF4RoundTrip
+from tunebuild.merge.run import merge_adapter
+from tunebuild.store import Silent
+
+def peak():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024
+
+before = peak()
+work = Path(sys.argv[1])
+merge_adapter("original", base=work / "base", trained=work / "trained", out=work / "out", progress=Silent())
+print(before, peak() - before, *{"transformers", "peft", "safetensors.torch"}.intersection(sys.modules))
+"""
+
+
+def test_memory_does_not_grow_with_the_model(tmp_path):
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8}
+    base = save_base("llama", tmp_path / "base", **sizes)
+    make_adapter(base, tmp_path / "trained", torch.float32, **LINEAR)
+    size = sum(f.stat().st_size for f in base.glob("*.safetensors")) >> 20
+    (tmp_path / "out").mkdir()
+    argv = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    before, grown, *libraries = subprocess.run(
+        argv, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not libraries, "the merge imports what it does not need"
+    assert size > 400
+    assert int(grown) < 40 + 25 * len(os.sched_getaffinity(0))
+    assert int(before) < 400

@@ -69,6 +69,13 @@ OTHERS = {
     "gates.merge_top1": ["{min: 0.5}"],
     "gates.eval_loss": ["{max: 5}"],
     "gates.eval_accuracy": ["{min: 0.5}"],
+    "gates.eval_perplexity": ["{max: 5}"],
+    "gates.exact_match": ["{min: 0.5}"],
+    "gates.token_f1": ["{min: 0.5}"],
+    "gates.rouge_l": ["{min: 0.5}"],
+    "gates.regression_kl": ["{max: 5}"],
+    "gates.regression_top1": ["{min: 0.5}"],
+    "evaluation.regression": ["[Who wrote Hamlet?]"],
 }
 
 # What has to stand in the spec for a field to be there.
@@ -77,7 +84,6 @@ BEFORE = {
     "tuning.memory.fit": ("tuning.memory={fit: 10GB}",),
     "tuning.early_stopping.patience": ("tuning.early_stopping={}",),
     "tuning.early_stopping.min_delta": ("tuning.early_stopping={}",),
-    "tuning.lora.init": ("tuning.method=lora",),
 }
 
 

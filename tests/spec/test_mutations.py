@@ -105,6 +105,23 @@ gates:
     max: 1.5
   eval_accuracy:
     min: 0.5
+  eval_perplexity:
+    max: 5.0
+  exact_match:
+    min: 0.5
+  token_f1:
+    min: 0.5
+  rouge_l:
+    min: 0.5
+  regression_kl:
+    max: 5.0
+  regression_top1:
+    min: 0.25
+evaluation:
+  samples: 8
+  max_tokens: 32
+  regression:
+    - Who wrote Hamlet?
 serving:
   engine: transformers
   device: cuda

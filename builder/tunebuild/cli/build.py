@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import click
@@ -42,7 +43,8 @@ def command(
 
     Prints the image's digest on stdout and nothing else; progress goes to stderr. The archive is an OCI
     layout and a docker-archive at once: 'docker load -i', 'podman load -i' and 'skopeo copy oci-archive:'
-    all take it. An output without the ending .tar is a directory, an OCI layout. With --builder docker the
+    all take it. An output without the ending .tar is a directory, an OCI layout. The report and the model
+    card are in the image, and in a folder beside it whose name ends with -report. With --builder docker the
     image is left in the engine and its id is printed.
     """
     from tunebuild.cli._building import build_spec
@@ -57,6 +59,7 @@ def command(
             return
         from tunebuild.image.archive import write_archive, write_layout
         from tunebuild.image.reading import holds
+        from tunebuild.report.render import CARD, REPORT
 
         archive = output or spec.parent / "dist" / f"{built.parts.settings.name}.tar"
         progress = reporter("archive")
@@ -66,6 +69,11 @@ def command(
             write = write_archive if archive.suffix == ".tar" else write_layout
             write(built.image, archive, progress)
             progress.say(f"{archive}, {built.image.size / 1e6:,.1f} MB")
+        reports = archive.with_name(f"{archive.stem}-report")
+        reports.mkdir(exist_ok=True)
+        for name in (REPORT, CARD):
+            shutil.copyfile(built.settings.path("build", name), reports / name)
+        reporter("report").say(f"{reports / REPORT}, {CARD} beside it")
         if load:
             from tunebuild.image.engines import find_engine
 

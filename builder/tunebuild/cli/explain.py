@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
@@ -11,16 +12,27 @@ import click
 @click.argument("image")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--spec", "spec_only", is_flag=True, help="Print the spec only, ready to be built again.")
-def command(image: str, as_json: bool, spec_only: bool) -> None:
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Write the image's report, an HTML page, to this file."
+)
+@click.option("--card", is_flag=True, help="Print the model card only.")
+def command(image: str, as_json: bool, spec_only: bool, report: Path | None, card: bool) -> None:
     """Tell what IMAGE was built from: an archive, an OCI layout, or the name of an engine's image.
 
     Prints the effective spec and what each stage depends on: digests of rows and weights, the prompt,
-    libraries, packages. Nothing is started.
+    libraries, packages. Nothing is started. The figures of the build are in its report and its model card.
     """
-    from tunebuild.image.provenance import read_provenance
+    from tunebuild.image.provenance import read_provenance, read_record
+    from tunebuild.report.render import CARD, REPORT
     from tunebuild.spec import Spec
     from tunebuild.spec.canonical import canonical_yaml
 
+    if report is not None:
+        report.write_bytes(read_record(image, REPORT))
+    if card:
+        click.echo(read_record(image, CARD).decode(), nl=False)
+    if report is not None or card:
+        return
     found = read_provenance(image)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))

@@ -21,6 +21,7 @@ class DataStage:
     Output::
 
         train.arrow, eval.arrow   tokenised examples; eval only where rows are held out
+        eval_sources.json         the file that each row of eval.arrow stands in
         rejects.jsonl             every row that is not used, and why
         findings.jsonl            secrets and personal data in rows, masked
         stats.json                counts, lengths, supervised share

@@ -30,7 +30,7 @@ def measure(base: Said, trained: Said, merged: Said, targets: torch.Tensor) -> d
     where both prefer the same token; ``merge_lost`` is ``merge_kl`` as a share of the divergence from the
     trained model to its base, which is what training changed: 0 is a perfect merge, 1 is the base.
     """
-    kl, moved = _divergence(trained, merged), _divergence(trained, base)
+    kl, moved = divergence(trained, merged), divergence(trained, base)
     same = trained.log_probabilities.argmax(-1) == merged.log_probabilities.argmax(-1)
     figures = {
         "merge_kl": kl,
@@ -47,6 +47,16 @@ def measure(base: Said, trained: Said, merged: Said, targets: torch.Tensor) -> d
     return figures
 
 
+def measure_regression(base: Said, merged: Said) -> dict[str, float]:
+    """How far the merged model has moved from the base where the base answers general prompts.
+
+    ``regression_kl`` is the divergence from the base in nats a token; ``regression_top1`` the share of the
+    base's tokens that the merged model would write, too.
+    """
+    same = base.log_probabilities.argmax(-1) == merged.log_probabilities.argmax(-1)
+    return {"regression_kl": divergence(base, merged), "regression_top1": float(same.float().mean())}
+
+
 def check_gates(gates: GatesSpec, metrics: Metrics) -> None:
     """Hold the figures against the limits.
 
@@ -57,7 +67,11 @@ def check_gates(gates: GatesSpec, metrics: Metrics) -> None:
     for name, limit in gates:
         if limit is None:
             continue
-        value = metrics[name]
+        value = metrics.get(name)
+        if value is None:
+            hint = "raise evaluation.samples, or take the gate out"
+            problems.append(Diagnostic("gate", "was not measured", hint, f"gates.{name}"))
+            continue
         low, high = getattr(limit, "min", -math.inf), getattr(limit, "max", math.inf)
         if not low <= value <= high:  # also where it is not a number
             allowed = f"at most {high:g}" if high < math.inf else f"at least {low:g}"
@@ -68,7 +82,8 @@ def check_gates(gates: GatesSpec, metrics: Metrics) -> None:
         raise TunebuildError(tuple(problems), REFUSED)
 
 
-def _divergence(one: Said, other: Said) -> float:
+def divergence(one: Said, other: Said) -> float:
+    """Mean over positions of the Kullback-Leibler divergence from one model to the other, in nats."""
     a, b = one.log_probabilities, other.log_probabilities
     return float((a.exp() * (a - b)).sum(-1).clamp(min=0).mean())
 
@@ -76,4 +91,6 @@ def _divergence(one: Said, other: Said) -> float:
 def _hint(name: str) -> str:
     if name.startswith("merge"):
         return "the merged model is not the trained one; try another merge.strategy. No image was made"
+    if name.startswith("regression"):
+        return "train less, or mix general rows into the data, or move the gate. No image was made"
     return "train longer or on more rows, or move the gate. No image was made"

@@ -31,7 +31,7 @@ class Said:
 
 
 def choose_rows(rows: Sequence[dict[str, Any]], vocabulary: int) -> list[dict[str, Any]]:
-    """Rows evenly spread, as many as are worth it and fit into memory."""
+    """Rows evenly spread, as many as are worth it and fit into memory; each with its ``index``."""
     step = max(1, -(-len(rows) // MAX_ROWS))
     chosen: list[dict[str, Any]] = []
     room = MAX_BYTES // (4 * vocabulary)
@@ -40,7 +40,7 @@ def choose_rows(rows: Sequence[dict[str, Any]], vocabulary: int) -> list[dict[st
         room -= sum(label != _IGNORED for label in row["labels"])
         if chosen and room < 0:
             break
-        chosen.append(row)
+        chosen.append({**row, "index": index})
     return chosen
 
 
@@ -49,19 +49,22 @@ def targets(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
     return torch.tensor([label for row in rows for label in row["labels"][1:] if label != _IGNORED])
 
 
-def ask_trained(
-    base: Path, adapter: Path, settings: TrainSettings, rows: Sequence[dict[str, Any]]
-) -> tuple[Said, Said]:
-    """What the base as training held it says, and the same with the adapter."""
+def load_trained(base: Path, adapter: Path, settings: TrainSettings) -> PeftModel:
+    """The base as training held it, with the adapter beside it."""
     model = PeftModel.from_pretrained(load_base(base, settings), adapter)
     model.eval()
+    return model
+
+
+def ask_trained(model: PeftModel, rows: Sequence[dict[str, Any]]) -> tuple[Said, Said]:
+    """What the base says, and the same with the adapter."""
     with model.disable_adapter():
-        before = _ask(model, rows)
-    return before, _ask(model, rows)
+        before = ask(model, rows)
+    return before, ask(model, rows)
 
 
-def ask_merged(directory: Path, settings: TrainSettings, rows: Sequence[dict[str, Any]]) -> Said:
-    """What the merged files say, read back from disk by plain transformers.
+def load_merged(directory: Path, settings: TrainSettings) -> Any:
+    """The merged files, read back from disk by plain transformers.
 
     Raises:
         TunebuildError: ``merge-incomplete``: a tensor is missing, left over or of another shape;
@@ -86,10 +89,11 @@ def ask_merged(directory: Path, settings: TrainSettings, rows: Sequence[dict[str
             message = f"the merged model has {kind.replace('_keys', '')} tensors: {', '.join(wrong[:3])}"
             raise fail("merge-incomplete", message, "this is a fault of tunebuild: please report it")
     model.eval()
-    return _ask(model, rows)
+    return model
 
 
-def _ask(model: Any, rows: Sequence[dict[str, Any]]) -> Said:
+def ask(model: Any, rows: Sequence[dict[str, Any]]) -> Said:
+    """What a model says in some rows."""
     found = []
     with torch.inference_mode():
         for row in rows:  # one by one: padding would be one more thing that could differ

@@ -7,62 +7,70 @@ from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from tunebuild.evaluate.metrics import Metrics, measure
+from tunebuild import resources
+from tunebuild.evaluate.metrics import Metrics
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.lock.base_model import BaseModel
+from tunebuild.merge.stage import Strategy
+from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.settings import TrainSettings
 
 _RECORD = "metrics.json"
+SAMPLES = "samples.json"
+SOURCES = "eval_sources.json"
+"""Which file each held-out row stands in; written by the data stage."""
+
+_LIBRARIES = ("torch", "transformers", "peft", "torchmetrics")
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateStage:
-    """Asks base, trained and merged model about the held-out rows, or about the training rows if none are."""
+    """Asks base, trained and merged model about the held-out rows, or about the training rows if none are.
+
+    Attributes:
+        evaluation: how many answers are written out.
+        strategy: how the merged files were made.
+        alternative: another strategy, to be measured beside it.
+    """
 
     settings: TrainSettings
+    evaluation: EvaluationSpec
     base: BaseModel
     data: Tree
     trained: Tree
     merged: Tree
+    strategy: Strategy
+    alternative: Strategy | None = None
     name: str = "evaluate"
-    version: int = 1
+    version: int = 2
 
     def inputs(self) -> Inputs:
-        """The three models and the rows."""
+        """The three models, the rows and what is asked."""
         return {
             "method": self.settings.tuning.method,
             "device": self.settings.device,
             "compute_dtype": self.settings.compute_dtype,
+            "evaluation": self.evaluation.model_dump(mode="json"),
+            "general": general_prompts(),
+            "strategies": [self.strategy, *([self.alternative] if self.alternative else [])],
             "base": dict(self.base.weight_digests),
             "trained": {f.path: f.digest for f in self.trained.files if f.path.startswith("adapter/")},
             "merged": {f.path: f.digest for f in self.merged.files if f.path.startswith("model/")},
-            "rows": {f.path: f.digest for f in self.data.files if f.path == self._rows},
-            "libraries": {name: package_version(name) for name in ("torch", "transformers", "peft")},
+            "rows": {f.path: f.digest for f in self.data.files if f.path in (self._rows, SOURCES)},
+            "prompt": {f.path: f.digest for f in self.data.files if f.path == "prompt/prompt.json"},
+            "libraries": {name: package_version(name) for name in _LIBRARIES},
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Measure. Limits are held against the figures afterwards, so moving one measures nothing again."""
         with heavy_imports():
-            from tunebuild.evaluate.models import ask_merged, ask_trained, choose_rows, targets
-            from tunebuild.train.quiet import quieten_libraries
-            from tunebuild.train.rows import load_rows
+            from tunebuild.evaluate.run import evaluate
 
-        quieten_libraries()
-        rows = choose_rows(load_rows(self.data.path(self._rows)), self.base.vocabulary_size)
-        progress.step(0, 2, "the trained model")
-        base, trained = ask_trained(self.base.directory, self.trained.path("adapter"), self.settings, rows)
-        progress.step(1, 2, "the merged model")
-        merged = ask_merged(self.merged.path("model"), self.settings, rows)
-        figures = measure(base, trained, merged, targets(rows))
-        record = {"metrics": figures, "rows": len(rows), "of": self._rows}
-        (out / _RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", "utf-8")
-        kind = "held-out" if self._rows == "eval.arrow" else "training"
-        progress.say(
-            f"merged against trained on {len(rows)} {kind} rows: KL {figures['merge_kl']:.2g}, "
-            f"same token {figures['merge_top1']:.1%}; "
-            f"loss {figures['base_loss']:.3f} -> {figures['eval_loss']:.3f}"
-        )
+        found = evaluate(self, self._rows, progress)
+        (out / _RECORD).write_text(json.dumps(found.record, indent=2, sort_keys=True) + "\n", "utf-8")
+        texts = json.dumps(found.texts, indent=1, ensure_ascii=False) + "\n"
+        (out / SAMPLES).write_text(texts, "utf-8")
 
     @property
     def _rows(self) -> str:
@@ -74,3 +82,14 @@ def read_metrics(output: Tree) -> Metrics:
     """The figures of a finished evaluation."""
     metrics: dict[str, float] = json.loads(output.path(_RECORD).read_text("utf-8"))["metrics"]
     return metrics
+
+
+def closer_strategy(output: Tree) -> Strategy:
+    """The merge that is closer to the trained model, of those that an evaluation measured."""
+    strategies: dict[Strategy, float] = json.loads(output.path(_RECORD).read_text("utf-8"))["strategies"]
+    return min(strategies, key=strategies.__getitem__)
+
+
+def general_prompts() -> list[str]:
+    """The shipped prompts of the regression set."""
+    return resources.path("templates", "evaluation", "regression.txt").read_text("utf-8").splitlines()

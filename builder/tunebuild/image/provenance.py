@@ -17,10 +17,17 @@ FILE_NAME = "provenance.json"
 
 
 def read_provenance(image: str) -> dict[str, Any]:
-    """``spec`` (the effective spec) and ``inputs`` (by stage) of an image.
+    """``spec`` (the effective spec) and ``inputs`` (by stage) of an image; raises as the next one does."""
+    provenance: dict[str, Any] = json.loads(read_record(image, FILE_NAME))
+    return provenance
+
+
+def read_record(image: str, wanted: str) -> bytes:
+    """A file below ``build/``: the provenance, the report or the card.
 
     Args:
         image: an archive, a layout, or the name of an image that an engine has.
+        wanted: the file's name.
 
     Raises:
         TunebuildError: there is no such image, or it is not one of ours.
@@ -31,7 +38,6 @@ def read_provenance(image: str) -> dict[str, Any]:
     else:
         files = find_engine().files(ImageReference.parse(image), prefix)
     for name, content in files:
-        if name == FILE_NAME:
-            provenance: dict[str, Any] = json.loads(content)
-            return provenance
-    raise fail("no-provenance", f"{image} does not say what it was built from", "did tunebuild build it?")
+        if name == wanted:
+            return content
+    raise fail("no-provenance", f"{image} holds no {wanted} of tunebuild", "did tunebuild build it?")

@@ -13,12 +13,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tunebuild import resources
 from tunebuild.image.bundle import BundleParts
 from tunebuild.image.layer import FileRange, FilesLayer, Layer, layer_of_files
 from tunebuild.image.oci import Image, Variables, make_image
 from tunebuild.image.plan import ImageInputs, ImagePlan, app_entries, plan_image
 from tunebuild.image.provenance import FILE_NAME
 from tunebuild.image.reference import ImageReference
+from tunebuild.report.facts import Records
+from tunebuild.report.render import CARD, REPORT, TEMPLATES, render_card, render_report
 from tunebuild.store import (
     Digest,
     Inputs,
@@ -42,6 +45,7 @@ class ImageStage:
         parts: what the bundle is made of.
         runtime: base and Python layers, finished.
         weights: digests of the weight layers, by name.
+        records: what the report and the card tell of.
         labels: labels that describe where the image came from.
         provenance: the spec and each stage's own inputs; it travels in the image.
     """
@@ -50,10 +54,11 @@ class ImageStage:
     parts: BundleParts
     runtime: tuple[Layer, ...]
     weights: Mapping[str, Digest]
+    records: Records
     labels: Variables
     provenance: Mapping[str, Any]
     name: str = "image"
-    version: int = 2
+    version: int = 3
 
     def inputs(self) -> Inputs:
         """Digests of everything in the image."""
@@ -68,6 +73,8 @@ class ImageStage:
             "runtime": [layer.digest for layer in self.runtime],
             "server": server_digests(),
             "provenance": digest_json(self.provenance),
+            "records": {name: file.digest for name, file in self.records.files.items()},
+            "templates": [digest_file(resources.path("templates", *name)) for name in TEMPLATES],
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
@@ -75,6 +82,7 @@ class ImageStage:
         self.parts.settings.save(out)
         (out / "build").mkdir()
         (out / "build" / FILE_NAME).write_bytes(canonical_json(self.provenance))
+        self._write_report(out / "build")
         plan = self.plan(out)
         layers = []
         for number, layer in enumerate(plan.layers, 1):
@@ -89,6 +97,11 @@ class ImageStage:
         rows = [{"name": x.name, "digest": x.digest, "size": x.size} for x in layers]
         (out / _LAYERS).write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
         progress.say(f"{len(layers)} layers, {image.size / 1e6:,.1f} MB, {image.digest}")
+
+    def _write_report(self, directory: Path) -> None:
+        facts = self.records.read()
+        (directory / REPORT).write_text(render_report(facts, self.provenance), "utf-8")
+        (directory / CARD).write_text(render_card(facts, self.provenance), "utf-8")
 
     def plan(self, settings_dir: Path) -> ImagePlan:
         """The plan; ``settings_dir`` holds this stage's ``bundle.json``."""

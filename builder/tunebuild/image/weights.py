@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +33,10 @@ class WeightsStage:
         files = [self.merged.path(f.path) for f in self.merged.files if f.path.endswith(_WEIGHTS)]
         layers = tuple(weight_layers(self.merged.root, files))
         digests = {}
-        for number, layer in enumerate(layers, 1):
-            digests[layer.name] = layer_of_files(layer).digest
-            progress.step(number, len(layers), layer.name)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+            for number, done in enumerate(pool.map(layer_of_files, layers), 1):
+                digests[done.name] = done.digest
+                progress.step(number, len(layers), done.name)
         (out / _RECORD).write_text(json.dumps(digests, indent=2) + "\n", "utf-8")
         size = sum(layer.size for layer in layers)
         progress.say(f"{len(layers)} layer{'s' if len(layers) > 1 else ''}, {size / 1e6:,.1f} MB")

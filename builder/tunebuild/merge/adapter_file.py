@@ -51,13 +51,27 @@ class LowRankUpdate:
         rows = None if self.magnitude is None else tuple(self.magnitude.shape)
         return shape == (outputs, inputs) and rows in (None, (outputs,))
 
-    def add_to(self, weight: torch.Tensor) -> torch.Tensor:
-        """The updated weight in float32; in the order of operations of PEFT, so bit-equal to it."""
-        merged = (self.b.float() @ self.a.float()).mul_(self.scale).add_(weight)
+    def add_to(self, weight: torch.Tensor, first: int, out: torch.Tensor) -> torch.Tensor:
+        """Some updated rows in float32; in the order of operations of PEFT, so bit-equal to it.
+
+        Args:
+            weight: ``[rows, inputs]``, rows of the weight in any floating dtype.
+            first: the number of their first row.
+            out: ``[rows, inputs]`` of float32, which gets the result.
+        """
+        rows = slice(first, first + len(weight))
+        torch.mm(self.b[rows].float(), self.a.float(), out=out)
+        out.mul_(self.scale).add_(weight)
         if self.magnitude is not None:
-            lengths = torch.linalg.norm(merged, dim=1)
-            merged.mul_((self.magnitude.float() / lengths)[:, None])
-        return merged
+            lengths = torch.linalg.norm(out, dim=1)
+            out.mul_((self.magnitude[rows].float() / lengths)[:, None])
+        return out
+
+    @property
+    def size(self) -> float:
+        """Frobenius norm of what is added, from the factors alone: ``|BA|^2 = trace((B^T B)(A A^T))``."""
+        a, b = self.a.double(), self.b.double()
+        return abs(self.scale) * math.sqrt(max(0.0, float(((b.T @ b) * (a @ a.T)).sum())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,34 @@
-"""Reads tensors of a sharded checkpoint one at a time and writes shards without holding them."""
+"""Reads and writes checkpoints by ranges of bytes: nothing is mapped, so nothing but buffers is in memory."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from tunebuild.errors import fail
 from tunebuild.lock.weights_file import read_header
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_FLOATING = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_DTYPES = {
+    **_FLOATING,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+_COPIED = 8 << 20  # bytes on their way from file to file
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +42,38 @@ class StoredTensor:
     start: int
     size: int
 
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch calls it.
+
+        Raises:
+            TunebuildError: torch has no such type.
+        """
+        if self.dtype not in _DTYPES:
+            raise fail("weights-dtype", f"{self.name} is of the type {self.dtype}", path="model.base")
+        return _DTYPES[self.dtype]
+
     def read(self) -> torch.Tensor:
-        """The tensor's own copy. The file is opened anew so that its mapped pages can go again."""
-        with safe_open(self.file, framework="pt") as file:
-            return file.get_tensor(self.name)
+        """The tensor's own copy."""
+        with self.file.open("rb", buffering=0) as source:
+            return self.read_rows(source.fileno(), 0, self.shape[0] if self.shape else 1).view(self.shape)
+
+    def read_rows(self, source: int, first: int, count: int) -> torch.Tensor:
+        """Some rows (of the first dimension) from the open file.
+
+        Raises:
+            TunebuildError: the file got shorter since its header was read, or torch has no such type.
+        """
+        rows = self.shape[0] if self.shape else 1
+        row = self.size // rows if rows else 0
+        buffer = torch.empty(count * row, dtype=torch.uint8)
+        view, done = buffer.numpy().data, 0
+        while done < len(view):  # one call reads at most 2 GiB
+            got = os.preadv(source, [view[done:]], self.start + first * row + done)
+            if not got:
+                raise _cut_short(self.file)
+            done += got
+        return buffer.view(self.torch_dtype).view(count, *self.shape[1:])
 
 
 def list_tensors(directory: Path) -> list[StoredTensor]:
@@ -70,37 +109,49 @@ def plan_shards(tensors: Sequence[StoredTensor], limit: int) -> list[list[Stored
     return shards
 
 
-def write_shard(
-    path: Path, tensors: Sequence[StoredTensor], make: Callable[[StoredTensor], torch.Tensor]
-) -> None:
-    """Write one shard; ``make`` gives each tensor in turn, in its stored dtype and shape."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor of a new shard begins: file, and offset in bytes."""
+
+    file: Path
+    start: int
+
+
+def make_shard(path: Path, tensors: Sequence[StoredTensor]) -> list[Place]:
+    """Write a shard's header and leave room for its tensors, which can then be written in any order."""
+    header = _header(tensors)
     with path.open("wb") as sink:
-        sink.write(_header(tensors))
-        for tensor in tensors:
-            made = make(tensor).contiguous()
-            assert tuple(made.shape) == tensor.shape, tensor.name
-            data = made.flatten().view(torch.uint8).numpy()
-            assert data.nbytes == tensor.size, tensor.name
-            sink.write(data.data)
+        sink.write(header)
+        sink.truncate(len(header) + sum(t.size for t in tensors))
+    places, start = [], len(header)
+    for tensor in tensors:
+        places.append(Place(path, start))
+        start += tensor.size
+    return places
 
 
-def copy_shard(path: Path, tensors: Sequence[StoredTensor]) -> None:
-    """Write one shard of tensors as they are, whatever their dtype; the kernel moves the bytes.
+def copy_tensor(tensor: StoredTensor, place: Place) -> None:
+    """Write a tensor as it is, whatever its dtype.
 
     Raises:
-        TunebuildError: a file got shorter since its header was read.
+        TunebuildError: its file got shorter since the header was read.
     """
-    with path.open("wb", buffering=0) as sink:
-        sink.write(_header(tensors))
-        for tensor in tensors:
-            with tensor.file.open("rb", buffering=0) as source:
-                done = 0
-                while done < tensor.size:
-                    at, left = tensor.start + done, tensor.size - done
-                    sent = os.sendfile(sink.fileno(), source.fileno(), at, left)
-                    if not sent:
-                        raise fail("weights-damaged", f"{tensor.file.name} was cut short", path="model.base")
-                    done += sent
+    view = memoryview(bytearray(min(_COPIED, tensor.size)))
+    with tensor.file.open("rb", buffering=0) as source, place.file.open("r+b", buffering=0) as sink:
+        done = 0
+        while done < tensor.size:
+            got = os.preadv(source.fileno(), [view[: tensor.size - done]], tensor.start + done)
+            if not got:
+                raise _cut_short(tensor.file)
+            write_at(sink.fileno(), view[:got], place.start + done)
+            done += got
+
+
+def write_at(sink: int, data: memoryview, offset: int) -> None:
+    """Write all of it."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(sink, data[done:], offset + done)
 
 
 def write_index(directory: Path, shards: Mapping[str, Sequence[StoredTensor]]) -> None:
@@ -114,7 +165,7 @@ def write_index(directory: Path, shards: Mapping[str, Sequence[StoredTensor]]) -
 
 def is_floating(tensor: StoredTensor) -> bool:
     """Whether the merge can add to it."""
-    return tensor.dtype in _DTYPES
+    return tensor.dtype in _FLOATING
 
 
 def _tensors_of(file: Path) -> Iterator[StoredTensor]:
@@ -139,3 +190,7 @@ def _header(tensors: Sequence[StoredTensor]) -> bytes:
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors start on 8 bytes, as safetensors' own writer does
     return len(text).to_bytes(8, "little") + text
+
+
+def _cut_short(file: Path) -> Exception:
+    return fail("weights-damaged", f"{file.name} was cut short", path="model.base")

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from tunebuild.lock.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
 
-if TYPE_CHECKING:
-    from tunebuild.merge.run import Strategy
+Strategy = Literal["original", "dequantized"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tunebuild.errors import TunebuildError
+from tunebuild.evaluate.stage import closer_strategy
 from tunebuild.image.oci import Image
 from tunebuild.image.reading import open_archive
 from tunebuild.image.runtime import runtime_layers
@@ -28,6 +29,7 @@ from tunebuild.plan.report import (
     StagePlan,
     TrainingPlan,
 )
+from tunebuild.report.facts import Records
 from tunebuild.store import Progress, Stage, Tree
 from tunebuild.train.estimate import adapter_parameters, read_tensors
 from tunebuild.train.lengths import read_lengths
@@ -63,19 +65,37 @@ def make_plan(
     data = pipeline.store.ensure(data_stage, reporter("data"))
     trained = _follow(pipeline, stages, lambda: pipeline.train(data), "train", data)
     merged = _follow(pipeline, stages, lambda: pipeline.merge(_known(trained)), "merge", trained)
-    _follow(
+    evaluated = _follow(
         pipeline,
         stages,
         lambda: pipeline.evaluate(data, _known(trained), _known(merged)),
         "evaluate",
         merged,
     )
+    if evaluated and (closer := closer_strategy(evaluated)) != pipeline.strategies[0]:
+        del stages[-2:]  # it measured the two merges, and the other one goes on
+        merged = _follow(pipeline, stages, lambda: pipeline.merge(_known(trained), closer), "merge", trained)
+        evaluated = _follow(
+            pipeline,
+            stages,
+            lambda: pipeline.evaluate(data, _known(trained), _known(merged), closer),
+            "evaluate",
+            merged,
+        )
     weights = _follow(pipeline, stages, lambda: pipeline.weights(_known(merged)), "weights", merged)
     runtime_stage = pipeline.runtime()
     stages.append(_look(pipeline, runtime_stage))
     runtime = pipeline.store.find(runtime_stage)
-    finished = merged and weights and runtime and (merged, weights, runtime)
-    image_stage = pipeline.image(data, *finished) if finished else None
+    finished = trained and merged and evaluated and weights and runtime
+    image_stage = (
+        pipeline.image(
+            Records(data, _known(trained), _known(merged), _known(evaluated)),
+            _known(weights),
+            _known(runtime),
+        )
+        if finished
+        else None
+    )
     image = _follow(pipeline, stages, lambda: _known(image_stage), "image", runtime if finished else None)
     drift = find_drift(pipeline, pipeline.lock) if pipeline.lock else ()
     stats = json.loads(data.path("stats.json").read_text("utf-8"))

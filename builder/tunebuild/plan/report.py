@@ -69,7 +69,7 @@ class TrainingPlan(_Part):
     """What training would do."""
 
     method: str
-    """`qlora`, `lora` or `full`."""
+    """`qlora` or `lora`."""
     device: str
     """Where."""
     compute_dtype: str

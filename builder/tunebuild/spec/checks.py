@@ -160,12 +160,9 @@ def batch_divides(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         )
 
 
-def methods_agree(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """Settings of the adapter fit its method, and what looks at held-out rows has some."""
+def training_can_run(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """Processes have rows to share, and what looks at held-out rows has some."""
     tuning = spec.tuning
-    if tuning.lora.init in ("pissa", "olora") and tuning.method != "lora":
-        message = f"'{tuning.lora.init}' takes parts out of the base, which must not be rounded"
-        yield Diagnostic("init", message, "use tuning.method: lora", "tuning.lora.init")
     if tuning.processes > tuning.batch_size:
         message = f"{tuning.processes} processes cannot share a step of {tuning.batch_size} rows"
         yield Diagnostic("processes", message, "raise tuning.batch_size", "tuning.processes")
@@ -208,10 +205,17 @@ def gates_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A limit on what held-out rows show needs held-out rows."""
     if _holds_out(spec):
         return
-    for name in ("eval_loss", "eval_accuracy"):
+    for name in ("eval_loss", "eval_perplexity", "eval_accuracy", "exact_match", "token_f1", "rouge_l"):
         if getattr(spec.gates, name) is not None:
             message = "needs rows that are held out"
             yield Diagnostic("gate", message, _HOLD_OUT, f"gates.{name}")
+
+
+def gates_have_answers(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """A limit on written answers needs answers."""
+    for name in ("exact_match", "token_f1", "rouge_l", "regression_kl", "regression_top1"):
+        if spec.evaluation.samples == 0 and getattr(spec.gates, name) is not None:
+            yield Diagnostic("gate", "needs answers", "raise evaluation.samples", f"gates.{name}")
 
 
 def template_is_known(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
@@ -258,10 +262,11 @@ CHECKS: tuple[Check, ...] = (
     weights_matter,
     mapped_columns_belong,
     batch_divides,
-    methods_agree,
+    training_can_run,
     answers_fit,
     dequantized_needs_qlora,
     gates_have_rows,
+    gates_have_answers,
     template_is_known,
     secrets_stay_outside,
 )

@@ -38,3 +38,21 @@ class GatesSpec(Section):
 
     eval_accuracy: AtLeast | None = Field(default=None, examples=[{"min": 0.6}])
     """Share of held-out answers' tokens that the merged model puts first."""
+
+    eval_perplexity: AtMost | None = Field(default=None, examples=[{"max": 5}])
+    """Perplexity of the merged model on held-out rows."""
+
+    exact_match: AtLeast | None = Field(default=None, examples=[{"min": 0.9}])
+    """Share of written answers that are what was expected, word for word. See `evaluation.samples`."""
+
+    token_f1: AtLeast | None = Field(default=None, examples=[{"min": 0.8}])
+    """Words that written and expected answers share, as SQuAD counts them: 1 is all."""
+
+    rouge_l: AtLeast | None = Field(default=None, examples=[{"min": 0.7}])
+    """ROUGE-L of written answers: 1 is the expected order of words."""
+
+    regression_kl: AtMost | None = Field(default=None, examples=[{"max": 1.5}])
+    """Divergence of the merged model from the base where the base answers general prompts, in nats."""
+
+    regression_top1: AtLeast | None = Field(default=None, examples=[{"min": 0.5}])
+    """Share of the base's tokens there that the merged model would write, too."""

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from tunebuild.spec._base import Section
 from tunebuild.spec.data import DataSpec
+from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.spec.gates import GatesSpec
 from tunebuild.spec.model import ModelSpec, PromptSpec
 from tunebuild.spec.serving import ImageSpec, ServingSpec
@@ -47,6 +48,9 @@ class Spec(Section):
 
     merge: MergeSpec = Field(default_factory=MergeSpec, examples=[{"strategy": "auto"}])
     """How the adapter becomes part of the weights."""
+
+    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, examples=[{"samples": 16}])
+    """What base and tuned model are asked."""
 
     gates: GatesSpec = Field(default_factory=GatesSpec, examples=[{"eval_loss": {"max": 1.2}}])
     """What a build must reach before there is an image."""

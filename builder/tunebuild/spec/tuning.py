@@ -33,11 +33,8 @@ class LoraSpec(Section):
     dora: bool = Field(default=False, examples=[False])
     """Train each weight's magnitude apart from its direction (DoRA). Slower: it has no fused layer."""
 
-    init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = Field(
-        default="default", examples=["default"]
-    )
-    """How the adapter begins. `pissa` and `olora` take principal parts of the weights, which then leave the
-    base, and need `method: lora`."""
+    init: Literal["default", "gaussian", "orthogonal"] = Field(default="default", examples=["default"])
+    """How the adapter's first values are drawn. In each case it begins as no change."""
 
 
 class MemoryFit(Section):
@@ -66,10 +63,9 @@ class EarlyStopping(Section):
 class TuningSpec(Section):
     """Training."""
 
-    method: Literal["auto", "qlora", "lora", "full"] = Field(default="qlora", examples=["qlora"])
+    method: Literal["auto", "qlora", "lora"] = Field(default="qlora", examples=["qlora"])
     """`qlora`: the base model is held in 4-bit NF4. `lora`: in 16 bits, which is faster and exact where it
-    fits. `auto`: `lora` if the base takes at most half of the memory, else `qlora`; the plan prints which.
-    `full`: no adapter, all weights are trained; for small models."""
+    fits. `auto`: `lora` if the base takes at most half of the memory, else `qlora`; the plan prints which."""
 
     lora: LoraSpec = Field(default_factory=LoraSpec, examples=[{"r": 16, "alpha": 32}])
     """The adapter."""
@@ -143,4 +139,5 @@ class MergeSpec(Section):
 
     strategy: Literal["auto", "original", "dequantized"] = Field(default="auto", examples=["auto"])
     """`original` adds the update to the published weights. `dequantized` adds it to the weights as the
-    quantised training saw them. `auto` picks `dequantized` for qlora and `original` for lora."""
+    quantised training saw them. `auto` measures both against the trained model and keeps the closer; lora's
+    base was never quantised, so there it is `original`."""

@@ -8,6 +8,7 @@ digested is digested again next time, since a second write could fall into the s
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,8 @@ class DigestMemo:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, timeout=30, isolation_level=None)
+        self._database = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        self._lock = threading.Lock()  # files are digested in several threads, the database asked in one
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=OFF")
         self._database.execute(
@@ -47,7 +49,10 @@ class DigestMemo:
         """Digest of a file, from memory where that is safe."""
         path = path.resolve()
         stamp = _stamp(path)
-        row = self._database.execute("SELECT stat, digest FROM memo WHERE path = ?", (str(path),)).fetchone()
+        with self._lock:
+            row = self._database.execute(
+                "SELECT stat, digest FROM memo WHERE path = ?", (str(path),)
+            ).fetchone()
         if row and row[0] == stamp:
             return Digest(row[1])
         digest = digest_file(path)
@@ -63,7 +68,10 @@ class DigestMemo:
         status = path.stat()
         racy = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _RACY_NS
         if not racy and stamp == _stamp(path):
-            self._database.execute("INSERT OR REPLACE INTO memo VALUES (?, ?, ?)", (str(path), stamp, digest))
+            with self._lock:
+                self._database.execute(
+                    "INSERT OR REPLACE INTO memo VALUES (?, ?, ?)", (str(path), stamp, digest)
+                )
 
 
 def _stamp(path: Path) -> str:

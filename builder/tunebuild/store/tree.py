@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,10 +41,10 @@ class Tree:
 def scan(root: Path, digest: Callable[[Path], Digest] = digest_file) -> Tree:
     """Look at every file below ``root``, in order of path."""
     files = sorted(p for p in root.rglob("*") if p.is_file())
-    return Tree(
-        root,
-        tuple(TreeFile(p.relative_to(root).as_posix(), p.stat().st_size, digest(p)) for p in files),
-    )
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+        digests = pool.map(digest, files)
+        rows = [(p.relative_to(root).as_posix(), p.stat().st_size) for p in files]
+        return Tree(root, tuple(TreeFile(*row, found) for row, found in zip(rows, digests, strict=True)))
 
 
 def save_manifest(tree: Tree, path: Path) -> None:

@@ -100,9 +100,7 @@ def estimate_memory(
     """
     tuning, tokens = settings.tuning, execution.most_tokens
     width = 2 if settings.compute_dtype == "bfloat16" else _FLOAT32
-    trained = (
-        count_parameters(tensors) if tuning.method == "full" else adapter_parameters(tensors, tuning.lora)
-    )
+    adapters = adapter_parameters(tensors, tuning.lora) * _FLOAT32
     text = config.get("text_config", config)
     layers = number_of_layers(tensors)
     kept = _kept_by_a_layer(text, tensors, settings, execution, width)
@@ -118,10 +116,10 @@ def estimate_memory(
     # The base's own weight, once more, while it is dequantised.
     dense = max((prod(s) for s in _linears(tensors).values()), default=0) * width
     return MemoryEstimate(
-        weights=trained * _FLOAT32 if tuning.method == "full" else _weights(tensors, tuning.method, width),
-        adapters=0 if tuning.method == "full" else trained * _FLOAT32,
-        gradients=trained * _FLOAT32,
-        optimizer=2 * trained * _FLOAT32,
+        weights=_weights(tensors, tuning.method, width),
+        adapters=adapters,
+        gradients=adapters,
+        optimizer=2 * adapters,
         activations=activations + backward + (dense if tuning.method == "qlora" else 0),
         logits=max(0, logits - backward),
         overhead=OVERHEAD[settings.device],
@@ -172,8 +170,6 @@ def _kept_by_a_layer(
     if not execution.compiled:
         # Each operation keeps for itself: a norm its input in 32 bits, the MLP its gate's activation.
         kept += inner * width + hidden * _FLOAT32
-    if settings.tuning.method == "full":
-        return kept
     if not execution.fused and width != _FLOAT32:
         kept += 4 * hidden * width  # PEFT's layers: what they convert, scale and add
     if lora.dropout:

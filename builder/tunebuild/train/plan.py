@@ -170,7 +170,7 @@ def _reasons(
         yield f"{execution.checkpointed} of {layers} layers compute their activations again, to fit"
     if execution.fused:
         yield "LoRA is fused into the linear layers"
-    elif settings.device == "cuda" and tuning.method != "full":
+    elif settings.device == "cuda":
         yield "LoRA is not fused: it has dropout or DoRA"
     yield f"layers are not compiled: {uncompiled}" if uncompiled else "layers are compiled"
     allowed = "unknown" if limit is None else f"{limit / 1e9:.1f} GB"

@@ -112,7 +112,7 @@ def train_model(
     prepare_layers(model, execution)
     initial = trainable_copy(peft_model)
     tuning = settings.tuning
-    limit = measure_limit(linear, full=tuning.method == "full")
+    limit = measure_limit(linear)
     callbacks: list[TrainerCallback] = [Watch(work / "metrics.jsonl", progress, limit), SealCheckpoints()]
     if tuning.early_stopping and held_out is not None:
         stop = tuning.early_stopping

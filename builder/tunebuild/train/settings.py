@@ -47,9 +47,7 @@ class TrainSettings:
 
         On a CPU a custom operator costs a small model more than the passes over memory that it saves.
         """
-        lora = self.tuning.lora
-        adapts = self.tuning.method in ("qlora", "lora")
-        return adapts and self.device == "cuda" and not lora.dropout and not lora.dora
+        return self.device == "cuda" and not self.tuning.lora.dropout and not self.tuning.lora.dora
 
     def steps(self, rows: int) -> int:
         """Optimizer steps over all epochs, for a number of training rows."""

@@ -33,16 +33,16 @@ class Limit:
         return tokens_per_second / self.tokens_per_second
 
 
-def flops_per_token(linear_parameters: int, *, full: bool) -> float:
-    """What a token costs at least: two operations a weight forward, and two for each gradient behind it.
+def flops_per_token(linear_parameters: int) -> float:
+    """What a token costs at least: two operations a weight forward, and two for the gradient of its input.
 
-    A frozen weight has no gradient of its own, so an adapter costs 4 a weight, and training all weights 6.
-    Attention and the head come on top and are not counted, and neither is what is computed again.
+    A frozen weight has no gradient of its own. Attention, the adapter and the head come on top and are not
+    counted, and neither is what is computed again.
     """
-    return linear_parameters * (6.0 if full else 4.0)
+    return 4.0 * linear_parameters
 
 
-def measure_limit(linear_parameters: int, *, full: bool) -> Limit | None:
+def measure_limit(linear_parameters: int) -> Limit | None:
     """The limit on this machine's card; ``None`` without one. Takes about a tenth of a second."""
     if not torch.cuda.is_available():
         return None
@@ -57,4 +57,4 @@ def measure_limit(linear_parameters: int, *, full: bool) -> Limit | None:
     rate = _PRODUCTS * 2 * _SIZE**3 / (time.perf_counter() - started)
     del left, right
     torch.cuda.empty_cache()
-    return Limit(rate, flops_per_token(linear_parameters, full=full))
+    return Limit(rate, flops_per_token(linear_parameters))

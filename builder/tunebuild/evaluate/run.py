@@ -1,0 +1,193 @@
+"""Asks the models, one in memory at a time."""
+
+from __future__ import annotations
+
+import gc
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from tunebuild.evaluate.generate import generate
+from tunebuild.evaluate.metrics import divergence, measure, measure_regression
+from tunebuild.evaluate.models import (
+    Said,
+    ask,
+    ask_trained,
+    choose_rows,
+    load_merged,
+    load_trained,
+    targets,
+)
+from tunebuild.evaluate.sources import by_source
+from tunebuild.evaluate.stage import SOURCES, EvaluateStage, general_prompts
+from tunebuild.evaluate.texts import Question, measure_texts, questions_of
+from tunebuild.prompt import PromptRefused, Renderer, load_prompt
+from tunebuild.store import Progress
+from tunebuild.train.quiet import quieten_libraries
+from tunebuild.train.rows import load_rows
+
+_IGNORED = -100
+# Bytes of a model below which threads wait for each other longer than they work: with a busy neighbour two
+# took 73 s for what one does in 4.5 s.
+_SMALL = 50_000_000
+_REGRESSION_POSITIONS = 512  # of each model's log-probabilities are kept, a large vocabulary makes them large
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What ``metrics.json`` and ``samples.json`` say."""
+
+    record: dict[str, Any]
+    texts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What both models are asked to answer."""
+
+    renderer: Renderer
+    questions: list[Question]
+    general: list[str]
+    general_ids: list[list[int]]
+    max_tokens: int
+
+    def answers(self, model: Any) -> list[list[int]]:
+        prompts = [*(q.prompt for q in self.questions), *self.general_ids]
+        return generate(model, prompts, self.max_tokens, self.renderer.stop_ids) if prompts else []
+
+
+def evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evaluated:
+    """Ask the base, the trained and the merged model the same.
+
+    Raises:
+        TunebuildError: the merged files are not a whole model.
+    """
+    quieten_libraries()
+    before = torch.get_num_threads()
+    if sum(f.size for f in stage.base.files if f.path.endswith(".safetensors")) < _SMALL:
+        torch.set_num_threads(1)
+    try:
+        return _evaluate(stage, rows_file, progress)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evaluated:
+    all_rows = load_rows(stage.data.path(rows_file))
+    rows = choose_rows(all_rows, stage.base.vocabulary_size)
+    asked = _asked(stage, all_rows)
+    steps = 3 if stage.alternative else 2
+    progress.step(0, steps, "the trained model")
+    model = load_trained(stage.base.directory, stage.trained.path("adapter"), stage.settings)
+    base, trained = ask_trained(model, rows)
+    with model.disable_adapter():
+        base_answers = asked.answers(model)
+        general = _general_rows(asked, base_answers)
+        base_general = ask(model, general) if general else None
+    del model
+    gc.collect()
+    progress.step(1, steps, "the merged model")
+    model = load_merged(stage.merged.path("model"), stage.settings)
+    merged = ask(model, rows)
+    tuned_answers = asked.answers(model)
+    merged_general = ask(model, general) if general else None
+    del model
+    gc.collect()
+    figures = measure(base, trained, merged, targets(rows))
+    strategies = {stage.strategy: figures["merge_kl"]}
+    if stage.alternative:
+        progress.step(2, steps, f"the adapter on the {stage.alternative} base")
+        strategies[stage.alternative] = divergence(trained, _alternative(stage, rows))
+    if base_general and merged_general:
+        figures |= measure_regression(base_general, merged_general)
+    texts = _texts(asked, base_answers, tuned_answers)
+    if asked.questions:
+        samples = texts["samples"]
+        expected = [s["expected"] for s in samples]
+        figures |= measure_texts([s["tuned"] for s in samples], expected)
+        before = measure_texts([s["base"] for s in samples], expected)
+        figures |= {f"base_{name}": value for name, value in before.items()}
+    kind = "held-out" if rows_file == "eval.arrow" else "training"
+    progress.say(
+        f"merged against trained on {len(rows)} {kind} rows: KL {figures['merge_kl']:.2g}, "
+        f"same token {figures['merge_top1']:.1%}; "
+        f"loss {figures['base_loss']:.3f} -> {figures['eval_loss']:.3f}"
+    )
+    if asked.questions:
+        progress.say(
+            f"{len(asked.questions)} written answers: exact {figures['exact_match']:.0%}, "
+            f"F1 {figures['base_token_f1']:.2f} -> {figures['token_f1']:.2f}, "
+            f"ROUGE-L {figures['base_rouge_l']:.2f} -> {figures['rouge_l']:.2f}"
+        )
+    record = {"metrics": figures, "rows": len(rows), "of": rows_file, "strategies": strategies}
+    record["sources"] = by_source(
+        _origins(stage, len(all_rows)), rows, base, merged, asked.questions, texts["samples"]
+    )
+    return Evaluated({**record, "strategy": stage.strategy}, texts)
+
+
+def _origins(stage: EvaluateStage, count: int) -> list[str]:
+    """The file of each row; one name for all where that is not known."""
+    path = stage.data.path(SOURCES)
+    if not path.is_file():
+        return ["training rows"] * count
+    found = json.loads(path.read_text("utf-8"))
+    return [found["files"][number] for number in found["rows"]]
+
+
+def _asked(stage: EvaluateStage, rows: Any) -> _Asked:
+    renderer = load_prompt(stage.data.path("prompt"))
+    evaluation = stage.evaluation
+    questions = questions_of(rows, evaluation.samples, renderer.stop_ids)
+    general, ids = [], []
+    for text in (*general_prompts(), *evaluation.regression) if evaluation.samples else ():
+        try:
+            ids.append(renderer.prompt_ids([{"role": "user", "content": text}]))
+            general.append(text)
+        except PromptRefused:
+            continue  # a template that wants more than a user's turn
+    return _Asked(renderer, questions, general, ids, evaluation.max_tokens)
+
+
+def _general_rows(asked: _Asked, answers: list[list[int]]) -> list[dict[str, Any]]:
+    """Rows in which the base's own answers to the general prompts are what counts."""
+    rows, left = [], _REGRESSION_POSITIONS
+    for prompt, answer in zip(asked.general_ids, answers[len(asked.questions) :], strict=True):
+        kept = answer[:left]
+        left -= len(kept)
+        if kept:
+            rows.append({"input_ids": prompt + kept, "labels": [_IGNORED] * len(prompt) + kept})
+    return rows
+
+
+def _alternative(stage: EvaluateStage, rows: list[dict[str, Any]]) -> Said:
+    """What the published base with the adapter says: the ``original`` merge, but for its last rounding."""
+    assert stage.alternative == "original"
+    unquantised = replace(stage.settings, tuning=stage.settings.tuning.model_copy(update={"method": "lora"}))
+    model = load_trained(stage.base.directory, stage.trained.path("adapter"), unquantised)
+    said = ask(model, rows)
+    del model
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return said
+
+
+def _texts(asked: _Asked, base: list[list[int]], tuned: list[list[int]]) -> dict[str, Any]:
+    decode, count = asked.renderer.decode, len(asked.questions)
+    samples = [
+        {
+            "prompt": decode(question.prompt),
+            "expected": decode(question.expected),
+            "base": decode(before),
+            "tuned": decode(after),
+        }
+        for question, before, after in zip(asked.questions, base[:count], tuned[:count], strict=True)
+    ]
+    general = [
+        {"prompt": prompt, "base": decode(before), "tuned": decode(after)}
+        for prompt, before, after in zip(asked.general, base[count:], tuned[count:], strict=True)
+    ]
+    return {"samples": samples, "general": general}

@@ -1,0 +1,66 @@
+"""Questions from tokenised rows, and figures about written answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Token ids of a prompt and of the answer that is expected, and the number of their row."""
+
+    prompt: list[int]
+    expected: list[int]
+    row: int
+
+
+def questions_of(rows: Sequence[dict[str, Any]], most: int, stop_ids: Collection[int]) -> list[Question]:
+    """The last answer of each row and what stands before it; evenly spread over the rows.
+
+    Rows without a prompt, plain text for example, ask nothing.
+    """
+    step = max(1, -(-len(rows) // most)) if most else 1
+    found = []
+    for index in range(0, len(rows), step) if most else ():
+        ids, labels = rows[index]["input_ids"], rows[index]["labels"]
+        end = max(n for n, label in enumerate(labels) if label != _IGNORED) + 1
+        start = end
+        while start and labels[start - 1] != _IGNORED:
+            start -= 1
+        if start:
+            answer = ids[start:end]
+            found.append(Question(list(ids[:start]), [t for t in answer if t not in stop_ids], index))
+    return found
+
+
+def measure_texts(answers: Sequence[str], expected: Sequence[str]) -> dict[str, float]:
+    """``exact_match``, ``token_f1`` and ``rouge_l``, each a mean between 0 and 1.
+
+    ``exact_match`` is word for word, but for white space around it. The others are torchmetrics' SQuAD F1
+    over words and ROUGE-L; words are runs of letters and digits of any script, in lower case.
+    """
+    from torchmetrics.functional.text import rouge_score, squad
+
+    same = [a.strip() == b.strip() for a, b in zip(answers, expected, strict=True)]
+    predictions = [{"prediction_text": _words(text), "id": str(n)} for n, text in enumerate(answers)]
+    targets = [
+        {"answers": {"answer_start": [0], "text": [_words(text)]}, "id": str(n)}
+        for n, text in enumerate(expected)
+    ]
+    rouge = rouge_score(
+        list(answers), list(expected), rouge_keys="rougeL", normalizer=_words, tokenizer=str.split
+    )
+    return {
+        "exact_match": sum(same) / len(same),
+        "token_f1": float(squad(predictions, targets)["f1"]) / 100,
+        "rouge_l": float(rouge["rougeL_fmeasure"]),
+    }
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))

@@ -1,0 +1,188 @@
+"""Writes the report and the card."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tunebuild import __version__, resources
+from tunebuild.report.curves import HEIGHT, WIDTH
+from tunebuild.report.facts import Facts
+
+REPORT, CARD = "report.html", "README.md"
+"""Names of the two files."""
+
+TEMPLATES = (("report", "report.html.j2"), ("card", "README.md.j2"))
+"""What they are rendered from, below ``templates/``."""
+
+_SHOWN = 8  # tensors in the table of what moved most
+
+_LABELS = {
+    "eval_loss": "loss",
+    "eval_perplexity": "perplexity",
+    "eval_accuracy": "token accuracy",
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "rouge_l": "ROUGE-L",
+    "merge_kl": "divergence from the trained model (KL, nats)",
+    "merge_lost": "share of the training that was lost",
+    "merge_top1": "same token as the trained model",
+    "training_kl": "divergence of training from the base (KL, nats)",
+    "regression_kl": "divergence from the base on general prompts (KL, nats)",
+    "regression_top1": "same token as the base on general prompts",
+}
+_SHARES = ("accuracy", "exact_match", "top1", "lost")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A figure in a table: base and tuned value where both are known, and its gate."""
+
+    name: str
+    label: str
+    base: str
+    tuned: str
+    gate: str
+
+
+def render_report(facts: Facts, provenance: Mapping[str, Any]) -> str:
+    """One self-contained HTML page.
+
+    Args:
+        facts: what was recorded.
+        provenance: ``spec`` (effective) and ``inputs`` by stage.
+    """
+    return (
+        _environment("report", html=True)
+        .get_template("report.html.j2")
+        .render(**_shared(facts, provenance), plot=(WIDTH, HEIGHT), spec_yaml=_yaml(provenance["spec"]))
+    )
+
+
+def render_card(facts: Facts, provenance: Mapping[str, Any]) -> str:
+    """A model card for the Hugging Face hub."""
+    shared = _shared(facts, provenance)
+    metadata = _yaml(_metadata(facts, provenance["spec"]))
+    return _environment("card", html=False).get_template("README.md.j2").render(**shared, metadata=metadata)
+
+
+def _shared(facts: Facts, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    spec = provenance["spec"]
+    changes = facts.merge["relative_change"]
+    moved = sorted(changes.items(), key=lambda item: (-item[1], item[0]))
+    return {
+        "facts": facts,
+        "spec": spec,
+        "inputs": provenance["inputs"],
+        "version": __version__,
+        "answers": list(_rows(facts, spec, ("eval_", "exact_match", "token_f1", "rouge_l"))),
+        "merge": list(_rows(facts, spec, ("merge_", "training_"))),
+        "regression": list(_rows(facts, spec, ("regression_",))),
+        "sources": [
+            {"name": name, **values} for name, values in sorted(facts.evaluated.get("sources", {}).items())
+        ],
+        "moved": moved[:_SHOWN],
+        "moved_median": statistics.median(changes.values()) if changes else 0.0,
+    }
+
+
+def _rows(facts: Facts, spec: Mapping[str, Any], prefixes: tuple[str, ...]) -> Iterator[Row]:
+    gates = spec["gates"]
+    for name, label in _LABELS.items():
+        if not name.startswith(prefixes) or name not in facts.metrics:
+            continue
+        base = facts.metrics.get(f"base_{name.removeprefix('eval_')}")
+        limit = gates.get(name) or {}
+        gate = " and ".join(
+            f"{word} {limit[key]:g}"
+            for key, word in (("min", "at least"), ("max", "at most"))
+            if key in limit
+        )
+        yield Row(
+            name, label, "" if base is None else figure(name, base), figure(name, facts.metrics[name]), gate
+        )
+
+
+def figure(name: str, value: float) -> str:
+    """A value as people read it: shares in per cent, small numbers in powers of ten."""
+    if name.endswith(_SHARES):
+        return f"{value:.3g} %" if 0 < (value := 100 * value) < 0.1 else f"{value:.1f} %"
+    if value and abs(value) < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:,.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _metadata(facts: Facts, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What the hub reads. A base beside the spec has no name there, so none is given."""
+    base, method = spec["model"]["base"], spec["tuning"]["method"]
+    metadata: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["tunebuild", method, "merged"],
+    }
+    if not base.startswith(("./", "/")) and base.count("/") == 1:
+        metadata |= {"base_model": base, "base_model_relation": "finetune"}
+    results = [
+        {"type": name, "name": _LABELS[name], "value": float(f"{facts.metrics[name]:.4g}")}
+        for name in ("eval_loss", "eval_perplexity", "eval_accuracy", "exact_match", "token_f1", "rouge_l")
+        if name in facts.metrics and math.isfinite(facts.metrics[name])
+    ]
+    if facts.held_out:
+        dataset = {"name": "rows held out by the spec", "type": "held-out"}
+        task = {"type": "text-generation", "name": "Text Generation"}
+        metadata["model-index"] = [
+            {"name": spec["name"], "results": [{"task": task, "dataset": dataset, "metrics": results}]}
+        ]
+    return metadata
+
+
+def _environment(folder: str, *, html: bool) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(resources.path("templates", folder)),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=html,  # noqa: S701 - the card is Markdown; the filter escapes texts in cells
+    )
+    environment.filters.update(
+        figure=lambda value, name: figure(name, value), size=size, cell=_cell, pretty=_pretty, shown=_shown
+    )
+    return environment
+
+
+def _cell(text: str) -> str:
+    """Text in a cell of a Markdown table: one line, and nothing that Markdown or HTML would read."""
+    escaped = _shown(text).replace("&", "&amp;").replace("<", "&lt;")
+    for character in "\\`*_|[]":
+        escaped = escaped.replace(character, "\\" + character)
+    return " ".join(escaped.split())
+
+
+def _shown(text: str) -> str:
+    """Without control characters: an untrained model writes any, and HTML has no place for most."""
+    return "".join(c for c in text.strip() if c.isprintable() or c in "\n\t")
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)

@@ -1,0 +1,53 @@
+"""Each held-out row's file is on record, in the order of the rows."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+
+from support.models import save_base
+from tunebuild.pipeline import Pipeline
+from tunebuild.spec import load_spec
+from tunebuild.store import Silent, Store
+
+SPEC = """\
+apiVersion: tunebuild/v1
+name: bot
+data:
+  train: [{path: faq.jsonl}]
+  eval: {files: [{path: one.jsonl}, {path: two.jsonl}]}
+model: {base: ./base}
+prompt: {template: chatml}
+"""
+
+
+def test_rows_of_two_files(tmp_path):
+    base = save_base("llama", tmp_path / "base")
+    for name, words in (("faq", ["red", "blue"]), ("one", ["green", "old"]), ("two", ["new"])):
+        rows = [json.dumps({"question": f"What is {w}?", "answer": f"{w}."}) for w in words]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    store = Store(tmp_path / "store")
+    pipeline = Pipeline(load_spec(tmp_path / "spec.yaml"), store)
+    assert pipeline.base.directory == base
+    output = store.ensure(pipeline.data(), Silent())
+    found = json.loads(output.path("eval_sources.json").read_text())
+    with pa.OSFile(str(output.path("eval.arrow"))) as file:
+        ids = pa.ipc.open_stream(file).read_all()["input_ids"].to_pylist()
+    texts = [pipeline.renderer.decode(row) for row in ids]
+    assert len(texts) == len(found["rows"]) == 3
+    for text, number in zip(texts, found["rows"], strict=True):
+        word = text.partition("What is ")[2].partition("?")[0]
+        assert f"What is {word}?" in (tmp_path / found["files"][number]).read_text()
+
+
+def test_nothing_is_on_record_where_nothing_is_held_out(tmp_path):
+    save_base("llama", tmp_path / "base")
+    (tmp_path / "faq.jsonl").write_text('{"question": "Q?", "answer": "A."}\n')
+    (tmp_path / "spec.yaml").write_text(
+        SPEC.replace("  eval: {files: [{path: one.jsonl}, {path: two.jsonl}]}\n", "")
+    )
+    store = Store(tmp_path / "store")
+    pipeline = Pipeline(load_spec(tmp_path / "spec.yaml"), store)
+    assert not store.ensure(pipeline.data(), Silent()).path("eval_sources.json").exists()

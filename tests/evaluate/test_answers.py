@@ -1,0 +1,181 @@
+"""Written answers: what is asked, what is answered, what the figures say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from support.models import save_base
+from support.rows import PAIRS, write_rows
+from tunebuild.errors import TunebuildError
+from tunebuild.evaluate.generate import generate
+from tunebuild.evaluate.metrics import check_gates
+from tunebuild.evaluate.models import Said
+from tunebuild.evaluate.sources import by_source
+from tunebuild.evaluate.stage import SAMPLES, EvaluateStage, closer_strategy, read_metrics
+from tunebuild.evaluate.texts import Question, measure_texts, questions_of
+from tunebuild.lock.base_model import BaseModel
+from tunebuild.merge.stage import MergeStage
+from tunebuild.prompt import save_prompt
+from tunebuild.spec.evaluation import EvaluationSpec
+from tunebuild.spec.gates import AtLeast, GatesSpec
+from tunebuild.spec.tuning import LoraSpec, TuningSpec
+from tunebuild.store import Silent, Store
+from tunebuild.store.tree import scan
+from tunebuild.train.run import train_adapter
+from tunebuild.train.settings import TrainSettings
+
+
+def row(*labels):
+    return {"input_ids": list(range(1, len(labels) + 1)), "labels": list(labels)}
+
+
+def test_the_last_answer_is_what_is_asked_for():
+    rows = [row(-100, 2, 3, -100, 5, 6, 7), row(1, 2, 3), row(-100, -100, 3, -100)]
+    found = questions_of(rows, 10, {7})
+    assert [(q.prompt, q.expected) for q in found] == [([1, 2, 3, 4], [5, 6]), ([1, 2], [3])]
+    assert questions_of(rows, 0, {7}) == []
+    assert len(questions_of([row(-100, 2)] * 100, 16, ())) == 15
+    assert len(questions_of([row(-100, 2)] * 16, 16, ())) == 16
+
+
+def said(*rows):
+    return Said(torch.log(torch.tensor(rows)))
+
+
+def test_figures_by_source():
+    rows = [{**row(-100, 0), "index": 0}, {**row(-100, 1, 1), "index": 2}]
+    base, tuned = said([0.5, 0.5], [0.5, 0.5], [0.5, 0.5]), said([0.9, 0.1], [0.2, 0.8], [0.8, 0.2])
+    asked = [Question([1], [2], 2), Question([1], [2], 1)]
+    texts = [{"expected": "yes", "tuned": "yes"}, {"expected": "yes", "tuned": "no"}]
+    found = by_source(["a", "b", "a"], rows, base, tuned, asked, texts)
+    assert found.keys() == {"a", "b"}
+    a, b = found["a"], found["b"]
+    assert (a["rows"], a["answers"], b["rows"], b["answers"]) == (2, 1, 0, 1)
+    assert a["base_loss"] == pytest.approx(float(torch.tensor(0.5).log().neg()))
+    # Over tokens, not over rows: the longer row counts twice.
+    assert a["eval_loss"] == pytest.approx(float(-torch.tensor([0.9, 0.8, 0.2]).log().mean()))
+    assert a["eval_accuracy"] == pytest.approx(2 / 3)
+    assert (a["exact_match"], b["exact_match"]) == (1, 0)
+    assert "eval_loss" not in b
+
+
+def test_figures_of_texts():
+    same = measure_texts(["Die Tür ist zu.", " yes\n"], ["Die Tür ist zu.", "yes"])
+    assert same == {"exact_match": 1, "token_f1": 1, "rouge_l": 1}
+    assert measure_texts(["no"], ["yes"]) == {"exact_match": 0, "token_f1": 0, "rouge_l": 0}
+    # Two of three words, one of them moved: ROUGE-L minds the order, F1 does not.
+    moved = measure_texts(["z Y x"], ["y, z w"])
+    assert moved["exact_match"] == 0
+    assert moved["token_f1"] == pytest.approx(2 / 3)
+    assert moved["rouge_l"] == pytest.approx(1 / 3)
+    assert measure_texts(["Ответ: нет"], ["ответ нет"])["rouge_l"] == 1
+
+
+def test_many_at_once_are_answered_as_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("tunebuild.evaluate.generate._ROWS", 5)
+    model = AutoModelForCausalLM.from_pretrained(save_base("llama", tmp_path / "base")).eval()
+    prompts = [[5 + n, *range(20, 20 + n % 7)] for n in range(13)]
+    stops = {0, 1, 2, *range(100, 110)}
+    together = generate(model, prompts, 6, stops)
+    for prompt, answer in zip(prompts, together, strict=True):
+        ids = list(prompt)
+        for _ in range(6):
+            with torch.no_grad():
+                token = int(model(torch.tensor([ids])).logits[0, -1].argmax())
+            if token in stops:
+                break
+            ids.append(token)
+        assert answer == ids[len(prompt) :]
+    assert len({len(a) for a in together}) > 1, "some should stop early, or the test shows nothing"
+
+
+@dataclass
+class Notes:
+    """Keeps what is said."""
+
+    said: list[str] = field(default_factory=list)
+
+    def step(self, done, total, note=""):
+        pass
+
+    def say(self, text):
+        self.said.append(text)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A quantised base that learnt its rows by heart, in a store."""
+    work = tmp_path_factory.mktemp("answers")
+    base = save_base("llama", work / "base")
+    renderer = write_rows(base, work / "data", held_out=True)
+    save_prompt(work / "data" / "prompt", renderer, base, [])
+    tuning = TuningSpec(epochs=40, batch_size=5, learning_rate=1e-2, lora=LoraSpec(r=16), max_length=128)
+    settings = TrainSettings(tuning, "cpu", "float32")
+    for name in ("work", "trained"):
+        (work / name).mkdir()
+    train_adapter(
+        settings,
+        data=work / "data",
+        base=base,
+        work=work / "work",
+        out=work / "trained",
+        progress=Silent(),
+    )
+    model = BaseModel(base, scan(base).files)
+    return Store(work / "store"), settings, model, scan(work / "data"), scan(work / "trained")
+
+
+def evaluated(trained, strategy, alternative=None, **options):
+    store, settings, base, data, adapter = trained
+    merged = store.ensure(MergeStage(strategy, base, adapter), Silent())
+    notes = Notes()
+    stage = EvaluateStage(
+        settings, EvaluationSpec(**options), base, data, adapter, merged, strategy, alternative
+    )
+    return store.ensure(stage, notes), notes.said
+
+
+def test_answers_of_base_and_tuned_stand_side_by_side(trained):
+    output, said = evaluated(trained, "dequantized", regression=["Who wrote Hamlet?"])
+    figures = read_metrics(output)
+    assert min(figures["token_f1"], figures["rouge_l"]) > 0.9
+    assert figures["base_exact_match"] == 0
+    assert max(figures["base_token_f1"], figures["base_rouge_l"]) < 0.5
+    assert any("3 written answers: exact" in line for line in said)
+    texts = json.loads(output.path(SAMPLES).read_text())
+    assert [s["expected"] for s in texts["samples"]] == [answer for _, answer in PAIRS[:3]]
+    assert all(s["expected"] != s["base"] for s in texts["samples"])
+    right = [s["tuned"] == s["expected"] for s in texts["samples"]]
+    assert figures["exact_match"] == sum(right) / 3 > 0
+    assert all(question in s["prompt"] for s, (question, _) in zip(texts["samples"], PAIRS, strict=False))
+    assert texts["general"][-1]["prompt"] == "Who wrote Hamlet?"
+    # What learnt ten answers by heart has forgotten how the base babbles.
+    assert figures["regression_kl"] > 0.1
+    assert 0 <= figures["regression_top1"] < 1
+    check_gates(GatesSpec(rouge_l=AtLeast(min=0.9)), figures)
+    with pytest.raises(TunebuildError, match=r"gates\.regression_top1"):
+        check_gates(GatesSpec(regression_top1=AtLeast(min=1)), figures)
+
+
+def test_without_samples_nothing_is_written_and_its_gates_refuse(trained):
+    output, _ = evaluated(trained, "dequantized", samples=0)
+    figures = read_metrics(output)
+    assert not {"exact_match", "regression_kl"} & figures.keys()
+    assert json.loads(output.path(SAMPLES).read_text()) == {"samples": [], "general": []}
+    with pytest.raises(TunebuildError, match="was not measured"):
+        check_gates(GatesSpec(exact_match=AtLeast(min=0)), figures)
+
+
+def test_auto_keeps_the_closer_merge(trained):
+    output, _ = evaluated(trained, "dequantized", "original", samples=0)
+    record = json.loads(output.path("metrics.json").read_text())
+    assert record["strategies"]["original"] > 10 * record["strategies"]["dequantized"]
+    assert closer_strategy(output) == "dequantized"
+    # What was measured without being written is what the written one measures.
+    written, _ = evaluated(trained, "original", samples=0)
+    assert read_metrics(written)["merge_kl"] == pytest.approx(record["strategies"]["original"], rel=1e-3)
