@@ -29,8 +29,8 @@ _SPLITS = frozenset(
 )
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _CUT = re.compile(r"[A-Za-z] [A-Za-z]")
-# Some 30 MB; then all are forgotten.
-_MOST = 200_000
+# Some 15 MB; then all are forgotten.
+_MOST = 50_000
 # Longer parts are rarely met again.
 _LONGEST = 40
 _PROBES = (
