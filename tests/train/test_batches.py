@@ -66,6 +66,15 @@ def test_a_pass_of_a_size_fills_it_and_holds_the_longest_row(lengths, tokens, pa
         assert size + max(np.delete(lengths, rows)) > tokens
 
 
+@given(LENGTHS, st.integers(1, 16))
+def test_the_rows_of_a_step_are_told(lengths, rows):
+    some = Passes(np.array(lengths), Batching(rows, 1, True, 0))
+    for epoch in (0, 1):
+        some.set_epoch(epoch)
+        for number, step in enumerate(some):
+            assert some.rows_of(epoch * some.steps + number) == sorted(step)
+
+
 def test_epochs_differ_and_seeds_repeat():
     lengths = np.arange(1, 40)
     one, other = (Passes(lengths, Batching(8, 2, True, 5)) for _ in range(2))

@@ -124,7 +124,8 @@ class TuningSpec(Section):
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         default=(), examples=[["tensorboard"]]
     )
-    """Where else to send the metrics; the package must be installed. They stand in `metrics.jsonl` anyway."""
+    """Where else to send the metrics; the package must be installed, and takes its settings from its own
+    variables (`WANDB_PROJECT`, `MLFLOW_TRACKING_URI`, `TENSORBOARD_LOGGING_DIR`)."""
 
     seed: int = Field(default=0, ge=0, le=2**32 - 1, examples=[0])
     """Seeds the adapter, the order of rows and the evaluation split."""

@@ -76,6 +76,11 @@ class Passes:
         self._process = process
         self._epoch = 0
 
+    @property
+    def packed(self) -> bool:
+        """Whether the rows of a pass lie behind one another."""
+        return self._batching.packed
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the rows."""
         self._epoch = epoch
@@ -94,6 +99,12 @@ class Passes:
         for start in range(0, len(order), rows):
             passes = self._passes_of(order[start : start + rows])
             yield from passes[self._process :: self._batching.processes]
+
+    def rows_of(self, step: int) -> list[int]:
+        """The rows of an optimizer step of the whole training, counted from 0."""
+        epoch, number = divmod(step, self.steps)
+        start = number * self._batching.rows
+        return sorted(int(row) for row in self._order(epoch)[start : start + self._batching.rows])
 
     def sizes(self, steps: int) -> np.ndarray:
         """Tokens of each pass of the first steps of the first epoch, padding included."""

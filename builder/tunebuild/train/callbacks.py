@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tunebuild.errors import fail
 from tunebuild.store import Progress
+from tunebuild.train.batches import Passes
 from tunebuild.train.speed import Limit
 
 _KEPT = (
@@ -26,12 +27,14 @@ class Watch(TrainerCallback):
     Args:
         metrics: JSONL file, one line a logged step; rewritten from the state on resume.
         progress: where to say how far it is.
+        passes: know the rows of a step.
         limit: what the device could do at best, if that is known.
     """
 
-    def __init__(self, metrics: Path, progress: Progress, limit: Limit | None) -> None:
+    def __init__(self, metrics: Path, progress: Progress, passes: Passes, limit: Limit | None) -> None:
         self._metrics = metrics
         self._progress = progress
+        self._passes = passes
         self._limit = limit
         self._before = (0.0, 0.0)  # when the last step was logged, and the tokens until then
 
@@ -60,10 +63,11 @@ class Watch(TrainerCallback):
             return
         for name in ("loss", "grad_norm", "eval_loss"):
             if not math.isfinite(float(logs.get(name, 0.0))):
+                rows = ", ".join(str(row + 1) for row in self._passes.rows_of(state.global_step - 1)[:20])
                 raise fail(
                     "not-finite",
-                    f"{name} is {logs[name]} at step {state.global_step}",
-                    "lower tuning.learning_rate, or look at the rows of that step",
+                    f"{name} is {logs[name]} at step {state.global_step}, which saw rows {rows} of train.arrow",
+                    "lower tuning.learning_rate, or look at those rows",
                     path="tuning.learning_rate",
                 )
         note = f"eval loss {logs['eval_loss']:.3f}" if "eval_loss" in logs else f"loss {logs['loss']:.3f}"

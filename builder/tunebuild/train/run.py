@@ -7,6 +7,7 @@ import math
 import os
 import time
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ from tunebuild.store.disk import full_disk_named
 from tunebuild.train.adapter import add_adapter, restore_trainable, save_adapter, trainable_copy
 from tunebuild.train.attention import try_packing
 from tunebuild.train.base import describe_quantisation, load_base
-from tunebuild.train.batches import Batching
+from tunebuild.train.batches import Batching, Passes
 from tunebuild.train.callbacks import Watch
 from tunebuild.train.checkpoints import SealCheckpoints, latest_whole
 from tunebuild.train.estimate import OVERHEAD, linear_parameters, read_tensors
 from tunebuild.train.layers import prepare_layers
-from tunebuild.train.lengths import read_lengths
+from tunebuild.train.lengths import lengths_of, read_lengths
 from tunebuild.train.memory import keep_freed_memory
 from tunebuild.train.plan import TrainingPlan, plan_training
 from tunebuild.train.quiet import quieten_libraries
@@ -56,6 +57,7 @@ def train_adapter(
             row that does not fit into memory.
     """
     quieten_libraries()
+    _refuse_missing_reporters(settings)
     if settings.device == "cpu":
         keep_freed_memory()
     rows = load_rows(data / "train.arrow")
@@ -113,7 +115,13 @@ def train_model(
     initial = trainable_copy(peft_model)
     tuning = settings.tuning
     limit = measure_limit(linear)
-    callbacks: list[TrainerCallback] = [Watch(work / "metrics.jsonl", progress, limit), SealCheckpoints()]
+    batching = Batching(
+        tuning.batch_size, execution.passes, execution.packed, tuning.seed, settings.processes
+    )
+    lengths = lengths_of(rows.data.table.to_batches())
+    passes = Passes(lengths, batching, int(os.environ.get("RANK", "0")))
+    watch = Watch(work / "metrics.jsonl", progress, passes, limit)
+    callbacks: list[TrainerCallback] = [watch, SealCheckpoints()]
     if tuning.early_stopping and held_out is not None:
         stop = tuning.early_stopping
         callbacks.append(EarlyStoppingCallback(stop.patience, stop.min_delta))
@@ -123,9 +131,7 @@ def train_model(
         args=_arguments(settings, execution, checkpoints, len(rows), evaluates=held_out is not None),
         rows=rows,
         held_out=held_out,
-        batching=Batching(
-            tuning.batch_size, execution.passes, execution.packed, tuning.seed, settings.processes
-        ),
+        passes=passes,
         most_tokens=execution.most_tokens,
         tokenizer=tokenizer,
         callbacks=callbacks,
@@ -169,6 +175,12 @@ def train_model(
         f"{result['steps']} steps in {result['seconds']} s on {settings.device} in {settings.compute_dtype}, "
         f"final loss {result['final_loss']:.4f}"
     )
+
+
+def _refuse_missing_reporters(settings: TrainSettings) -> None:
+    for name in settings.tuning.report_to:
+        if find_spec(name) is None:
+            raise fail("reporter", f"{name} is not installed", f"pip install {name}", path="tuning.report_to")
 
 
 def _began_with(work: Path, planned: Execution) -> Execution:

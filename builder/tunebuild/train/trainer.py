@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
@@ -49,7 +48,7 @@ class Trainer(SFTTrainer):
         args: TRL's settings.
         rows: tokenised rows to train on.
         held_out: tokenised rows to evaluate on, if there are any.
-        batching: how rows become passes.
+        passes: the rows of each pass.
         most_tokens: in a pass; one that has more is done in halves.
         tokenizer: names the padding token.
         callbacks: the trainer's.
@@ -62,7 +61,7 @@ class Trainer(SFTTrainer):
         args: SFTConfig,
         rows: Dataset,
         held_out: Dataset | None,
-        batching: Batching,
+        passes: Passes,
         most_tokens: int,
         tokenizer: Any,
         callbacks: list[TrainerCallback],
@@ -70,8 +69,7 @@ class Trainer(SFTTrainer):
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if pad_id is None:
             raise fail("no-pad", "the tokenizer has neither a padding nor an end token", path="model.base")
-        self._batching = batching
-        self.passes = Passes(_lengths(rows), batching, args.process_index)
+        self.passes = passes
         self.out_of_memory: list[OutOfMemory] = []
         # Processes go forward and backward together, so one of them cannot do a pass in halves by itself.
         self._most_tokens = most_tokens if args.world_size == 1 else sys.maxsize
@@ -84,7 +82,7 @@ class Trainer(SFTTrainer):
             train_dataset=rows,
             eval_dataset=held_out,
             processing_class=tokenizer,
-            data_collator=pack if batching.packed else PadRight(int(pad_id)),
+            data_collator=pack if passes.packed else PadRight(int(pad_id)),
             callbacks=[*callbacks, _Epochs(self.passes)],
         )
 
@@ -124,9 +122,9 @@ class Trainer(SFTTrainer):
     ) -> dict[str, float]:
         """Mean loss over all supervised tokens that are held out, and the share of them that is predicted."""
         rows = self.eval_dataset
-        lengths = _lengths(rows)
+        lengths = lengths_of(rows.data.table.to_batches())
         limit = max(self._pass_tokens, int(lengths.max()))
-        wide = Batching(len(rows), max(1, -(-int(lengths.sum()) // limit)), self._batching.packed, 0)
+        wide = Batching(len(rows), max(1, -(-int(lengths.sum()) // limit)), self.passes.packed, 0)
         processes, index = self.args.world_size, self.args.process_index
         training = self.model.training
         self.model.eval()
@@ -214,10 +212,6 @@ class Trainer(SFTTrainer):
                     yield from self._pieces(part)
                 return
         yield inputs
-
-
-def _lengths(rows: Dataset) -> np.ndarray:
-    return lengths_of(rows.data.table.to_batches())
 
 
 def as_json(failures: list[OutOfMemory]) -> list[dict[str, int]]:
