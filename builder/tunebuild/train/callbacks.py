@@ -66,7 +66,7 @@ class Watch(TrainerCallback):
                 rows = ", ".join(str(row + 1) for row in self._passes.rows_of(state.global_step - 1)[:20])
                 raise fail(
                     "not-finite",
-                    f"{name} is {logs[name]} at step {state.global_step}, which saw rows {rows} of train.arrow",
+                    f"{name} is {logs[name]} at step {state.global_step}, made of rows {rows} of train.arrow",
                     "lower tuning.learning_rate, or look at those rows",
                     path="tuning.learning_rate",
                 )
