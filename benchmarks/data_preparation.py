@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import random
 import resource
 import tempfile
 import time
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 
@@ -36,20 +38,32 @@ class Done:
 Prepare = Callable[[Path, Path, Path], Done]
 
 
-_TEXT = (
-    "the device does not answer and I have tried everything in the manual again hold the button for ten "
-    "seconds then let go wait until the light is green and restart it if nothing happens write to the team"
-)
-_WORDS = _TEXT.split()
+# As many words as a set of questions about one field has, as often as Zipf's law says, so that remembering
+# words is worth here what it is worth there.
+_VOCABULARY, _WORDS_A_TEXT = 30_000, 45
+
+
+def _words() -> list[str]:
+    """Made-up words; short ones first, as the frequent ones are."""
+    syllables = [
+        c + v for c in "bcdfghklmnprstvw" for v in ("a", "e", "i", "o", "u", "an", "er", "ion", "ing")
+    ]
+    chance = random.Random(0)
+    words = {"".join(chance.choices(syllables, k=chance.choice((1, 1, 2, 2, 3, 4)))) for _ in range(90_000)}
+    return sorted(words, key=lambda word: (len(word), word))[:_VOCABULARY]
 
 
 def write_rows(path: Path, rows: int) -> None:
     """Questions and answers of some fifty words each, no two alike."""
+    words = np.array(_words())
+    shares = 1 / (np.arange(len(words)) + 2.7)
+    bounds = np.cumsum(shares / shares.sum())
+    chance = np.random.default_rng(0)
     with path.open("w") as file:
         for i in range(rows):
-            words = _WORDS[i % 30 :] + _WORDS[: i % 30]
-            question = f"How do I reset device {i}? {' '.join(words)}"
-            answer = f"Number {i}: {' '.join(reversed(words))}"
+            drawn = words[np.searchsorted(bounds, chance.random(2 * _WORDS_A_TEXT) * bounds[-1])].tolist()
+            question = f"How do I reset device {i}? {' '.join(drawn[:_WORDS_A_TEXT])}"
+            answer = f"Number {i}: {' '.join(drawn[_WORDS_A_TEXT:])}."
             file.write(json.dumps({"question": question, "answer": answer}) + "\n")
 
 
@@ -60,7 +74,12 @@ def make_base(directory: Path) -> Path:
 
     trained = ByteLevelBPETokenizer()
     special = ["<|im_start|>", "<|im_end|>"]
-    trained.train_from_iterator([_TEXT, *map(str, range(10_000))], 8000, special_tokens=special)
+    texts = [
+        " ".join(_words()[:8000]),
+        "How do I reset device Number user assistant",
+        *map(str, range(10_000)),
+    ]
+    trained.train_from_iterator(texts, 8000, special_tokens=special, show_progress=False)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token="<|im_end|>")
     tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
