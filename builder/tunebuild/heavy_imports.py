@@ -8,6 +8,7 @@ at exit.
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,8 @@ def heavy_imports() -> Iterator[None]:
     What is garbage already is collected first: frozen, a model that is done with would stay in memory for
     good. And from here on the program works with models, so collections come at their usual pace.
     """
+    # It speaks of kernels to download while it is imported, which nobody asked for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     gc.collect()
     gc.disable()
     try:

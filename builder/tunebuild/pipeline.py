@@ -121,6 +121,9 @@ class Pipeline:
     def strategies(self) -> tuple[Strategy, ...]:
         """The merges that come into question, the likely one first."""
         if self.spec.merge.strategy != "auto":
+            if self.spec.merge.strategy == "dequantized" and self.train_settings.tuning.method != "qlora":
+                message = "'dequantized' needs a quantised base, and tuning.method: auto took lora here"
+                raise fail("strategy", message, "use merge.strategy: auto", path="merge.strategy")
             return (self.spec.merge.strategy,)
         # A base that was not quantised has nothing to be dequantised.
         return ("dequantized", "original") if self.train_settings.tuning.method == "qlora" else ("original",)

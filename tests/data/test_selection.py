@@ -28,7 +28,14 @@ def test_samples_that_belong_together_are_held_out_together(alike):
     pairs = ALONE // 2
     held = split(**{"questions": ALONE, "rows": ALONE, alike: pairs}, fraction=0.3, seed=3)
     assert (held[0::2] == held[1::2]).all()
-    assert 15 <= held.sum() <= 30
+    assert 15 <= held.sum() <= 16
+
+
+def test_a_share_is_not_exceeded_by_more_than_a_group():
+    fives = np.arange(320) // 5  # as a question and four more spellings of it
+    for fraction in (0.01, 0.05, 0.1, 0.5):
+        held = split(fives, np.arange(320), fraction, seed=0).sum()
+        assert 320 * fraction <= held < 320 * fraction + 5
 
 
 def test_what_is_held_out_is_found_in_training():

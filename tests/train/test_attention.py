@@ -12,18 +12,26 @@ from transformers import (
     Gemma3TextConfig,
     Lfm2Config,
     Lfm2ForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
 
 from support.models import ALL_ARCHITECTURES
-from tunebuild.train.attention import PACKED, documents_are_apart, pack_tensors, try_packing
+from tunebuild.train import attention
+from tunebuild.train.attention import PACKED, pack_tensors, try_packing
 
 SMALL = {
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
     "head_dim": 16,
     "intermediate_size": 128, "vocab_size": 512, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     "initializer_range": 0.1,
+}  # fmt: skip
+CHUNKS = {
+    "attention_chunk_size": 8, "intermediate_size_mlp": 128, "num_local_experts": 2,
+    "interleave_moe_layer_step": 2,
+    "layer_types": ["chunked_attention", "chunked_attention"],
 }  # fmt: skip
 
 
@@ -56,6 +64,9 @@ def test_packed_rows_give_what_they_give_alone(name):
     [
         (lambda: ALL_ARCHITECTURES["falcon"](512), "does not take an attention function"),
         (lambda: Gemma2ForCausalLM(Gemma2Config(**SMALL)), "softcap"),
+        (lambda: ALL_ARCHITECTURES["llama"](512, attention_dropout=0.1), "attention dropout"),
+        # Its mask lets a token see its own chunk only, which no word to the attention function says.
+        (lambda: Llama4ForCausalLM(Llama4TextConfig(**SMALL, **CHUNKS)), "too little"),
         # A convolution mixes neighbours whatever the attention does.
         (
             lambda: Lfm2ForCausalLM(Lfm2Config(**SMALL, layer_types=["conv", "full_attention"])),
@@ -70,24 +81,25 @@ def test_models_that_cannot_keep_rows_apart_are_left_alone(model, reason):
     assert model.config._attn_implementation == before
 
 
-def test_a_leak_is_noticed():
-    model = model_of("llama")
-    model.set_attn_implementation("sdpa")
-    assert documents_are_apart(model)  # by a mask that transformers makes of the positions
-    model.set_attn_implementation(PACKED)
-    with pytest.raises(ValueError, match="packed"):
-        model(input_ids=torch.arange(4)[None])
-
+def test_a_leak_is_noticed(monkeypatch):
     def leaking(module, query, key, value, mask, **options):
         heads = query.shape[1] // key.shape[1]
         k, v = (t.repeat_interleave(heads, 1) for t in (key, value))
-        return torch.nn.functional.scaled_dot_product_attention(query, k, v, is_causal=True).transpose(
-            1, 2
-        ), None
+        attended = torch.nn.functional.scaled_dot_product_attention(query, k, v, is_causal=True)
+        return attended.transpose(1, 2), None
 
     AttentionInterface.register("leaking", leaking)
-    model.set_attn_implementation("leaking")
-    assert not documents_are_apart(model)
+    model = model_of("llama")
+    monkeypatch.setattr(attention, "PACKED", "leaking")
+    assert "see each other" in try_packing(model)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_rows_that_are_not_packed_are_refused():
+    model = model_of("llama")
+    model.set_attn_implementation(PACKED)
+    with pytest.raises(ValueError, match="packed"):
+        model(input_ids=torch.arange(4)[None])
 
 
 def test_trying_leaves_no_gradient_and_the_same_mode():

@@ -34,6 +34,19 @@ set_option = click.option(
     help="Set a field of SPEC, e.g. --set tuning.epochs=1; null gives it its default. May be repeated.",
 )
 
+
+class _NewFile(click.Path):
+    """A file to write, in a directory that is there."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"there is no directory '{path.parent}'", param, ctx)
+        return path
+
+
+NEW_FILE = _NewFile(path_type=Path, dir_okay=False, writable=True)
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -44,7 +57,10 @@ class _Bytes(click.ParamType[int]):
         match = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?)b?", str(value).lower())
         if not match:
             self.fail(f"{value!r} is not a size such as 24GB", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2]])
+        count = int(float(match[1]) * _UNITS[match[2]])
+        if count and not match[2] and count < 10**6:
+            self.fail(f"{value} is only {count} bytes; did you mean {match[1]}GB?", param, ctx)
+        return count
 
 
 SIZE = _Bytes()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tunebuild.cli._options import set_option, spec_argument, store_option
+from tunebuild.cli._options import NEW_FILE, set_option, spec_argument, store_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,7 @@ _FINDINGS = 20
 @click.option("--held-out", is_flag=True, help="Show rows that are held out instead of those trained on.")
 @click.option(
     "--html",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NEW_FILE,
     help="Write a page with plots and rejected rows instead of printing.",
 )
 @set_option

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
+from tunebuild.cli._options import NEW_FILE
+
 
 @click.command("explain")
 @click.argument("image")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--spec", "spec_only", is_flag=True, help="Print the spec only, ready to be built again.")
-@click.option(
-    "--report", type=click.Path(path_type=Path), help="Write the image's report, an HTML page, to this file."
-)
+@click.option("--report", type=NEW_FILE, help="Write the image's report, an HTML page, to this file.")
 @click.option("--card", is_flag=True, help="Print the model card only.")
 def command(image: str, as_json: bool, spec_only: bool, report: Path | None, card: bool) -> None:
     """Tell what IMAGE was built from: an archive, an OCI layout, or the name of an engine's image.

@@ -64,6 +64,11 @@ def command(
                 f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True
             )
             _question(running.url, contract, min_exact)
+    elif min_exact:
+        message = "nothing was asked: an archive is only read"
+        raise fail("not-asked", message, "start it and give its --url, or verify the spec")
+    else:
+        click.echo("  answers not asked: start it and give its --url for that", err=True)
 
 
 def _unpack(archive: Path, directory: Path) -> Path:

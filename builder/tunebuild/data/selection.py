@@ -129,17 +129,42 @@ def find_leaks(questions: Array, train: Array, held: Array) -> Array:
 def split(questions: Array, rows: Array, fraction: float, seed: int) -> Array:
     """A mask that holds out a share of the samples; at least one where the share is not 0.
 
-    Samples that ask the same, and samples of one row, go the same way, so there may be a few more.
+    Samples that ask the same, and samples of one row, go the same way. Such groups are drawn until the share
+    is reached, so it is exceeded by less than one of them.
 
     Args:
         questions, rows: equal numbers for equal questions, for samples of one row.
     """
+    out = np.zeros(len(rows), bool)
     if not fraction or not len(rows):
-        return np.zeros(len(rows), bool)
+        return out
     count = max(1, round(len(rows) * fraction))
-    drawn = random.Random(seed).sample(range(len(rows)), count)  # noqa: S311 - not for secrets
-    out = np.isin(rows, rows[drawn])
-    return out | np.isin(questions, questions[out])
+    of_row, of_question = _Groups(rows), _Groups(questions)
+    held = 0
+    for drawn in random.Random(seed).sample(range(len(rows)), len(rows)):  # noqa: S311 - not for secrets
+        if held >= count:
+            break
+        if out[drawn]:
+            continue
+        group = np.unique(np.concatenate([of_question.of(sample) for sample in of_row.of(drawn)]))
+        held += int((~out[group]).sum())
+        out[group] = True
+    return out
+
+
+class _Groups:
+    """Which samples share a number."""
+
+    def __init__(self, numbers: Array) -> None:
+        self._numbers = numbers
+        self._order = np.argsort(numbers, kind="stable")
+        self._sorted = numbers[self._order]
+
+    def of(self, sample: int) -> Array:
+        """The samples with the number of this one."""
+        number = self._numbers[sample]
+        low, high = (np.searchsorted(self._sorted, number, side) for side in ("left", "right"))
+        return self._order[low:high]
 
 
 def weigh(weights: Array, seed: int) -> Array:

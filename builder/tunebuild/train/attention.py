@@ -24,6 +24,9 @@ PACKED = "tunebuild_packed"
 # shape with random weights was seen to differ by 0.043 in bfloat16 on a card, small ones in float32 by 1e-7.
 _ROUNDING = 0.1
 
+# Tokens of the document that is tried; windows of thousands are left to the attention function's own word.
+_LONGEST_TRIED = 600
+
 # Up to torch 2.11 fewer key-value heads need no word; later ones want it said.
 _NAMES_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
@@ -112,45 +115,61 @@ def _one_by_one(
 
 
 def try_packing(model: PreTrainedModel) -> str:
-    """Switch a model to packed attention if that keeps documents apart; otherwise leave it as it is.
+    """Switch a model to packed attention if that computes the same and keeps documents apart.
 
-    It is tried, not looked up: a second document is changed before and behind the first, and the first one's
-    outputs must not move. So a layer that mixes tokens in another way than attention is noticed as well.
+    It is tried, not looked up: a document between two others must give what the model gives with its own
+    attention for that document alone, and no gradient of it may reach the others. So a layer that mixes
+    tokens in another way than attention is noticed, and a mask that knows more than what comes before.
 
     Returns:
-        Why rows cannot be packed; empty if they can.
+        Why rows cannot be packed, with the model left as it was; empty if they can.
     """
     if not getattr(model, "_supports_attention_backend", False):
         return f"{type(model).__name__} does not take an attention function"
-    before = model.config._attn_implementation
-    model.set_attn_implementation(PACKED)
+    own = model.config._attn_implementation
+    documents = _documents(model)
+    was_training = model.training
     try:
-        if documents_are_apart(model):
-            return ""
-        reason = "documents would see each other"
+        model.eval()
+        with torch.no_grad():
+            alone = model(input_ids=documents[1][None].to(model.device), use_cache=False).logits[0].float()
+        model.set_attn_implementation(PACKED)
+        reason = "" if _is_apart(model, documents, alone) else "documents would see each other, or too little"
+        model.train()
+        with torch.no_grad():  # some drop out attention's weights, but only in training
+            _outputs(model, documents[:1])
     except NotImplementedError as error:
         reason = str(error)
-    model.set_attn_implementation(before)
+    finally:
+        model.train(was_training)
+    if reason:
+        model.set_attn_implementation(own)
     return reason
 
 
-def documents_are_apart(model: PreTrainedModel) -> bool:
-    """Whether a document between two others gives what it gives alone, and no gradient reaches the others."""
-    vocabulary = int(model.config.get_text_config().vocab_size)
-    before, one, behind = ((torch.arange(9) + first) % vocabulary for first in (1, 11, 23))
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            alone, _ = _outputs(model, [one])
-        packed, inputs = _outputs(model, [before, one, behind])
-        middle = packed[len(before) : -len(behind)]
-        (gradient,) = torch.autograd.grad(middle.square().sum(), inputs)
-    finally:
-        model.train(was_training)
+def _documents(model: PreTrainedModel) -> list[Tensor]:
+    """Three of random tokens; the second is longer than any window or chunk that the attention has."""
+    config = model.config.get_text_config()
+    sizes = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    wanted = 2 * max((size for size in sizes if size), default=0) + 9
+    most = min(_LONGEST_TRIED, int(getattr(config, "max_position_embeddings", None) or wanted))
+    chance = torch.Generator().manual_seed(0)
+    lowest = int(config.vocab_size) // 4  # the padding token, whose embedding is zero, is below
+    return [
+        torch.randint(lowest, int(config.vocab_size), (length,), generator=chance)
+        for length in (9, min(wanted, most), 9)
+    ]
+
+
+def _is_apart(model: PreTrainedModel, documents: list[Tensor], alone: Tensor) -> bool:
+    """Whether the second of three documents gives what it gave alone, and no gradient reaches the others."""
+    before, middle, behind = documents
+    packed, inputs = _outputs(model, documents)
+    own = packed[len(before) : len(before) + len(middle)]
+    (gradient,) = torch.autograd.grad(own.square().sum(), inputs)
     others = torch.cat([gradient[0, : len(before)], gradient[0, -len(behind) :]])
     # The gradient is exact. The values are not: in 16 bits, a product of another size rounds otherwise.
-    difference = (middle.detach() - alone).norm() / alone.norm()
+    difference = (own.detach() - alone).norm() / alone.norm()
     return bool(difference < _ROUNDING) and not others.any()
 
 

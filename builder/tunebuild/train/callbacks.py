@@ -64,9 +64,10 @@ class Watch(TrainerCallback):
         for name in ("loss", "grad_norm", "eval_loss"):
             if not math.isfinite(float(logs.get(name, 0.0))):
                 rows = ", ".join(str(row + 1) for row in self._passes.rows_of(state.global_step - 1)[:20])
+                made_of = "" if name == "eval_loss" else f", made of rows {rows} of train.arrow"
                 raise fail(
                     "not-finite",
-                    f"{name} is {logs[name]} at step {state.global_step}, made of rows {rows} of train.arrow",
+                    f"{name} is {logs[name]} at step {state.global_step}{made_of}",
                     "lower tuning.learning_rate, or look at those rows",
                     path="tuning.learning_rate",
                 )

@@ -16,6 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from tunebuild.errors import fail
 from tunebuild.lock.base_model import wanted_files
 from tunebuild.lock.weights_file import read_header
 from tunebuild.spec.tuning import LoraSpec
@@ -27,6 +28,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 _NO_LINEAR = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
 _LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 _FLOAT32 = 4
+# What older architectures call their sizes.
+_OTHER_NAMES = {
+    "hidden_size": ("n_embd", "d_model"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads"),
+    "vocab_size": (),
+}
 # NF4: half a byte a weight, a byte of scale for 64 of them, and 4 more bytes for 256 scales.
 _NF4 = 0.5 + 1 / 64 + _FLOAT32 / (64 * 256)
 # Tokens and words of the vocabulary in a tile of logits, in TRL's loss.
@@ -84,7 +91,7 @@ def number_of_layers(tensors: Shapes) -> int:
 
 def linear_parameters(tensors: Shapes) -> int:
     """Weights of the linear layers, the head left out: what a token is multiplied with."""
-    return sum(prod(shape) for shape in _linears(tensors).values())
+    return sum(prod(shape) for shape in linear_layers(tensors).values())
 
 
 def estimate_memory(
@@ -101,7 +108,7 @@ def estimate_memory(
     tuning, tokens = settings.tuning, execution.most_tokens
     width = 2 if settings.compute_dtype == "bfloat16" else _FLOAT32
     adapters = adapter_parameters(tensors, tuning.lora) * _FLOAT32
-    text = config.get("text_config", config)
+    text = _named(config.get("text_config", config))
     layers = number_of_layers(tensors)
     kept = _kept_by_a_layer(text, tensors, settings, execution, width)
     hidden = int(text["hidden_size"])
@@ -114,7 +121,7 @@ def estimate_memory(
     tile = min(tokens, _TILE_TOKENS) * min(int(text["vocab_size"]), _TILE_VOCABULARY) * width
     logits = tile + tokens * hidden * _FLOAT32
     # The base's own weight, once more, while it is dequantised.
-    dense = max((prod(s) for s in _linears(tensors).values()), default=0) * width
+    dense = max((prod(s) for s in linear_layers(tensors).values()), default=0) * width
     return MemoryEstimate(
         weights=_weights(tensors, tuning.method, width),
         adapters=adapters,
@@ -126,7 +133,19 @@ def estimate_memory(
     )
 
 
-def _linears(tensors: Shapes) -> dict[str, tuple[int, ...]]:
+def _named(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the names that most architectures use for its sizes."""
+    found = dict(config)
+    for name, others in _OTHER_NAMES.items():
+        if name not in found:
+            found[name] = next((config[other] for other in others if other in config), None)
+    if missing := [name for name in _OTHER_NAMES if found[name] is None]:
+        message = f"config.json of the base does not say {', '.join(missing)}"
+        raise fail("base-config", message, "is it a decoder of a known kind?", path="model.base")
+    return found
+
+
+def linear_layers(tensors: Shapes) -> dict[str, tuple[int, ...]]:
     """Shapes, ``(out, in)``, of the linear layers by module name; the head is not one of them."""
     return {
         name.removesuffix(".weight"): shape
@@ -136,7 +155,7 @@ def _linears(tensors: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def _targets(tensors: Shapes, lora: LoraSpec) -> dict[str, tuple[int, ...]]:
-    linears = _linears(tensors)
+    linears = linear_layers(tensors)
     if lora.targets == "all-linear":
         return linears
     return {n: s for n, s in linears.items() if n.rpartition(".")[2] in lora.targets}
@@ -150,7 +169,7 @@ def _weights(tensors: Shapes, method: str, width: int) -> int:
 
 def _inner(config: Mapping[str, Any], tensors: Shapes) -> int:
     """Width of the MLP."""
-    shapes = [shape for name, shape in _linears(tensors).items() if _index(name) == 0]
+    shapes = [shape for name, shape in linear_layers(tensors).items() if _index(name) == 0]
     return max((max(shape) for shape in shapes), default=4 * int(config["hidden_size"]))
 
 

@@ -94,8 +94,9 @@ def decide(
     limit = settings.memory_limit
     fits = limit is None or weights <= limit / 2
     method: Literal["lora", "qlora"] = "lora" if fits else "qlora"
-    note = (
-        f"method {method}: the base takes {weights / 1e9:.1f} GB in {dtype}, "
-        f"{'at most' if fits else 'more than'} half of the {(limit or 0) / 1e9:.1f} GB that are there"
+    note = f"method {method}: the base takes {weights / 1e9:.1f} GB in {dtype}, " + (
+        "and the device's memory is not known: give --device-memory"
+        if limit is None
+        else f"{'at most' if fits else 'more than'} half of the {limit / 1e9:.1f} GB that are there"
     )
     return replace(settings, tuning=tuning.model_copy(update={"method": method}), notes=(note,))

@@ -14,8 +14,15 @@ import numpy as np
 
 from tunebuild.errors import fail
 from tunebuild.train.batches import Batching, Passes
-from tunebuild.train.estimate import MemoryEstimate, Shapes, estimate_memory, number_of_layers
-from tunebuild.train.hardware import why_not_compile
+from tunebuild.train.estimate import (
+    MemoryEstimate,
+    Shapes,
+    adapter_parameters,
+    estimate_memory,
+    linear_layers,
+    number_of_layers,
+)
+from tunebuild.train.hardware import find_device, why_not_compile
 from tunebuild.train.settings import Execution, TrainSettings
 
 # Left free, as a share: an estimate is no measurement, and freed memory comes in pieces that may not fit.
@@ -79,6 +86,10 @@ def plan_training(
     if packs is None:
         packs = config.get("model_type") not in _OWN_ATTENTION
     packed = settings.tuning.packing and packs
+    if not adapter_parameters(tensors, settings.tuning.lora):
+        ends = sorted({name.rpartition(".")[2] for name in linear_layers(tensors)})
+        hint = f"use all-linear, or some of: {', '.join(ends)}"
+        raise fail("lora-targets", "no layer has one of these names", hint, path="tuning.lora.targets")
     layers = number_of_layers(tensors)
     limit = settings.memory_limit
     usable = float("inf") if limit is None else limit * (1 - _KEPT_FREE)
@@ -97,9 +108,9 @@ def plan_training(
         execution, memory, _ = min(choices, key=lambda choice: choice[1].total)
         if settings.tuning.memory != "auto":
             need, have = (f"{size / 1e9:.1f} GB" for size in (memory.total / (1 - _KEPT_FREE), limit or 0))
-            hint = "raise it, use tuning.method: qlora, or lower tuning.max_length"
+            hint = "allow more, use tuning.method: qlora, or lower tuning.max_length"
             raise fail("memory", f"training takes {need}, {have} are allowed", hint, path="tuning.memory.fit")
-    reasons = _reasons(settings, execution, memory, layers, step, uncompiled, bool(fitting))
+    reasons = _reasons(settings, execution, memory, layers, step, uncompiled, bool(fitting), len(lengths))
     return TrainingPlan(execution, memory, limit, round(step), (*settings.notes, *reasons))
 
 
@@ -110,14 +121,15 @@ def _ways_to_cut(
     tuning = settings.tuning
     rows = max(1, min(tuning.batch_size, len(lengths)) // settings.processes)
     if tuning.micro_batch_size:
-        numbers = [min(rows, max(1, tuning.batch_size // tuning.micro_batch_size // settings.processes))]
+        numbers = [min(rows, -(-tuning.batch_size // (tuning.micro_batch_size * settings.processes)))]
     else:
         numbers = sorted(
             {n for n in (*range(1, 9), *(round(8 * 1.25**n) for n in range(40)), rows) if n <= rows}
         )
     for number in numbers:
         batching = Batching(tuning.batch_size, number, packed, tuning.seed, settings.processes)
-        sizes = Passes(lengths, batching).sizes(_STEPS)
+        # Several processes cannot do a pass in halves, so there every step counts.
+        sizes = Passes(lengths, batching).sizes(_STEPS if settings.processes == 1 else len(lengths))
         for quantile in _QUANTILES if settings.processes == 1 else (1.0,):
             most = max(int(lengths.max()), int(np.quantile(sizes, quantile)))
             yield number, most, float((sizes > most).mean())
@@ -134,7 +146,7 @@ def _cost(execution: Execution, step: float, halved: float, layers: int, setting
 def _why_not_compile(settings: TrainSettings, tensors: Shapes, lengths: np.ndarray) -> str:
     if settings.device == "cpu":
         return "on a CPU layers run as they are"
-    if reason := why_not_compile():
+    if settings.device == find_device() and (reason := why_not_compile()):
         return reason
     parameters = sum(int(np.prod(shape)) for shape in tensors.values())
     work = float(lengths.sum()) * settings.tuning.epochs * parameters / 1e9
@@ -149,6 +161,7 @@ def _reasons(
     tokens: float,
     uncompiled: str,
     fits: bool,
+    rows: int,
 ) -> Iterator[str]:
     tuning = settings.tuning
     limit = settings.memory_limit
@@ -173,8 +186,11 @@ def _reasons(
     elif settings.device == "cuda":
         yield "LoRA is not fused: it has dropout or DoRA"
     yield f"layers are not compiled: {uncompiled}" if uncompiled else "layers are compiled"
-    allowed = "unknown" if limit is None else f"{limit / 1e9:.1f} GB"
-    yield f"the estimate is {memory.total / 1e9:.1f} GB, {allowed} are there"
+    have = "what is there is not known: give --device-memory" if limit is None else f"of {limit / 1e9:.1f} GB"
+    yield f"the estimate is {memory.total / 1e9:.1f} GB, {have}"
+    steps = settings.steps(rows)
+    if tuning.warmup_steps >= steps:
+        yield f"the warm-up of {tuning.warmup_steps} steps is all of the {steps}: lower tuning.warmup_steps"
     if not fits:
         yield "this may not fit; passes are halved when memory runs out"
     if settings.device == "cuda" and execution.passes == 1 and tokens < 4096:

@@ -9,6 +9,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tunebuild.errors import fail
 from tunebuild.store import Progress, Silent
 from tunebuild.store.process import Message, Sender, relay, report
@@ -25,6 +27,9 @@ def train_in_processes(
     """
     context = get_context("spawn")
     count = settings.processes
+    if settings.device == "cuda" and count > (cards := torch.cuda.device_count()):
+        text = f"{count} processes need as many cards, and there are {cards}"
+        raise fail("processes", text, "lower it", path="tuning.processes")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -77,8 +82,6 @@ def _work(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    import torch
-
     from tunebuild.train.run import train_adapter
 
     if settings.device == "cuda":

@@ -105,7 +105,10 @@ def train_model(
 
     ``linear`` is the number of weights in linear layers.
     """
+    limit = measure_limit(linear)
     execution = _began_with(work, plan.execution)
+    if execution != plan.execution:
+        progress.say(f"computed as it began: {execution}")
     if plan.execution.packed and not execution.packed:
         model.set_attn_implementation("sdpa")
     _bound_memory(settings)
@@ -114,7 +117,6 @@ def train_model(
     prepare_layers(model, execution)
     initial = trainable_copy(peft_model)
     tuning = settings.tuning
-    limit = measure_limit(linear)
     batching = Batching(
         tuning.batch_size, execution.passes, execution.packed, tuning.seed, settings.processes
     )
@@ -254,6 +256,7 @@ def _arguments(
         save_strategy="steps" if best else "epoch",
         save_steps=between,
         save_total_limit=tuning.checkpoints,
+        restore_callback_states_from_checkpoint=True,  # how long early stopping has waited
         load_best_model_at_end=best and tuning.keep == "best",
         metric_for_best_model="eval_loss" if best else None,
         greater_is_better=False if best else None,
@@ -280,4 +283,6 @@ def _last_loss(history: list[dict[str, Any]]) -> float:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
+    temporary.replace(path)

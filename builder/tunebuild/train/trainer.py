@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
@@ -124,13 +125,13 @@ class Trainer(SFTTrainer):
         rows = self.eval_dataset
         lengths = lengths_of(rows.data.table.to_batches())
         limit = max(self._pass_tokens, int(lengths.max()))
-        wide = Batching(len(rows), max(1, -(-int(lengths.sum()) // limit)), self.passes.packed, 0)
+        wide = _as_wide_as(limit, lengths, self.passes.packed)
         processes, index = self.args.world_size, self.args.process_index
         training = self.model.training
         self.model.eval()
         totals = torch.zeros(3, dtype=torch.float64, device=self.args.device)
         with torch.no_grad():
-            for number, inputs in enumerate(self._loader(rows, Passes(lengths, wide))):
+            for number, inputs in enumerate(self._loader(rows, wide)):
                 if number % processes == index:
                     outputs = self.model(**self._prepare_inputs(inputs), use_cache=False, fused_lm_head=True)
                     counts = (-outputs.log_probs.sum(), outputs.label_mask.sum(), outputs.is_top1.sum())
@@ -185,7 +186,7 @@ class Trainer(SFTTrainer):
             raise fail(
                 "out-of-memory",
                 f"a row of {tokens} tokens does not fit into the device's memory",
-                "lower tuning.max_length, or use tuning.method: qlora",
+                "lower tuning.max_length, or use a larger device",
                 path="tuning.max_length",
             )
         self._most_tokens = tokens // 2
@@ -214,6 +215,16 @@ class Trainer(SFTTrainer):
         yield inputs
 
 
+def _as_wide_as(limit: int, lengths: np.ndarray, packed: bool) -> Passes:
+    """All rows in as few passes of at most so many tokens as are easily found."""
+    count = max(1, -(-int(lengths.sum()) // limit))
+    while True:
+        passes = Passes(lengths, Batching(len(lengths), min(count, len(lengths)), packed, 0))
+        if count >= len(lengths) or passes.sizes(1).max() <= limit:
+            return passes
+        count = -(-count * 5 // 4)
+
+
 def as_json(failures: list[OutOfMemory]) -> list[dict[str, int]]:
-    """For ``result.json``."""
+    """For ``memory.json``."""
     return [asdict(failure) for failure in failures]
