@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from support.models import ARCHITECTURES, save_base
+from tunebuild.errors import TunebuildError
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.train.base import load_base
 from tunebuild.train.estimate import adapter_parameters, estimate_memory, read_tensors
@@ -103,3 +104,13 @@ def test_the_estimate_is_near_what_was_measured_on_a_card(shape, method, how, ch
 def test_dropout_costs_a_copy_of_every_input():
     found = estimated("1B", "lora", UNFUSED, 0, 2777, dropout=0.05)
     assert (found.total - found.overhead) / 1e9 == pytest.approx(10.78, rel=0.06)
+
+
+def test_sizes_are_found_under_older_names_or_asked_for():
+    found = {"n_embd": 1024, "n_head": 16, "vocab_size": 32_000}
+    shapes = tensors(*SHAPES["0.5B"])
+    settings = TrainSettings(TuningSpec(method="lora"), "cpu", "float32")
+    execution = Execution(True, False, False, 0, 1, 100)
+    assert estimate_memory(found, shapes, settings, execution).total > 0
+    with pytest.raises(TunebuildError, match="num_attention_heads"):
+        estimate_memory({"n_embd": 1024, "vocab_size": 32_000}, shapes, settings, execution)

@@ -145,6 +145,41 @@ def test_the_best_adapter_is_kept_and_training_stops_early(prepared):
     assert len(digests) == 1
 
 
+def test_early_stopping_goes_on_waiting_after_a_stop(prepared):
+    options = {
+        "epochs": 30, "evaluations": 30, "learning_rate": 0.3, "early_stopping": {"patience": 4},
+        "method": "lora", "batch_size": 4, "warmup_steps": 0, "max_length": 128,
+        "lora": LoraSpec(r=4, alpha=8),
+    }  # fmt: skip
+    whole, _, _ = train(prepared, "whole", **options)
+    last = json.loads((whole / "result.json").read_text())["steps"]
+
+    class Stops(Silent):
+        def step(self, done, total, note=""):
+            if done >= last - 4:
+                raise KeyboardInterrupt
+
+    settings = TrainSettings(TuningSpec(**options), "cpu", "float32")
+    places = {
+        "data": prepared / "rows",
+        "base": prepared / "base",
+        "work": prepared / "w",
+        "out": prepared / "o",
+    }
+    for name in ("w", "o"):
+        (prepared / name).mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(settings, **places, progress=Stops())
+    train_adapter(settings, **places, progress=Silent())
+    result = json.loads((prepared / "o" / "result.json").read_text())
+    assert result["resumed"]
+    assert result["steps"] == last
+    adapters = [
+        (out / "adapter" / "adapter_model.safetensors").read_bytes() for out in (whole, prepared / "o")
+    ]
+    assert adapters[0] == adapters[1]
+
+
 def test_a_resumed_training_is_computed_as_it_began(prepared):
     work = prepared / "resumed-work"
     work.mkdir()

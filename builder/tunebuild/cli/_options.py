@@ -39,7 +39,7 @@ class _NewFile(click.Path):
     """A file to write, in a directory that is there."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if not path.parent.is_dir():
             self.fail(f"there is no directory '{path.parent}'", param, ctx)
         return path
