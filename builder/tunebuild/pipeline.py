@@ -106,12 +106,10 @@ class Pipeline:
     @cached_property
     def train_settings(self) -> TrainSettings:
         """The tuning section, with what it leaves to the machine decided."""
-        return decide(
-            self.spec.tuning,
-            self.device,
-            base_parameters=count_parameters(read_tensors(self.base.directory)),
-            memory=self.device_memory,
-        )
+        tuning, parameters = self.spec.tuning, 0
+        if tuning.method == "auto":
+            parameters = count_parameters(read_tensors(self.base.directory))
+        return decide(tuning, self.device, base_parameters=parameters, memory=self.device_memory)
 
     def merge(self, trained: Tree, strategy: Strategy | None = None) -> MergeStage:
         """Adapter and base to a model; ``auto`` begins with what is closer as a rule."""

@@ -114,7 +114,7 @@ def trained(tmp_path_factory):
     base = save_base("llama", work / "base")
     renderer = write_rows(base, work / "data", held_out=True)
     save_prompt(work / "data" / "prompt", renderer, base, [])
-    tuning = TuningSpec(epochs=40, batch_size=5, learning_rate=1e-2, lora=LoraSpec(r=16), max_length=128)
+    tuning = TuningSpec(epochs=60, batch_size=5, learning_rate=1e-2, lora=LoraSpec(r=16), max_length=128)
     settings = TrainSettings(tuning, "cpu", "float32")
     for name in ("work", "trained"):
         (work / name).mkdir()
