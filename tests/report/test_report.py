@@ -48,7 +48,7 @@ def records(tmp_path):
         "length": {"min": 1, "median": 37, "p95": 42, "max": 45},
     }
     result = {
-        "steps": 4, "device": "cuda", "compute_dtype": "bfloat16",
+        "method": "qlora", "steps": 4, "device": "cuda", "compute_dtype": "bfloat16",
         "trainable_parameters": 217088, "final_loss": 0.5
     }  # fmt: skip
     curve = [{"step": n, "loss": 8.0 / n} for n in (1, 2, 3, 4)] + [{"step": 4, "eval_loss": 2.5}]
@@ -168,6 +168,23 @@ def test_sources_are_told_apart_where_there_are_some(records):
     assert all(said in told.text for said in ("faq.jsonl", "more.jsonl", "0.750"))
     alone = {**facts.evaluated, "sources": {"faq.jsonl": one}}
     assert "faq.jsonl" not in Page(render_report(replace(facts, evaluated=alone), provenance())).text
+
+
+@pytest.mark.parametrize(("method", "quantised"), [("lora", False), ("qlora", True)])
+def test_the_method_is_the_one_that_was_used(records, method, quantised):
+    facts = records.read()
+    facts = replace(
+        facts,
+        result={**facts.result, "method": method},
+        evaluated={**facts.evaluated, "strategies": {"dequantized": 1e-4}},
+    )
+    told = provenance()
+    told["spec"] = told["spec"] | {"tuning": {**told["spec"]["tuning"], "method": "auto"}}
+    page, card = Page(render_report(facts, told)).text, render_card(facts, told)
+    assert f"Tuned by {method} from" in page
+    assert f"Tuned by {method} from" in card
+    assert ModelCard(card).data.tags == ["tunebuild", method, "merged"]
+    assert ("The base was not quantised" in page) is not quantised
 
 
 def test_how_long_it_took_makes_no_difference(records):

@@ -130,7 +130,7 @@ def size(count: float) -> str:
 
 def _metadata(facts: Facts, spec: Mapping[str, Any]) -> dict[str, Any]:
     """What the hub reads. A base beside the spec has no name there, so none is given."""
-    base, method = spec["model"]["base"], spec["tuning"]["method"]
+    base, method = spec["model"]["base"], facts.result["method"]
     metadata: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
