@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from support.models import save_base
 from support.rows import PAIRS, write_rows
@@ -15,6 +16,7 @@ from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.metrics import check_gates
 from tunebuild.evaluate.models import Said
+from tunebuild.evaluate.run import _Asked, _general_rows
 from tunebuild.evaluate.sources import by_source
 from tunebuild.evaluate.stage import SAMPLES, EvaluateStage, closer_strategy, read_metrics
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
@@ -92,6 +94,31 @@ def test_many_at_once_are_answered_as_one_by_one(tmp_path, monkeypatch):
             ids.append(token)
         assert answer == ids[len(prompt) :]
     assert len({len(a) for a in together}) > 1, "some should stop early, or the test shows nothing"
+
+
+def test_no_general_prompt_takes_another_ones_place():
+    prompts = [[n] for n in range(20)]
+    asked = _Asked(None, [], [str(n) for n in range(20)], prompts, 100)
+    rows = _general_rows(asked, [[7] * 100] * 19 + [[8, 9]])
+    assert [row["input_ids"][0] for row in rows] == list(range(20))
+    assert rows[-1] == {"input_ids": [19, 8, 9], "labels": [-100, 8, 9]}
+    assert sum(label != -100 for row in rows for label in row["labels"]) <= 512
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_options_that_come_with_a_model_change_no_answer(tmp_path, adapted):
+    model = AutoModelForCausalLM.from_pretrained(save_base("llama", tmp_path / "base")).eval()
+    prompt = [5, 20, 21, 22]
+    ids = list(prompt)
+    for _ in range(8):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    model.generation_config = GenerationConfig(
+        suppress_tokens=ids[4:6], repetition_penalty=5.0, no_repeat_ngram_size=1, do_sample=True, top_k=3
+    )
+    if adapted:
+        model = get_peft_model(model, LoraConfig(r=2, task_type="CAUSAL_LM")).eval()
+    assert generate(model, [prompt], 8, {max(set(range(100)) - set(ids))}) == [ids[4:]]
 
 
 @dataclass

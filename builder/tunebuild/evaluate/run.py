@@ -153,11 +153,11 @@ def _asked(stage: EvaluateStage, rows: Any) -> _Asked:
 
 def _general_rows(asked: _Asked, answers: list[list[int]]) -> list[dict[str, Any]]:
     """Rows in which the base's own answers to the general prompts are what counts."""
-    rows, left = [], _REGRESSION_POSITIONS
+    rows = []
+    # The same for each, or the first ones would leave nothing to the author's, which come last.
+    most = max(1, _REGRESSION_POSITIONS // max(1, len(asked.general_ids)))
     for prompt, answer in zip(asked.general_ids, answers[len(asked.questions) :], strict=True):
-        kept = answer[:left]
-        left -= len(kept)
-        if kept:
+        if kept := answer[:most]:
             rows.append({"input_ids": prompt + kept, "labels": [_IGNORED] * len(prompt) + kept})
     return rows
 

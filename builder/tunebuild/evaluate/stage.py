@@ -43,7 +43,7 @@ class EvaluateStage:
     strategy: Strategy
     alternative: Strategy | None = None
     name: str = "evaluate"
-    version: int = 2
+    version: int = 3
 
     def inputs(self) -> Inputs:
         """The three models, the rows and what is asked."""
