@@ -24,7 +24,7 @@ from tunebuild.lock.base_model import BaseModel
 from tunebuild.merge.stage import MergeStage
 from tunebuild.prompt import save_prompt
 from tunebuild.spec.evaluation import EvaluationSpec
-from tunebuild.spec.gates import AtLeast, GatesSpec
+from tunebuild.spec.gates import GatesSpec, ShareAtLeast
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent, Store
 from tunebuild.store.tree import scan
@@ -41,7 +41,7 @@ def test_the_last_answer_is_what_is_asked_for():
     found = questions_of(rows, 10, {7})
     assert [(q.prompt, q.expected) for q in found] == [([1, 2, 3, 4], [5, 6]), ([1, 2], [3])]
     assert questions_of(rows, 0, {7}) == []
-    assert len(questions_of([row(-100, 2)] * 100, 16, ())) == 15
+    assert len(questions_of([row(-100, 2)] * 100, 16, ())) == 16
     assert len(questions_of([row(-100, 2)] * 16, 16, ())) == 16
 
 
@@ -184,9 +184,9 @@ def test_answers_of_base_and_tuned_stand_side_by_side(trained):
     # What learnt ten answers by heart has forgotten how the base babbles.
     assert figures["regression_kl"] > 0.1
     assert 0 <= figures["regression_top1"] < 1
-    check_gates(GatesSpec(rouge_l=AtLeast(min=0.9)), figures)
+    check_gates(GatesSpec(rouge_l=ShareAtLeast(min=0.9)), figures)
     with pytest.raises(TunebuildError, match=r"gates\.regression_top1"):
-        check_gates(GatesSpec(regression_top1=AtLeast(min=1)), figures)
+        check_gates(GatesSpec(regression_top1=ShareAtLeast(min=1)), figures)
 
 
 def test_without_samples_nothing_is_written_and_its_gates_refuse(trained):
@@ -195,7 +195,7 @@ def test_without_samples_nothing_is_written_and_its_gates_refuse(trained):
     assert not {"exact_match", "regression_kl"} & figures.keys()
     assert json.loads(output.path(SAMPLES).read_text()) == {"samples": [], "general": []}
     with pytest.raises(TunebuildError, match="was not measured"):
-        check_gates(GatesSpec(exact_match=AtLeast(min=0)), figures)
+        check_gates(GatesSpec(exact_match=ShareAtLeast(min=0)), figures)
 
 
 def test_auto_keeps_the_closer_merge(trained):

@@ -60,6 +60,7 @@ def records(tmp_path):
             "metrics.json": {
                 "metrics": METRICS,
                 "rows": 20,
+                "available": 2000,
                 "of": "eval.arrow",
                 "strategy": "dequantized",
                 "strategies": {"dequantized": 4.4e-5, "original": 0.9},
@@ -129,6 +130,7 @@ def test_the_page_says_what_was_recorded_and_needs_nothing_else(records):
         assert said in page.text
     assert "✓ at most 1.5" in page.text
     assert "seed" in page.text
+    assert "On 20 of 2,000 rows that were held out; answers were written out for 7." in page.text
     assert not any({"src", "href"} & set(attributes) for _, attributes in page.tags)
     assert "url(" not in source
     assert "script" not in {tag for tag, _ in page.tags}

@@ -121,7 +121,13 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
             f"F1 {figures['base_token_f1']:.2f} -> {figures['token_f1']:.2f}, "
             f"ROUGE-L {figures['base_rouge_l']:.2f} -> {figures['rouge_l']:.2f}"
         )
-    record = {"metrics": figures, "rows": len(rows), "of": rows_file, "strategies": strategies}
+    record = {
+        "metrics": figures,
+        "rows": len(rows),
+        "of": rows_file,
+        "available": len(all_rows),
+        "strategies": strategies,
+    }
     record["sources"] = by_source(
         _origins(stage, len(all_rows)), rows, base, merged, asked.questions, texts["samples"]
     )
