@@ -16,7 +16,7 @@ from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.metrics import check_gates
 from tunebuild.evaluate.models import Said
-from tunebuild.evaluate.run import _Asked, _general_rows
+from tunebuild.evaluate.run import _Asked, _general_rows, masked
 from tunebuild.evaluate.sources import by_source
 from tunebuild.evaluate.stage import SAMPLES, EvaluateStage, closer_strategy, read_metrics
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
@@ -103,6 +103,12 @@ def test_no_general_prompt_takes_another_ones_place():
     assert [row["input_ids"][0] for row in rows] == list(range(20))
     assert rows[-1] == {"input_ids": [19, 8, 9], "labels": [-100, 8, 9]}
     assert sum(label != -100 for row in rows for label in row["labels"]) <= 512
+
+
+def test_texts_are_shown_without_what_the_data_stage_masks():
+    sample = {"prompt": "Whom do I ask?", "expected": "jane@acme-corp.io", "base": "", "tuned": "Jane"}
+    (shown,) = masked({"samples": [sample]})["samples"]
+    assert shown == {**sample, "expected": "jane... (17 characters)"}
 
 
 @pytest.mark.parametrize("adapted", [False, True])

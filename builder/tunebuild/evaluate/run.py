@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tunebuild.data.privacy import mask
 from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.metrics import divergence, measure, measure_regression
 from tunebuild.evaluate.models import (
@@ -28,6 +29,9 @@ from tunebuild.store import Progress
 from tunebuild.train.quiet import quieten_libraries
 from tunebuild.train.rows import load_rows
 
+Texts = dict[str, list[dict[str, str]]]
+"""Prompts and answers by name: ``samples`` and ``general``."""
+
 _IGNORED = -100
 # Bytes of a model below which threads wait for each other longer than they work: with a busy neighbour two
 # took 73 s for what one does in 4.5 s.
@@ -40,7 +44,7 @@ class Evaluated:
     """What ``metrics.json`` and ``samples.json`` say."""
 
     record: dict[str, Any]
-    texts: dict[str, Any]
+    texts: Texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,15 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     record["sources"] = by_source(
         _origins(stage, len(all_rows)), rows, base, merged, asked.questions, texts["samples"]
     )
-    return Evaluated({**record, "strategy": stage.strategy}, texts)
+    return Evaluated({**record, "strategy": stage.strategy}, masked(texts))
+
+
+def masked(texts: Texts) -> Texts:
+    """Texts as the report may show them, without what the ``data`` stage masks in its lists of rows."""
+    return {
+        kind: [{name: mask(text) for name, text in one.items()} for one in many]
+        for kind, many in texts.items()
+    }
 
 
 def _origins(stage: EvaluateStage, count: int) -> list[str]:
@@ -181,7 +193,7 @@ def _alternative(stage: EvaluateStage, rows: list[dict[str, Any]]) -> Said:
     return said
 
 
-def _texts(asked: _Asked, base: list[list[int]], tuned: list[list[int]]) -> dict[str, Any]:
+def _texts(asked: _Asked, base: list[list[int]], tuned: list[list[int]]) -> Texts:
     decode, count = asked.renderer.decode, len(asked.questions)
     samples = [
         {
