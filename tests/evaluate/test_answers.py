@@ -54,9 +54,9 @@ def test_figures_by_source():
     base, tuned = said([0.5, 0.5], [0.5, 0.5], [0.5, 0.5]), said([0.9, 0.1], [0.2, 0.8], [0.8, 0.2])
     asked = [Question([1], [2], 2), Question([1], [2], 1)]
     texts = [{"expected": "yes", "tuned": "yes"}, {"expected": "yes", "tuned": "no"}]
-    found = by_source(["a", "b", "a"], rows, base, tuned, asked, texts)
-    assert found.keys() == {"a", "b"}
-    a, b = found["a"], found["b"]
+    found = by_source([3, 10, 3], rows, base, tuned, asked, texts)
+    assert list(found) == ["3", "10"]
+    a, b = found["3"], found["10"]
     assert (a["rows"], a["answers"], b["rows"], b["answers"]) == (2, 1, 0, 1)
     assert a["base_loss"] == pytest.approx(float(torch.tensor(0.5).log().neg()))
     # Over tokens, not over rows: the longer row counts twice.

@@ -30,6 +30,7 @@ METRICS = {
     "training_kl": 2.5,
     "regression_kl": 0.6,
 }
+SOURCES = ["a.jsonl", "faq.jsonl", *(f"{n}.jsonl" for n in range(8)), "more.jsonl"]
 SAMPLE = {
     "prompt": "Q <b>&</b>?",
     "base": "x\x07y|z",
@@ -85,7 +86,7 @@ def provenance(**model):
         "model": {"base": "org/model", **model},
         "gates": {"eval_loss": {"max": 1.5}},
     }
-    return {"spec": effective(Spec.model_validate(spec)), "inputs": {"data": {"seed": 7}}}
+    return {"spec": effective(Spec.model_validate(spec)), "inputs": {"data": {"seed": 7}}, "sources": SOURCES}
 
 
 class Page(HTMLParser):
@@ -163,12 +164,12 @@ def test_sources_are_told_apart_where_there_are_some(records):
     facts = records.read()
     one = {"rows": 3, "answers": 0, "eval_loss": 1.5, "base_loss": 2.0, "eval_accuracy": 0.5}
     two = {"rows": 0, "answers": 2, "exact_match": 0.5, "rouge_l": 0.75, "token_f1": 1}
-    sources = {"faq.jsonl": one, "more.jsonl": two}
+    sources = {"1": one, "10": two}
     told = Page(
         render_report(replace(facts, evaluated={**facts.evaluated, "sources": sources}), provenance())
     )
     assert all(said in told.text for said in ("faq.jsonl", "more.jsonl", "0.750"))
-    alone = {**facts.evaluated, "sources": {"faq.jsonl": one}}
+    alone = {**facts.evaluated, "sources": {"1": one}}
     assert "faq.jsonl" not in Page(render_report(replace(facts, evaluated=alone), provenance())).text
 
 

@@ -146,13 +146,13 @@ def masked(texts: Texts) -> Texts:
     }
 
 
-def _origins(stage: EvaluateStage, count: int) -> list[str]:
-    """The file of each row; one name for all where that is not known."""
+def _origins(stage: EvaluateStage, count: int) -> list[int]:
+    """The number of each row's source; the same for all where that is not known."""
     path = stage.data.path(SOURCES)
     if not path.is_file():
-        return ["training rows"] * count
-    found = json.loads(path.read_text("utf-8"))
-    return [found["files"][number] for number in found["rows"]]
+        return [0] * count
+    rows: list[int] = json.loads(path.read_text("utf-8"))["rows"]
+    return rows
 
 
 def _asked(stage: EvaluateStage, rows: Any) -> _Asked:
