@@ -165,7 +165,11 @@ class Pipeline:
             weight_digests(weights),
             records,
             self.labels,
-            {"spec": effective(self.spec), "inputs": self.own_inputs},
+            {
+                "spec": effective(self.spec),
+                "inputs": self.own_inputs,
+                "sources": [source.shown for source in self.data().sources],
+            },
         )
 
     @property

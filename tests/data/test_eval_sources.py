@@ -39,7 +39,24 @@ def test_rows_of_two_files(tmp_path):
     assert len(texts) == len(found["rows"]) == 3
     for text, number in zip(texts, found["rows"], strict=True):
         word = text.partition("What is ")[2].partition("?")[0]
-        assert f"What is {word}?" in (tmp_path / found["files"][number]).read_text()
+        assert f"What is {word}?" in pipeline.data().sources[number].path.read_text()
+
+
+def test_names_that_are_not_in_the_key_are_not_in_what_is_recorded(tmp_path):
+    save_base("llama", tmp_path / "base")
+    for name in ("faq", "one", "two", "faq_2", "one_2", "two_2"):
+        row = {"question": f"What is {name[:3]}?", "answer": f"{name[:3]}."}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    store = Store(tmp_path / "store")
+    outputs, names = [], []
+    for spec in (SPEC, SPEC.replace(".jsonl", "_2.jsonl")):
+        (tmp_path / "spec.yaml").write_text(spec)
+        pipeline = Pipeline(load_spec(tmp_path / "spec.yaml"), store)
+        outputs.append(store.ensure(pipeline.data(), Silent()))
+        names.append([source.shown for source in pipeline.data().sources])
+    assert outputs[0].root == outputs[1].root
+    assert "jsonl" not in outputs[0].path("eval_sources.json").read_text()
+    assert names == [["faq.jsonl", "one.jsonl", "two.jsonl"], ["faq_2.jsonl", "one_2.jsonl", "two_2.jsonl"]]
 
 
 def test_nothing_is_on_record_where_nothing_is_held_out(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -14,7 +15,8 @@ from support.models import save_base
 from tunebuild.cli import app
 from tunebuild.data.privacy import mask, scan
 from tunebuild.data.prompt_source import build_renderer
-from tunebuild.data.rows import RowSource
+from tunebuild.data.rejects import Rejects
+from tunebuild.data.rows import Reject, RowSource
 from tunebuild.data.stage import DataStage
 from tunebuild.errors import TunebuildError
 from tunebuild.spec.data import DataSource, DataSpec, PrivacySpec
@@ -157,6 +159,15 @@ def test_rejected_rows_are_counted_and_masked_everywhere(stage, tmp_path):
     for hidden in (SECRETS["GitHub Token"], PERSONAL["IBAN"]):
         for file in (name for name in tree.path().rglob("*") if name.is_file()):
             assert hidden.encode() not in file.read_bytes(), file
+
+
+def test_a_reason_that_quotes_the_row_is_masked(tmp_path):
+    file = io.StringIO()
+    rejects = Rejects(file)
+    rejects.add([Reject("faq.jsonl", 1, "bad-row", "role is 'jane.doe+x@acme-corp.io'", "{}")])
+    assert "jane.doe+x@acme" not in file.getvalue()
+    assert "jane.doe+x@acme" not in str(rejects.first_bad[0])
+    assert "role is 'jane" in file.getvalue()
 
 
 def test_off_finds_nothing(stage, tmp_path):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from support.models import save_base
 from support.rows import PAIRS, write_rows
@@ -15,6 +16,7 @@ from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.metrics import check_gates
 from tunebuild.evaluate.models import Said
+from tunebuild.evaluate.run import _Asked, _general_rows, masked
 from tunebuild.evaluate.sources import by_source
 from tunebuild.evaluate.stage import SAMPLES, EvaluateStage, closer_strategy, read_metrics
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
@@ -22,7 +24,7 @@ from tunebuild.lock.base_model import BaseModel
 from tunebuild.merge.stage import MergeStage
 from tunebuild.prompt import save_prompt
 from tunebuild.spec.evaluation import EvaluationSpec
-from tunebuild.spec.gates import AtLeast, GatesSpec
+from tunebuild.spec.gates import GatesSpec, ShareAtLeast
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent, Store
 from tunebuild.store.tree import scan
@@ -39,7 +41,7 @@ def test_the_last_answer_is_what_is_asked_for():
     found = questions_of(rows, 10, {7})
     assert [(q.prompt, q.expected) for q in found] == [([1, 2, 3, 4], [5, 6]), ([1, 2], [3])]
     assert questions_of(rows, 0, {7}) == []
-    assert len(questions_of([row(-100, 2)] * 100, 16, ())) == 15
+    assert len(questions_of([row(-100, 2)] * 100, 16, ())) == 16
     assert len(questions_of([row(-100, 2)] * 16, 16, ())) == 16
 
 
@@ -52,9 +54,9 @@ def test_figures_by_source():
     base, tuned = said([0.5, 0.5], [0.5, 0.5], [0.5, 0.5]), said([0.9, 0.1], [0.2, 0.8], [0.8, 0.2])
     asked = [Question([1], [2], 2), Question([1], [2], 1)]
     texts = [{"expected": "yes", "tuned": "yes"}, {"expected": "yes", "tuned": "no"}]
-    found = by_source(["a", "b", "a"], rows, base, tuned, asked, texts)
-    assert found.keys() == {"a", "b"}
-    a, b = found["a"], found["b"]
+    found = by_source([3, 10, 3], rows, base, tuned, asked, texts)
+    assert list(found) == ["3", "10"]
+    a, b = found["3"], found["10"]
     assert (a["rows"], a["answers"], b["rows"], b["answers"]) == (2, 1, 0, 1)
     assert a["base_loss"] == pytest.approx(float(torch.tensor(0.5).log().neg()))
     # Over tokens, not over rows: the longer row counts twice.
@@ -92,6 +94,37 @@ def test_many_at_once_are_answered_as_one_by_one(tmp_path, monkeypatch):
             ids.append(token)
         assert answer == ids[len(prompt) :]
     assert len({len(a) for a in together}) > 1, "some should stop early, or the test shows nothing"
+
+
+def test_no_general_prompt_takes_another_ones_place():
+    prompts = [[n] for n in range(20)]
+    asked = _Asked(None, [], [str(n) for n in range(20)], prompts, 100)
+    rows = _general_rows(asked, [[7] * 100] * 19 + [[8, 9]])
+    assert [row["input_ids"][0] for row in rows] == list(range(20))
+    assert rows[-1] == {"input_ids": [19, 8, 9], "labels": [-100, 8, 9]}
+    assert sum(label != -100 for row in rows for label in row["labels"]) <= 512
+
+
+def test_texts_are_shown_without_what_the_data_stage_masks():
+    sample = {"prompt": "Whom do I ask?", "expected": "jane@acme-corp.io", "base": "", "tuned": "Jane"}
+    (shown,) = masked({"samples": [sample]})["samples"]
+    assert shown == {**sample, "expected": "jane... (17 characters)"}
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_options_that_come_with_a_model_change_no_answer(tmp_path, adapted):
+    model = AutoModelForCausalLM.from_pretrained(save_base("llama", tmp_path / "base")).eval()
+    prompt = [5, 20, 21, 22]
+    ids = list(prompt)
+    for _ in range(8):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    model.generation_config = GenerationConfig(
+        suppress_tokens=ids[4:6], repetition_penalty=5.0, no_repeat_ngram_size=1, do_sample=True, top_k=3
+    )
+    if adapted:
+        model = get_peft_model(model, LoraConfig(r=2, task_type="CAUSAL_LM")).eval()
+    assert generate(model, [prompt], 8, {max(set(range(100)) - set(ids))}) == [ids[4:]]
 
 
 @dataclass
@@ -157,9 +190,9 @@ def test_answers_of_base_and_tuned_stand_side_by_side(trained):
     # What learnt ten answers by heart has forgotten how the base babbles.
     assert figures["regression_kl"] > 0.1
     assert 0 <= figures["regression_top1"] < 1
-    check_gates(GatesSpec(rouge_l=AtLeast(min=0.9)), figures)
+    check_gates(GatesSpec(rouge_l=ShareAtLeast(min=0.9)), figures)
     with pytest.raises(TunebuildError, match=r"gates\.regression_top1"):
-        check_gates(GatesSpec(regression_top1=AtLeast(min=1)), figures)
+        check_gates(GatesSpec(regression_top1=ShareAtLeast(min=1)), figures)
 
 
 def test_without_samples_nothing_is_written_and_its_gates_refuse(trained):
@@ -168,7 +201,7 @@ def test_without_samples_nothing_is_written_and_its_gates_refuse(trained):
     assert not {"exact_match", "regression_kl"} & figures.keys()
     assert json.loads(output.path(SAMPLES).read_text()) == {"samples": [], "general": []}
     with pytest.raises(TunebuildError, match="was not measured"):
-        check_gates(GatesSpec(exact_match=AtLeast(min=0)), figures)
+        check_gates(GatesSpec(exact_match=ShareAtLeast(min=0)), figures)
 
 
 def test_auto_keeps_the_closer_merge(trained):

@@ -24,7 +24,7 @@ from tunebuild.evaluate.models import (
     targets,
 )
 from tunebuild.merge.run import merge_adapter
-from tunebuild.spec.gates import AtLeast, AtMost, GatesSpec
+from tunebuild.spec.gates import AtMost, GatesSpec, ShareAtLeast
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.rows import load_rows
@@ -189,7 +189,7 @@ def test_gates_name_every_figure_beyond_its_limit():
         "eval_loss": 1.0,
         "eval_accuracy": 1,
     }
-    gates = GatesSpec(merge_top1=AtLeast(min=0.6), eval_loss=AtMost(max=1.0))
+    gates = GatesSpec(merge_top1=ShareAtLeast(min=0.6), eval_loss=AtMost(max=1.0))
     with pytest.raises(TunebuildError) as caught:
         check_gates(gates, figures)
     assert [d.path for d in caught.value.diagnostics] == [
@@ -200,8 +200,17 @@ def test_gates_name_every_figure_beyond_its_limit():
     check_gates(GatesSpec(merge_kl=None, merge_lost=None), figures)
 
 
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 127, 1000])
+def test_rows_are_evenly_spread(length):
+    found = [row["index"] for row in choose_rows([{"input_ids": [1], "labels": [1]}] * length, 10)]
+    assert len(found) == min(length, 64)
+    assert found[0] == 0
+    gaps = {b - a for a, b in zip(found, [*found[1:], length], strict=True)}
+    assert max(gaps) - min(gaps) <= 1
+
+
 def test_a_large_vocabulary_looks_at_fewer_rows():
     rows = [{"input_ids": [1] * 10, "labels": [-100] + [1] * 9}] * 100
-    assert len(choose_rows(rows, 1000)) == 50
-    assert len(choose_rows(rows, 2_000_000)) == 3
+    assert len(choose_rows(rows, 1000)) == 64
+    assert [row["index"] for row in choose_rows(rows, 2_000_000)] == [0, 33, 66]
     assert len(choose_rows(rows, 10**9)) == 1

@@ -30,6 +30,7 @@ METRICS = {
     "training_kl": 2.5,
     "regression_kl": 0.6,
 }
+SOURCES = ["a.jsonl", "faq.jsonl", *(f"{n}.jsonl" for n in range(8)), "more.jsonl"]
 SAMPLE = {
     "prompt": "Q <b>&</b>?",
     "base": "x\x07y|z",
@@ -48,7 +49,7 @@ def records(tmp_path):
         "length": {"min": 1, "median": 37, "p95": 42, "max": 45},
     }
     result = {
-        "steps": 4, "device": "cuda", "compute_dtype": "bfloat16",
+        "method": "qlora", "steps": 4, "device": "cuda", "compute_dtype": "bfloat16",
         "trainable_parameters": 217088, "final_loss": 0.5
     }  # fmt: skip
     curve = [{"step": n, "loss": 8.0 / n} for n in (1, 2, 3, 4)] + [{"step": 4, "eval_loss": 2.5}]
@@ -60,6 +61,7 @@ def records(tmp_path):
             "metrics.json": {
                 "metrics": METRICS,
                 "rows": 20,
+                "available": 2000,
                 "of": "eval.arrow",
                 "strategy": "dequantized",
                 "strategies": {"dequantized": 4.4e-5, "original": 0.9},
@@ -84,7 +86,7 @@ def provenance(**model):
         "model": {"base": "org/model", **model},
         "gates": {"eval_loss": {"max": 1.5}},
     }
-    return {"spec": effective(Spec.model_validate(spec)), "inputs": {"data": {"seed": 7}}}
+    return {"spec": effective(Spec.model_validate(spec)), "inputs": {"data": {"seed": 7}}, "sources": SOURCES}
 
 
 class Page(HTMLParser):
@@ -129,6 +131,7 @@ def test_the_page_says_what_was_recorded_and_needs_nothing_else(records):
         assert said in page.text
     assert "✓ at most 1.5" in page.text
     assert "seed" in page.text
+    assert "On 20 of 2,000 rows that were held out; answers were written out for 7." in page.text
     assert not any({"src", "href"} & set(attributes) for _, attributes in page.tags)
     assert "url(" not in source
     assert "script" not in {tag for tag, _ in page.tags}
@@ -161,13 +164,30 @@ def test_sources_are_told_apart_where_there_are_some(records):
     facts = records.read()
     one = {"rows": 3, "answers": 0, "eval_loss": 1.5, "base_loss": 2.0, "eval_accuracy": 0.5}
     two = {"rows": 0, "answers": 2, "exact_match": 0.5, "rouge_l": 0.75, "token_f1": 1}
-    sources = {"faq.jsonl": one, "more.jsonl": two}
+    sources = {"1": one, "10": two}
     told = Page(
         render_report(replace(facts, evaluated={**facts.evaluated, "sources": sources}), provenance())
     )
     assert all(said in told.text for said in ("faq.jsonl", "more.jsonl", "0.750"))
-    alone = {**facts.evaluated, "sources": {"faq.jsonl": one}}
+    alone = {**facts.evaluated, "sources": {"1": one}}
     assert "faq.jsonl" not in Page(render_report(replace(facts, evaluated=alone), provenance())).text
+
+
+@pytest.mark.parametrize(("method", "quantised"), [("lora", False), ("qlora", True)])
+def test_the_method_is_the_one_that_was_used(records, method, quantised):
+    facts = records.read()
+    facts = replace(
+        facts,
+        result={**facts.result, "method": method},
+        evaluated={**facts.evaluated, "strategies": {"dequantized": 1e-4}},
+    )
+    told = provenance()
+    told["spec"] = told["spec"] | {"tuning": {**told["spec"]["tuning"], "method": "auto"}}
+    page, card = Page(render_report(facts, told)).text, render_card(facts, told)
+    assert f"Tuned by {method} from" in page
+    assert f"Tuned by {method} from" in card
+    assert ModelCard(card).data.tags == ["tunebuild", method, "merged"]
+    assert ("The base was not quantised" in page) is not quantised
 
 
 def test_how_long_it_took_makes_no_difference(records):

@@ -53,6 +53,12 @@ def problems(directory: Path, text: str) -> list[str]:
     return [str(d).removeprefix(str(directory) + "/") for d in caught.value.diagnostics]
 
 
+@pytest.mark.parametrize("gate", ["exact_match: {min: 50}", "merge_lost: {max: 2}", "rouge_l: {min: -1}"])
+def test_a_gate_on_a_share_stays_between_0_and_1(directory, gate):
+    (found,) = problems(directory, VALID + f"gates: {{{gate}}}\n")
+    assert f"gates.{gate.partition(':')[0]}.m" in found
+
+
 def test_a_valid_spec_loads(directory):
     (directory / "spec.yaml").write_text(VALID)
     spec = load_spec(directory / "spec.yaml").spec

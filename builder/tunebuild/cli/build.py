@@ -69,7 +69,7 @@ def command(
             write = write_archive if archive.suffix == ".tar" else write_layout
             write(built.image, archive, progress)
             progress.say(f"{archive}, {built.image.size / 1e6:,.1f} MB")
-        reports = archive.with_name(f"{archive.stem}-report")
+        reports = reports_beside(archive)
         reports.mkdir(exist_ok=True)
         for name in (REPORT, CARD):
             shutil.copyfile(built.settings.path("build", name), reports / name)
@@ -85,3 +85,8 @@ def command(
     if not built.ran:
         click.echo("nothing changed", err=True)
     click.echo(built.image.digest)
+
+
+def reports_beside(archive: Path) -> Path:
+    """The folder for report and card; a version at the end of a directory's name is no ending."""
+    return archive.with_name(f"{archive.name.removesuffix('.tar')}-report")

@@ -30,7 +30,7 @@ class Rejects:
     def add(self, rejects: Iterable[Reject]) -> None:
         """Write and count them."""
         for raw in rejects:
-            reject = replace(raw, excerpt=mask(raw.excerpt)[:EXCERPT])
+            reject = replace(raw, reason=mask(raw.reason), excerpt=mask(raw.excerpt)[:EXCERPT])
             self._file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
             self.counts[reject.code] += 1
             if reject.code not in ASKED_FOR and len(self.first_bad) < _SHOWN:

@@ -40,7 +40,7 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
     Raises:
         TunebuildError: the data breaks the contract.
     """
-    sources = (*stage.train, *stage.held_out)
+    sources = stage.sources
     samples = work / "samples.arrow"
     with (
         (out / "rejects.jsonl").open("w", encoding="utf-8") as file,
@@ -71,8 +71,9 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
         asked = _write(prepared, chosen, out, rejects, np.union1d(talks[:_GOLDEN], checked))
     samples.unlink()
     if chosen.evaluated.any():
-        origin = {"files": columns.names, "rows": columns.source[chosen.evaluated].tolist()}
-        (out / "eval_sources.json").write_text(json.dumps(origin) + "\n", "utf-8")
+        # Numbers, as this stage's inputs know no names.
+        origin = columns.source[chosen.evaluated].tolist()
+        (out / "eval_sources.json").write_text(json.dumps({"rows": origin}) + "\n", "utf-8")
     golden = [(f"data-{n}", asked[index][:-1]) for n, index in enumerate(talks[:_GOLDEN], 1)]
     save_prompt(out / "prompt", stage.renderer, stage.tokenizer_dir, golden)
     with (out / "prompt" / "checks.jsonl").open("w", encoding="utf-8") as file:

@@ -21,7 +21,7 @@ class DataStage:
     Output::
 
         train.arrow, eval.arrow   tokenised examples; eval only where rows are held out
-        eval_sources.json         the file that each row of eval.arrow stands in
+        eval_sources.json         the number of the source that each row of eval.arrow stands in
         rejects.jsonl             every row that is not used, and why
         findings.jsonl            secrets and personal data in rows, masked
         stats.json                counts, lengths, supervised share
@@ -39,7 +39,12 @@ class DataStage:
     seed: int
     vocabulary_size: int
     name: str = "data"
-    version: int = 5
+    version: int = 6
+
+    @property
+    def sources(self) -> tuple[RowSource, ...]:
+        """All files, in the order of their numbers."""
+        return (*self.train, *self.held_out)
 
     def inputs(self) -> Inputs:
         """Contents of the files, never their paths."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 _ROWS = 32  # answered at the same time
 
@@ -13,7 +14,9 @@ _ROWS = 32  # answered at the same time
 def generate(
     model: Any, prompts: Sequence[list[int]], max_tokens: int, stop_ids: Collection[int]
 ) -> list[list[int]]:
-    """The likeliest answers, token by token.
+    """The likeliest answers, token by token, as the server gives them at temperature 0.
+
+    The model's own options for generating are not used, and lost to it.
 
     Args:
         model: a causal language model of transformers.
@@ -40,19 +43,17 @@ def _batch(
     # Padded on the left; hidden by the mask, so its id does not matter.
     ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    # What is left out here would be filled in from the model's own, such as a penalty for repetition, of
+    # which the server knows nothing.
+    model.generation_config = config = GenerationConfig(
+        max_new_tokens=max_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=sorted(stop_ids),
+        pad_token_id=min(stop_ids),
+    )
     with torch.inference_mode():
-        made = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=max_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            use_cache=True,
-            eos_token_id=sorted(stop_ids),
-            pad_token_id=min(stop_ids),
-        )
+        made = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
     return [_until(row[width:].tolist(), stop_ids) for row in made.cpu()]
 
 

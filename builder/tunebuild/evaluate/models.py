@@ -12,6 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from tunebuild.errors import fail
+from tunebuild.evaluate.texts import spread
 from tunebuild.merge.safetensors_io import list_tensors
 from tunebuild.train.base import load_base
 from tunebuild.train.settings import TrainSettings
@@ -32,16 +33,15 @@ class Said:
 
 def choose_rows(rows: Sequence[dict[str, Any]], vocabulary: int) -> list[dict[str, Any]]:
     """Rows evenly spread, as many as are worth it and fit into memory; each with its ``index``."""
-    step = max(1, -(-len(rows) // MAX_ROWS))
-    chosen: list[dict[str, Any]] = []
     room = MAX_BYTES // (4 * vocabulary)
-    for index in range(0, len(rows), step):
-        row = rows[index]
-        room -= sum(label != _IGNORED for label in row["labels"])
-        if chosen and room < 0:
-            break
-        chosen.append({**row, "index": index})
-    return chosen
+    most = MAX_ROWS
+    while True:
+        chosen = [{**rows[index], "index": index} for index in spread(len(rows), most)]
+        positions = sum(label != _IGNORED for row in chosen for label in row["labels"])
+        if positions <= room or len(chosen) <= 1:
+            return chosen
+        # Fewer of them, still from the first to the last.
+        most = max(1, min(len(chosen) - 1, len(chosen) * room // positions))
 
 
 def targets(rows: Sequence[dict[str, Any]]) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tunebuild.data.privacy import mask
 from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.metrics import divergence, measure, measure_regression
 from tunebuild.evaluate.models import (
@@ -28,6 +29,9 @@ from tunebuild.store import Progress
 from tunebuild.train.quiet import quieten_libraries
 from tunebuild.train.rows import load_rows
 
+Texts = dict[str, list[dict[str, str]]]
+"""Prompts and answers by name: ``samples`` and ``general``."""
+
 _IGNORED = -100
 # Bytes of a model below which threads wait for each other longer than they work: with a busy neighbour two
 # took 73 s for what one does in 4.5 s.
@@ -40,7 +44,7 @@ class Evaluated:
     """What ``metrics.json`` and ``samples.json`` say."""
 
     record: dict[str, Any]
-    texts: dict[str, Any]
+    texts: Texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,20 +125,34 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
             f"F1 {figures['base_token_f1']:.2f} -> {figures['token_f1']:.2f}, "
             f"ROUGE-L {figures['base_rouge_l']:.2f} -> {figures['rouge_l']:.2f}"
         )
-    record = {"metrics": figures, "rows": len(rows), "of": rows_file, "strategies": strategies}
+    record = {
+        "metrics": figures,
+        "rows": len(rows),
+        "of": rows_file,
+        "available": len(all_rows),
+        "strategies": strategies,
+    }
     record["sources"] = by_source(
         _origins(stage, len(all_rows)), rows, base, merged, asked.questions, texts["samples"]
     )
-    return Evaluated({**record, "strategy": stage.strategy}, texts)
+    return Evaluated({**record, "strategy": stage.strategy}, masked(texts))
 
 
-def _origins(stage: EvaluateStage, count: int) -> list[str]:
-    """The file of each row; one name for all where that is not known."""
+def masked(texts: Texts) -> Texts:
+    """Texts as the report may show them, without what the ``data`` stage masks in its lists of rows."""
+    return {
+        kind: [{name: mask(text) for name, text in one.items()} for one in many]
+        for kind, many in texts.items()
+    }
+
+
+def _origins(stage: EvaluateStage, count: int) -> list[int]:
+    """The number of each row's source; the same for all where that is not known."""
     path = stage.data.path(SOURCES)
     if not path.is_file():
-        return ["training rows"] * count
-    found = json.loads(path.read_text("utf-8"))
-    return [found["files"][number] for number in found["rows"]]
+        return [0] * count
+    rows: list[int] = json.loads(path.read_text("utf-8"))["rows"]
+    return rows
 
 
 def _asked(stage: EvaluateStage, rows: Any) -> _Asked:
@@ -153,11 +171,11 @@ def _asked(stage: EvaluateStage, rows: Any) -> _Asked:
 
 def _general_rows(asked: _Asked, answers: list[list[int]]) -> list[dict[str, Any]]:
     """Rows in which the base's own answers to the general prompts are what counts."""
-    rows, left = [], _REGRESSION_POSITIONS
+    rows = []
+    # The same for each, or the first ones would leave nothing to the author's, which come last.
+    most = max(1, _REGRESSION_POSITIONS // max(1, len(asked.general_ids)))
     for prompt, answer in zip(asked.general_ids, answers[len(asked.questions) :], strict=True):
-        kept = answer[:left]
-        left -= len(kept)
-        if kept:
+        if kept := answer[:most]:
             rows.append({"input_ids": prompt + kept, "labels": [_IGNORED] * len(prompt) + kept})
     return rows
 
@@ -175,7 +193,7 @@ def _alternative(stage: EvaluateStage, rows: list[dict[str, Any]]) -> Said:
     return said
 
 
-def _texts(asked: _Asked, base: list[list[int]], tuned: list[list[int]]) -> dict[str, Any]:
+def _texts(asked: _Asked, base: list[list[int]], tuned: list[list[int]]) -> Texts:
     decode, count = asked.renderer.decode, len(asked.questions)
     samples = [
         {

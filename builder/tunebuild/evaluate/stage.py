@@ -19,7 +19,7 @@ from tunebuild.train.settings import TrainSettings
 _RECORD = "metrics.json"
 SAMPLES = "samples.json"
 SOURCES = "eval_sources.json"
-"""Which file each held-out row stands in; written by the data stage."""
+"""Which source each held-out row stands in, by number; written by the data stage."""
 
 _LIBRARIES = ("torch", "transformers", "peft", "torchmetrics")
 
@@ -43,7 +43,7 @@ class EvaluateStage:
     strategy: Strategy
     alternative: Strategy | None = None
     name: str = "evaluate"
-    version: int = 2
+    version: int = 3
 
     def inputs(self) -> Inputs:
         """The three models, the rows and what is asked."""

@@ -19,14 +19,19 @@ class Question:
     row: int
 
 
+def spread(length: int, most: int) -> list[int]:
+    """Numbers of at most so many of ``length`` things, evenly spread."""
+    count = min(length, most)
+    return [number * length // count for number in range(count)]
+
+
 def questions_of(rows: Sequence[dict[str, Any]], most: int, stop_ids: Collection[int]) -> list[Question]:
     """The last answer of each row and what stands before it; evenly spread over the rows.
 
     Rows without a prompt, plain text for example, ask nothing.
     """
-    step = max(1, -(-len(rows) // most)) if most else 1
     found = []
-    for index in range(0, len(rows), step) if most else ():
+    for index in spread(len(rows), most):
         ids, labels = rows[index]["input_ids"], rows[index]["labels"]
         end = max(n for n, label in enumerate(labels) if label != _IGNORED) + 1
         start = end

@@ -1,4 +1,4 @@
-"""What an image says of where it came from: the spec, and each stage's own inputs."""
+"""What an image says of where it came from: the spec, each stage's own inputs, names of files."""
 
 from __future__ import annotations
 

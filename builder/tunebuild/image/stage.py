@@ -47,7 +47,8 @@ class ImageStage:
         weights: digests of the weight layers, by name.
         records: what the report and the card tell of.
         labels: labels that describe where the image came from.
-        provenance: the spec and each stage's own inputs; it travels in the image.
+        provenance: the spec, each stage's own inputs, and the names of the files of rows; it travels in the
+            image.
     """
 
     reference: ImageReference

@@ -57,7 +57,7 @@ def render_report(facts: Facts, provenance: Mapping[str, Any]) -> str:
 
     Args:
         facts: what was recorded.
-        provenance: ``spec`` (effective) and ``inputs`` by stage.
+        provenance: ``spec`` (effective), ``inputs`` by stage, and ``sources``: names of files of rows.
     """
     return (
         _environment("report", html=True)
@@ -86,7 +86,8 @@ def _shared(facts: Facts, provenance: Mapping[str, Any]) -> dict[str, Any]:
         "merge": list(_rows(facts, spec, ("merge_", "training_"))),
         "regression": list(_rows(facts, spec, ("regression_",))),
         "sources": [
-            {"name": name, **values} for name, values in sorted(facts.evaluated.get("sources", {}).items())
+            {"name": provenance["sources"][int(number)], **values}
+            for number, values in sorted(facts.evaluated.get("sources", {}).items(), key=lambda s: int(s[0]))
         ],
         "moved": moved[:_SHOWN],
         "moved_median": statistics.median(changes.values()) if changes else 0.0,
@@ -130,7 +131,7 @@ def size(count: float) -> str:
 
 def _metadata(facts: Facts, spec: Mapping[str, Any]) -> dict[str, Any]:
     """What the hub reads. A base beside the spec has no name there, so none is given."""
-    base, method = spec["model"]["base"], spec["tuning"]["method"]
+    base, method = spec["model"]["base"], facts.result["method"]
     metadata: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",

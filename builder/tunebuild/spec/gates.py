@@ -14,45 +14,53 @@ class AtMost(Section):
     """The highest value that passes."""
 
 
-class AtLeast(Section):
-    """A lower limit."""
+class ShareAtMost(Section):
+    """An upper limit of a share."""
 
-    min: float = Field(examples=[0.9])
-    """The lowest value that passes."""
+    max: float = Field(ge=0, le=1, examples=[0.2])
+    """The highest value that passes, between 0 and 1."""
+
+
+class ShareAtLeast(Section):
+    """A lower limit of a share."""
+
+    min: float = Field(ge=0, le=1, examples=[0.9])
+    """The lowest value that passes, between 0 and 1."""
 
 
 class GatesSpec(Section):
-    """Limits. A build that is beyond one ends with status 3 and makes no image."""
+    """Limits. A build that is beyond one ends with status 3 and makes no image. Figures of held-out rows
+    are of at most 64 of them, evenly spread; of training rows if none are held out."""
 
     merge_kl: AtMost | None = Field(default=AtMost(max=0.1), examples=[{"max": 0.02}])
     """Divergence of the merged model from the trained one on held-out rows, in nats a token."""
 
-    merge_lost: AtMost | None = Field(default=AtMost(max=0.5), examples=[{"max": 0.2}])
+    merge_lost: ShareAtMost | None = Field(default=ShareAtMost(max=0.5), examples=[{"max": 0.2}])
     """That divergence as a share of what training changed: 0 is a perfect merge, 1 is the base."""
 
-    merge_top1: AtLeast | None = Field(default=None, examples=[{"min": 0.95}])
+    merge_top1: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.95}])
     """Share of tokens at which merged and trained model prefer the same one."""
 
     eval_loss: AtMost | None = Field(default=None, examples=[{"max": 1.2}])
     """Loss of the merged model on held-out rows."""
 
-    eval_accuracy: AtLeast | None = Field(default=None, examples=[{"min": 0.6}])
+    eval_accuracy: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.6}])
     """Share of held-out answers' tokens that the merged model puts first."""
 
     eval_perplexity: AtMost | None = Field(default=None, examples=[{"max": 5}])
     """Perplexity of the merged model on held-out rows."""
 
-    exact_match: AtLeast | None = Field(default=None, examples=[{"min": 0.9}])
+    exact_match: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.9}])
     """Share of written answers that are what was expected, word for word. See `evaluation.samples`."""
 
-    token_f1: AtLeast | None = Field(default=None, examples=[{"min": 0.8}])
+    token_f1: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.8}])
     """Words that written and expected answers share, as SQuAD counts them: 1 is all."""
 
-    rouge_l: AtLeast | None = Field(default=None, examples=[{"min": 0.7}])
+    rouge_l: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.7}])
     """ROUGE-L of written answers: 1 is the expected order of words."""
 
     regression_kl: AtMost | None = Field(default=None, examples=[{"max": 1.5}])
     """Divergence of the merged model from the base where the base answers general prompts, in nats."""
 
-    regression_top1: AtLeast | None = Field(default=None, examples=[{"min": 0.5}])
+    regression_top1: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.5}])
     """Share of the base's tokens there that the merged model would write, too."""
