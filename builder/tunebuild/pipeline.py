@@ -209,10 +209,14 @@ class Pipeline:
         Two builds are compared by these: a field of the spec matters to the stages in whose inputs it shows.
         """
         nothing = Tree(Path(), ())
+        merge = _without(self.merge(nothing).inputs(), "trained")
+        if len(self.strategies) > 1:
+            # Which one is kept is measured; the candidates are among what is evaluated.
+            merge = _without(merge, "strategy")
         own: dict[str, Any] = {
             "data": self.data().inputs(),
             "train": _without(self.train(nothing).inputs(), "rows"),
-            "merge": _without(self.merge(nothing).inputs(), "trained"),
+            "merge": merge,
             "evaluate": {
                 "gates": self.spec.gates.model_dump(mode="json"),
                 "evaluation": self.spec.evaluation.model_dump(mode="json"),

@@ -197,6 +197,13 @@ def test_how_far_a_change_reaches(build, override, level, stages):
     assert (found.level, found.stages) == (level, stages)
 
 
+def test_a_strategy_that_is_not_settled_is_not_named(build):
+    settled, measured = build()[1], build("merge.strategy=auto")[1]
+    assert settled["merge"]["strategy"] == "original"
+    assert "strategy" not in measured["merge"]
+    assert measured["evaluate"]["strategies"] == ["dequantized", "original"]
+
+
 def test_no_change_sets_nothing_off(build):
     found = blast("x", build()[1], build()[1])
     assert (found.level, found.stages, found.changes) == ("nothing", (), {})

@@ -65,7 +65,8 @@ class Facts:
         stats: of the rows.
         result: of the training.
         curve: losses by step.
-        memory: planned and measured bytes, where they were recorded.
+        memory: planned and measured bytes, where they were recorded. What was measured is not shown,
+            as it differs between two trainings that come to the same adapter.
         merge: strategy, and how far each tensor moved.
         evaluated: which rows were asked, and the divergence of each strategy.
         metrics: all figures by name.
