@@ -18,6 +18,7 @@ from tunebuild.train.estimate import (
     MemoryEstimate,
     Shapes,
     adapter_parameters,
+    count_parameters,
     estimate_memory,
     linear_layers,
     number_of_layers,
@@ -101,6 +102,8 @@ def plan_training(
             execution = Execution(packed, settings.fuses, not uncompiled, again, passes, most)
             memory = estimate_memory(config, tensors, settings, execution)
             choices.append((execution, memory, _cost(execution, step, halved, layers, settings)))
+            if memory.total <= usable:
+                break  # with more layers computed again, the same passes only take longer
     fitting = [choice for choice in choices if choice[1].total <= usable]
     if fitting:
         execution, memory, _ = min(fitting, key=lambda choice: choice[2])
@@ -148,8 +151,7 @@ def _why_not_compile(settings: TrainSettings, tensors: Shapes, lengths: np.ndarr
         return "on a CPU layers run as they are"
     if settings.device == find_device() and (reason := why_not_compile()):
         return reason
-    parameters = sum(int(np.prod(shape)) for shape in tensors.values())
-    work = float(lengths.sum()) * settings.tuning.epochs * parameters / 1e9
+    work = float(lengths.sum()) * settings.tuning.epochs * count_parameters(tensors) / 1e9
     return "" if work >= _WORTH_COMPILING else "training is over before compiling would have paid"
 
 
