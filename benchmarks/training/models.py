@@ -156,6 +156,7 @@ def train(shape: str, tuning: TuningSpec, steps: int, work: Path, *, compiled: b
         rows=load_rows(work / "rows.arrow"),
         held_out=None,
         linear=linear_parameters(tensors),
+        base=work,
         work=work / "work",
         out=work / "out",
         progress=Silent(),

@@ -123,8 +123,11 @@ class Pipeline:
                 message = "'dequantized' needs a quantised base, and tuning.method: auto took lora here"
                 raise fail("strategy", message, "use merge.strategy: auto", path="merge.strategy")
             return (self.spec.merge.strategy,)
-        # A base that was not quantised has nothing to be dequantised.
-        return ("dequantized", "original") if self.train_settings.tuning.method == "qlora" else ("original",)
+        tuning = self.train_settings.tuning
+        if tuning.method != "qlora":
+            return ("original",)  # what was not quantised cannot be dequantised
+        # An adapter that began as what quantising lost belongs to no other base.
+        return ("dequantized",) if tuning.lora.init == "loftq" else ("dequantized", "original")
 
     def runtime(self) -> RuntimeStage:
         """The image's base and Python packages. Depends on no other stage."""

@@ -17,9 +17,9 @@ from tunebuild.train.settings import TrainSettings
 
 def outcome(base, method, *, fused, rslora=False):
     """Loss and gradients by name, with B no longer zero."""
-    settings = TrainSettings(TuningSpec(method=method), "cpu", "float32")
-    lora = LoraSpec(r=4, alpha=12, rslora=rslora)
-    model = add_adapter(load_base(base, settings), lora, 0, fused=fused)
+    tuning = TuningSpec(method=method, lora=LoraSpec(r=4, alpha=12, rslora=rslora))
+    settings = TrainSettings(tuning, "cpu", "float32")
+    model = add_adapter(load_base(base, settings), tuning, base=base, fused=fused)
     chance = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

@@ -94,8 +94,9 @@ def test_same_seed_same_adapter_in_another_process(tmp_path):
         from tunebuild.train.base import load_base
         from tunebuild.train.settings import TrainSettings
         torch.rand(int(sys.argv[2]))  # a different history of random numbers must not matter
-        settings = TrainSettings(TuningSpec(), "cpu", "float32")
-        model = add_adapter(load_base(Path(sys.argv[1]), settings), settings.tuning.lora, 7)
+        settings = TrainSettings(TuningSpec(seed=7), "cpu", "float32")
+        base = Path(sys.argv[1])
+        model = add_adapter(load_base(base, settings), settings.tuning, base=base)
         state = b"".join(t.numpy().tobytes() for n, t in trainable_copy(model).items() if "lora_A" in n)
         assert state
         print(hashlib.sha256(state).hexdigest())
@@ -110,15 +111,17 @@ def test_same_seed_same_adapter_in_another_process(tmp_path):
     assert len(digests) == 1
 
 
-def test_killed_training_resumes_to_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("init", ["default", "pissa"])
+def test_killed_training_resumes_to_the_same_bytes(tmp_path, init):
     base = save_base("llama", tmp_path / "base")
     write_rows(base, tmp_path / "rows")
-    whole = train(tuning(epochs=4), base, tmp_path, "whole")
+    settings = tuning(epochs=4, method="lora", lora=LoraSpec(r=4, alpha=8, init=init))
+    whole = train(settings, base, tmp_path, "whole")
     script = textwrap.dedent(
         """
         import os, signal, sys
         from pathlib import Path
-        from tunebuild.spec.tuning import LoraSpec, TuningSpec
+        from tunebuild.spec.tuning import TuningSpec
         from tunebuild.store import Silent
         from tunebuild.train.run import train_adapter
         from tunebuild.train.settings import TrainSettings
@@ -126,17 +129,17 @@ def test_killed_training_resumes_to_the_same_bytes(tmp_path):
             def step(self, done, total, note=""):
                 if done >= 8: os.kill(os.getpid(), signal.SIGKILL)
         root = Path(sys.argv[1])
-        tuning = TuningSpec(epochs=4, batch_size=4, learning_rate=1e-2, warmup_steps=0, max_length=128,
-                            lora=LoraSpec(r=4, alpha=8))
+        tuning = TuningSpec.model_validate_json(sys.argv[2])
         (root / "killed-work").mkdir(); (root / "dead-out").mkdir()
         train_adapter(TrainSettings(tuning, "cpu", "float32"), data=root / "rows", base=root / "base",
                       work=root / "killed-work", out=root / "dead-out", progress=Dies())
         """
     )
-    died = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, capture_output=True)
+    arguments = [str(tmp_path), settings.tuning.model_dump_json()]
+    died = subprocess.run([sys.executable, "-c", script, *arguments], check=False, capture_output=True)
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     said = Said()
-    resumed = train(tuning(epochs=4), base, tmp_path, "killed", progress=said)
+    resumed = train(settings, base, tmp_path, "killed", progress=said)
     assert any("going on from step 6 of 12" in line for line in said.lines)
     assert adapter_digest(resumed) == adapter_digest(whole)
     assert (resumed / "metrics.jsonl").read_text().count('"loss"') == 12
@@ -233,7 +236,7 @@ def prepared_model(tmp_path, monkeypatch, *, guarded):
     if not guarded:
         monkeypatch.setattr(base_module, "keep_4bit_weights_unpacked", lambda model: None)
     settings = TrainSettings(TuningSpec(lora=LoraSpec(r=4)), "cpu", "bfloat16" if has_it else "float32")
-    model = add_adapter(load_base(base, settings), settings.tuning.lora, 0)
+    model = add_adapter(load_base(base, settings), settings.tuning, base=base)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -269,5 +272,6 @@ def test_the_guard_reaches_every_quantised_module(tmp_path):
 
 def test_unknown_targets_are_refused(tmp_path):
     base = save_base("llama", tmp_path / "base")
+    unknown = tuning(lora=LoraSpec(targets=("no_such_proj",)))
     with pytest.raises(TunebuildError, match=r"tuning.lora.targets"):
-        add_adapter(load_base(base, tuning()), LoraSpec(targets=("no_such_proj",)), 0)
+        add_adapter(load_base(base, unknown), unknown.tuning, base=base)

@@ -201,6 +201,22 @@ def dequantized_needs_qlora(spec: Spec, directory: Path) -> Iterator[Diagnostic]
         )
 
 
+def init_suits_the_base(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """First values that come from the base's weights need them as they are, and a merge that knows them."""
+    init, path = spec.tuning.lora.init, "tuning.lora.init"
+    if init in ("default", "gaussian", "orthogonal"):
+        return
+    wanted = "qlora" if init == "loftq" else "lora"
+    if spec.tuning.method not in (wanted, "auto"):
+        message = f"'{init}' needs tuning.method {wanted}, not {spec.tuning.method}"
+        yield Diagnostic("init", message, "use another init", path)
+    if spec.tuning.lora.dora:
+        yield Diagnostic("init", f"'{init}' does not go with dora", "use one of them", path)
+    if init == "loftq" and spec.merge.strategy not in ("auto", "dequantized"):
+        message = f"'{spec.merge.strategy}' is wrong for loftq: its adapter belongs to the quantised base"
+        yield Diagnostic("strategy", message, "use merge.strategy: auto", "merge.strategy")
+
+
 def gates_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A limit on what held-out rows show needs held-out rows."""
     if _holds_out(spec):
@@ -265,6 +281,7 @@ CHECKS: tuple[Check, ...] = (
     training_can_run,
     answers_fit,
     dequantized_needs_qlora,
+    init_suits_the_base,
     gates_have_rows,
     gates_have_answers,
     template_is_known,

@@ -33,8 +33,13 @@ class LoraSpec(Section):
     dora: bool = Field(default=False, examples=[False])
     """Train each weight's magnitude apart from its direction (DoRA). Slower: it has no fused layer."""
 
-    init: Literal["default", "gaussian", "orthogonal"] = Field(default="default", examples=["default"])
-    """How the adapter's first values are drawn. In each case it begins as no change."""
+    init: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"] = Field(
+        default="default", examples=["pissa"]
+    )
+    """Where the adapter's first values come from. `default`, `gaussian` and `orthogonal` are drawn, and begin
+    as no change. `pissa` and `olora` begin as the base's own largest directions, which often learns faster,
+    and save the difference, of twice the rank; they need the base in 16 bits. `loftq` begins as what NF4 lost
+    of the base; it needs `qlora`."""
 
 
 class MemoryFit(Section):

@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, set_seed
 
 from tunebuild.errors import fail
-from tunebuild.spec.tuning import LoraSpec
+from tunebuild.spec.tuning import TuningSpec
 from tunebuild.train.fused_lora import use_fused_layers
+from tunebuild.train.inits import make_up_for_quantisation, name_in_peft, subtract_first
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def add_adapter(model: PreTrainedModel, lora: LoraSpec, seed: int, *, fused: bool = False) -> PeftModel:
+def add_adapter(model: PreTrainedModel, tuning: TuningSpec, *, base: Path, fused: bool = False) -> PeftModel:
     """Wrap the base in a fresh adapter.
 
     The seed is set here, right before the adapter is made: trainers seed themselves too late for that.
 
     Args:
         model: the base.
-        lora: the spec's section.
-        seed: of the adapter's first values.
+        tuning: the spec's section.
+        base: directory of the published weights.
         fused: make our layers instead of PEFT's.
 
     Raises:
         TunebuildError: no module of the model has one of the target names.
     """
-    set_seed(seed)
+    set_seed(tuning.seed)
+    lora = tuning.lora
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -39,7 +43,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSpec, seed: int, *, fused: boo
         target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
         use_rslora=lora.rslora,
         use_dora=lora.dora,
-        init_lora_weights=True if lora.init == "default" else lora.init,
+        init_lora_weights=name_in_peft(lora),
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -55,6 +59,8 @@ def add_adapter(model: PreTrainedModel, lora: LoraSpec, seed: int, *, fused: boo
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if lora.init == "loftq":
+        make_up_for_quantisation(peft_model, base)
     return peft_model
 
 
@@ -74,14 +80,27 @@ def restore_trainable(model: PeftModel, saved: dict[str, torch.Tensor]) -> None:
             parameter.data = saved[name]
 
 
-def save_adapter(model: PeftModel, directory: Path) -> None:
-    """Write the adapter in PEFT's format, and nothing else that PEFT would add."""
+def save_adapter(
+    model: PeftModel, directory: Path, *, first: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write the adapter in PEFT's format, for the published base, and nothing else that PEFT would add.
+
+    Args:
+        model: the trained model.
+        directory: gets it.
+        first: the adapter's tensors when training began, if its first update was taken out of the base.
+    """
     model.save_pretrained(directory, safe_serialization=True)
     for path in directory.iterdir():
         if path.name not in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
             path.unlink()
     path = directory / ADAPTER_CONFIG
     config = json.loads(path.read_text("utf-8"))
+    if first is not None:
+        weights = directory / ADAPTER_WEIGHTS
+        began = {name.replace(".default.", "."): tensor.cpu() for name, tensor in first.items()}
+        tensors, config = subtract_first(load_file(weights), began, config)
+        save_file(tensors, weights, {"format": "pt"})
     config["base_model_name_or_path"] = None  # a path of this machine means nothing elsewhere
     for key, value in config.items():
         if isinstance(value, list):

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from tunebuild.errors import fail
 from tunebuild.spec.tuning import TuningSpec
 from tunebuild.train.settings import ComputeDtype, Device, TrainSettings
 
@@ -80,6 +81,9 @@ def decide(
         device: where training will run, if not on this machine.
         base_parameters: of the base model, for ``method: auto``.
         memory: bytes of the device, if not this machine's.
+
+    Raises:
+        TunebuildError: ``method: auto`` takes one that the adapter's first values do not go with.
     """
     device = device or find_device()
     dtype: ComputeDtype
@@ -99,4 +103,7 @@ def decide(
         if limit is None
         else f"{'at most' if fits else 'more than'} half of the {limit / 1e9:.1f} GB that are there"
     )
+    init = tuning.lora.init
+    if (init == "loftq" and method == "lora") or (init in ("pissa", "olora") and method == "qlora"):
+        raise fail("init", f"'{init}' does not go with {note}", "use another init", path="tuning.lora.init")
     return replace(settings, tuning=tuning.model_copy(update={"method": method}), notes=(note,))

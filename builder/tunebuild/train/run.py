@@ -27,6 +27,7 @@ from tunebuild.train.batches import Batching, Passes
 from tunebuild.train.callbacks import Watch
 from tunebuild.train.checkpoints import SealCheckpoints, latest_whole
 from tunebuild.train.estimate import OVERHEAD, linear_parameters, read_tensors
+from tunebuild.train.inits import moves_base
 from tunebuild.train.layers import prepare_layers
 from tunebuild.train.lengths import lengths_of, read_lengths
 from tunebuild.train.memory import keep_freed_memory
@@ -82,6 +83,7 @@ def train_adapter(
         rows=rows,
         held_out=held_out,
         linear=linear_parameters(tensors),
+        base=base,
         work=work,
         out=out,
         progress=progress,
@@ -97,13 +99,14 @@ def train_model(
     rows: Dataset,
     held_out: Dataset | None,
     linear: int,
+    base: Path,
     work: Path,
     out: Path,
     progress: Progress,
 ) -> None:
     """Train an adapter for a base that is loaded; see :func:`train_adapter`.
 
-    ``linear`` is the number of weights in linear layers.
+    ``linear`` is the number of weights in linear layers; ``base`` is the directory of the published ones.
     """
     limit = measure_limit(linear)
     execution = _began_with(work, plan.execution)
@@ -113,10 +116,10 @@ def train_model(
         model.set_attn_implementation("sdpa")
     _bound_memory(settings)
     quantisation = describe_quantisation(model, settings)
-    peft_model = add_adapter(model, settings.tuning.lora, settings.tuning.seed, fused=execution.fused)
+    tuning = settings.tuning
+    peft_model = add_adapter(model, tuning, base=base, fused=execution.fused)
     prepare_layers(model, execution)
     initial = trainable_copy(peft_model)
-    tuning = settings.tuning
     batching = Batching(
         tuning.batch_size, execution.passes, execution.packed, tuning.seed, settings.processes
     )
@@ -148,7 +151,9 @@ def train_model(
     with full_disk_named(work):
         outcome = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if trainer.is_world_process_zero():
-            save_adapter(trainer.accelerator.unwrap_model(trainer.model), out / "adapter")
+            trained = trainer.accelerator.unwrap_model(trainer.model)
+            first = initial if moves_base(tuning.lora) else None
+            save_adapter(trained, out / "adapter", first=first)
     _check_finite(trainer.model)
     if not trainer.is_world_process_zero():
         return
