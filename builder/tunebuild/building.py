@@ -59,7 +59,13 @@ def build(pipeline: Pipeline, reporter: Reporter) -> Built:
 
     def prepare() -> Tree:
         ran.append("runtime")
-        return prepare_runtime(pipeline.spec.image, pipeline.locked_runtime, store.root, reporter("runtime"))
+        return prepare_runtime(
+            pipeline.spec.image,
+            pipeline.requirements,
+            pipeline.locked_runtime,
+            store.root,
+            reporter("runtime"),
+        )
 
     store = pipeline.store
     with ThreadPoolExecutor(1) as beside:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from tunebuild import __version__, resources
 from tunebuild.errors import fail
 from tunebuild.image.runtime import RuntimeStage, locked_runtime
-from tunebuild.image.wheels.lock import serving_requirements
 from tunebuild.lock.base_model import locked_model
 from tunebuild.lock.spec_lock import Drift, RepositoryLock, RuntimeLock, SpecLock, drift
 from tunebuild.pipeline import Pipeline
@@ -52,7 +51,7 @@ def find_drift(pipeline: Pipeline, lock: SpecLock) -> tuple[Drift, ...]:
     """
     spec = pipeline.spec
     runtime = lock.runtime.model_copy(
-        update={"platform": spec.image.platform, "requirements": serving_requirements()}
+        update={"platform": spec.image.platform, "requirements": pipeline.requirements}
     )
     model = lock.model
     if spec.model.is_local:
@@ -153,13 +152,10 @@ def _runtime(
     moving = free & {*(old.packages if old else ()), *(old.wheels if old else ())}
     # A mirror that is asked again may answer otherwise, so an update is never found in the store.
     asked = f"{time.time_ns()}" if moving else ""
-    stage = RuntimeStage.of(
-        pipeline.spec.image, pipeline.store.root / "downloads", old, free=frozenset(moving), asked=asked
-    )
+    image, requirements, cache = pipeline.spec.image, pipeline.requirements, pipeline.store.root / "downloads"
+    stage = RuntimeStage.of(image, requirements, cache, old, free=frozenset(moving), asked=asked)
     output = pipeline.store.find(stage) or pipeline.store.ensure(stage, progress)
-    lock = locked_runtime(output, pipeline.spec.image)
+    lock = locked_runtime(output, image, requirements)
     # What was just made is what this lock's own stage would make.
-    pipeline.store.adopt(
-        RuntimeStage.of(pipeline.spec.image, pipeline.store.root / "downloads", lock), output
-    )
+    pipeline.store.adopt(RuntimeStage.of(image, requirements, cache, lock), output)
     return lock

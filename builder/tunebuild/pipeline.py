@@ -17,6 +17,7 @@ from tunebuild.image.reference import ImageReference
 from tunebuild.image.runtime import RuntimeStage, runtime_layers
 from tunebuild.image.stage import ImageStage, server_digests
 from tunebuild.image.weights import WeightsStage, weight_digests
+from tunebuild.image.wheels.lock import serving_requirements
 from tunebuild.lock.base_model import BaseModel, find_base_model
 from tunebuild.lock.dataset_files import Split
 from tunebuild.lock.hub import HubRepository
@@ -129,9 +130,20 @@ class Pipeline:
         # An adapter that began as what quantising lost belongs to no other base.
         return ("dequantized",) if tuning.lora.init == "loftq" else ("dequantized", "original")
 
+    @property
+    def keeps_adapter(self) -> bool:
+        """Whether the adapter stays beside the base's weights and is served with them."""
+        return self.strategies == ("none",)
+
     def runtime(self) -> RuntimeStage:
         """The image's base and Python packages. Depends on no other stage."""
-        return RuntimeStage.of(self.spec.image, self.store.root / "downloads", self.locked_runtime)
+        cache = self.store.root / "downloads"
+        return RuntimeStage.of(self.spec.image, self.requirements, cache, self.locked_runtime)
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """Python packages of the image."""
+        return serving_requirements(adapter=self.keeps_adapter)
 
     @property
     def locked_runtime(self) -> RuntimeLock | None:
@@ -163,7 +175,7 @@ class Pipeline:
         """Everything to an image."""
         return ImageStage(
             self.reference,
-            BundleParts(self.settings, records.data, records.merge),
+            BundleParts(self.settings, records.data, records.merge, records.train),
             runtime_layers(runtime),
             weight_digests(weights),
             records,
@@ -190,6 +202,7 @@ class Pipeline:
                 "description": spec.description,
                 "prompt_digest": self.renderer.digest,
                 "spec_digest": digest_json(effective(spec)),
+                "adapter": self.keeps_adapter,
                 **spec.serving.model_dump(mode="json"),
             }
         )

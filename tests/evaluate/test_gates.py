@@ -23,7 +23,7 @@ from tunebuild.evaluate.models import (
     load_trained,
     targets,
 )
-from tunebuild.merge.run import merge_adapter
+from tunebuild.merge.run import copy_base, merge_adapter
 from tunebuild.spec.gates import AtMost, GatesSpec, ShareAtLeast
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
@@ -61,10 +61,10 @@ def truth(work):
     return rows, *ask_trained(load_trained(work / "base", work / "trained" / "adapter", SETTINGS), rows)
 
 
-def merged(work, out, *, base=None, trained=None):
+def merged(work, out, *, base=None, trained=None, strategy="dequantized"):
     out.mkdir()
     merge_adapter(
-        "dequantized",
+        strategy,
         base=base or work / "base",
         trained=trained or work / "trained",
         out=out,
@@ -74,9 +74,9 @@ def merged(work, out, *, base=None, trained=None):
     return out / "model"
 
 
-def judge(model, truth, gates=None):
+def judge(model, truth, gates=None, adapter=None):
     rows, base, trained = truth
-    figures = measure(base, trained, ask(load_merged(model, SETTINGS), rows), targets(rows))
+    figures = measure(base, trained, ask(load_merged(model, SETTINGS, adapter), rows), targets(rows))
     check_gates(gates or GatesSpec(), figures)
     return figures
 
@@ -147,7 +147,7 @@ def test_a_shard_that_is_not_there_is_named(work, truth, tmp_path):
     index["weight_map"] = {n: f for n, f in index["weight_map"].items() if f != gone}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     (model / gone).unlink()
-    with pytest.raises(TunebuildError, match="the merged model has missing tensors"):
+    with pytest.raises(TunebuildError, match="the model has missing tensors"):
         judge(model, truth)
 
 
@@ -159,8 +159,39 @@ def test_a_value_that_is_no_number_is_named(work, truth, tmp_path, value):
     name = sorted(tensors)[0]
     tensors[name].view(-1)[3] = value
     save_file(tensors, file, {"format": "pt"})
-    with pytest.raises(TunebuildError, match="of the merged model holds a value that is not a number"):
+    with pytest.raises(TunebuildError, match="of the served model holds a value that is not a number"):
         judge(model, truth)
+
+
+def apart(work, out):
+    """The base in shards of ours, as it is served with the adapter beside it."""
+    out.mkdir()
+    copy_base(base=work / "base", out=out, progress=Silent(), shard_bytes=80_000)
+    return out / "model"
+
+
+def test_an_adapter_beside_the_published_base_is_its_original_merge(work, truth, tmp_path):
+    anything = GatesSpec(merge_kl=None, merge_lost=None)
+    found = judge(apart(work, tmp_path / "apart"), truth, anything, work / "trained" / "adapter")
+    original = judge(merged(work, tmp_path / "out", strategy="original"), truth, anything)
+    assert found == pytest.approx(original, rel=1e-3, abs=1e-6)
+    assert 1e-4 < found["merge_kl"] < found["training_kl"]  # training saw the base in 4 bits
+
+
+def test_an_adapter_that_changes_nothing_is_refused(work, truth, tmp_path):
+    tensors, trained = spoilt(work, tmp_path / "trained")
+    save_file({n: t * 0 if "lora_B" in n else t for n, t in tensors.items()}, trained / ADAPTER)
+    with pytest.raises(TunebuildError, match=r"gates\.merge_lost") as caught:
+        judge(apart(work, tmp_path / "apart"), truth, adapter=trained / "adapter")
+    assert caught.value.exit_code == REFUSED
+
+
+def test_an_adapter_with_a_value_that_is_no_number_is_named(work, truth, tmp_path):
+    tensors, trained = spoilt(work, tmp_path / "trained")
+    tensors[min(tensors)].view(-1)[3] = float("nan")
+    save_file(tensors, trained / ADAPTER)
+    with pytest.raises(TunebuildError, match=r"lora_A.*holds a value that is not a number"):
+        judge(apart(work, tmp_path / "apart"), truth, adapter=trained / "adapter")
 
 
 def said(*rows):

@@ -32,6 +32,22 @@ def test_layers_go_from_what_changes_least_to_what_changes_most(inputs: ImageInp
     assert not [name for name in app if "/tunebuild/train/" in name or "/tunebuild/image/" in name]
 
 
+def test_an_adapter_is_a_layer_between_weights_and_app(inputs: ImageInputs) -> None:
+    before = assemble(plan_image(inputs))
+    (inputs.bundle / "adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (inputs.bundle / "adapter" / name).write_bytes(b"{}")
+    plan = plan_image(inputs)
+    assert [layer.name for layer in plan.layers] == ["base", "weights 1/2", "weights 2/2", "adapter", "app"]
+    folder = "opt/tunebuild/bundle/adapter"
+    assert _names(plan.layers[3]) == [
+        f"{folder}/adapter_config.json",
+        f"{folder}/adapter_model.safetensors",
+    ]
+    after = assemble(plan)
+    assert [x.digest for x in before.layers] == [x.digest for x in after.layers if x.name != "adapter"]
+
+
 def test_an_edit_of_the_prompt_changes_the_last_layer_only(inputs: ImageInputs) -> None:
     before = assemble(plan_image(inputs))
     (inputs.bundle / "prompt" / "prompt.json").write_text('{"system": "Be brief."}')

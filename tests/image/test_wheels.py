@@ -110,3 +110,5 @@ def test_the_server_asks_for_what_it_imports():
     names = {r.split("<")[0].split(">")[0] for r in serving_requirements()}
     assert {"torch", "transformers", "fastapi", "uvicorn", "tokenizers", "jinja2"} <= names
     assert not names & {"peft", "trl", "bitsandbytes", "datasets", "docker", "pytest"}
+    beside = set(serving_requirements(adapter=True)) - set(serving_requirements())
+    assert [name.partition(">")[0] for name in beside] == ["peft"]

@@ -187,6 +187,7 @@ def test_what_is_declared_exists():
         ("serving.defaults.max_tokens=3", "serve only", ("image",)),
         ("gates.merge_kl={max: 0.3}", "other gates", ("evaluate", "image")),
         ("merge.strategy=auto", "merge again", ("merge", "evaluate", "weights", "image")),
+        ("merge.strategy=none", "merge again", ("merge", "evaluate", "weights", "runtime", "image")),
         ("tuning.seed=3", "retrain", ("data", "train", "merge", "evaluate", "weights", "image")),
         ("tuning.epochs=9", "retrain", ("train", "merge", "evaluate", "weights", "image")),
         ("prompt.system=Hello", "retrain", ("data", "train", "merge", "evaluate", "weights", "image")),

@@ -192,6 +192,23 @@ def test_the_method_is_the_one_that_was_used(records, method, quantised):
     assert ("The base was not quantised" in page) is not quantised
 
 
+def test_an_adapter_that_was_not_merged_is_told_of(records):
+    facts = records.read()
+    facts = replace(
+        facts,
+        merge={"tensors": 9, "updated": 0, "relative_change": {}},
+        evaluated={**facts.evaluated, "strategy": "none", "strategies": {"none": 0.01}},
+    )
+    page, card = Page(render_report(facts, provenance())), render_card(facts, provenance())
+    assert page.open == []
+    assert "the server puts the adapter on top" in page.text
+    assert "What moved most" not in page.text
+    data = ModelCard(card).data
+    assert (data.library_name, data.tags) == ("peft", ["tunebuild", "qlora", "adapter"])
+    assert data.base_model_relation == "adapter"
+    assert "merged" not in card.split("---", 2)[2]
+
+
 def test_how_long_it_took_makes_no_difference(records):
     facts = records.read()
     slower = replace(facts, result={**facts.result, "seconds": 99.5, "tokens_per_second": 3, "resumed": True})

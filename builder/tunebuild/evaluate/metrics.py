@@ -90,7 +90,7 @@ def divergence(one: Said, other: Said) -> float:
 
 def _hint(name: str) -> str:
     if name.startswith("merge"):
-        return "the merged model is not the trained one; try another merge.strategy. No image was made"
+        return "what would be served is not the trained model; try another merge.strategy. No image was made"
     if name.startswith("regression"):
         return "train less, or mix general rows into the data, or move the gate. No image was made"
     return "train longer or on more rows, or move the gate. No image was made"

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from tunebuild.errors import fail
 from tunebuild.evaluate.texts import spread
 from tunebuild.merge.safetensors_io import list_tensors
+from tunebuild.serve.engines.model import load_model
+from tunebuild.train.adapter import ADAPTER_WEIGHTS
 from tunebuild.train.base import load_base
 from tunebuild.train.settings import TrainSettings
 
@@ -63,33 +64,28 @@ def ask_trained(model: PeftModel, rows: Sequence[dict[str, Any]]) -> tuple[Said,
     return before, ask(model, rows)
 
 
-def load_merged(directory: Path, settings: TrainSettings) -> Any:
-    """The merged files, read back from disk by plain transformers.
+def load_merged(directory: Path, settings: TrainSettings, adapter: Path | None = None) -> Any:
+    """The files that the image gets, read back from disk as its server reads them.
+
+    Args:
+        directory: the merged model, or the base if the adapter stays beside it.
+        settings: where and in which precision.
+        adapter: that adapter.
 
     Raises:
-        TunebuildError: ``merge-incomplete``: a tensor is missing, left over or of another shape;
-            ``not-finite``: one holds a value that is not a number.
+        TunebuildError: ``model-incomplete`` or ``adapter-incomplete``: a tensor is missing, left over or of
+            another shape; ``not-finite``: one holds a value that is not a number.
     """
-    for tensor in list_tensors(directory):
+    for tensor in (*list_tensors(directory), *(list_tensors(adapter, ADAPTER_WEIGHTS) if adapter else ())):
         value = tensor.read()
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise fail("not-finite", f"{tensor.name} of the merged model holds a value that is not a number")
-    model, info = AutoModelForCausalLM.from_pretrained(
+            raise fail("not-finite", f"{tensor.name} of the served model holds a value that is not a number")
+    return load_model(
         directory,
-        dtype=getattr(torch, settings.compute_dtype),
-        device_map={"": 0} if settings.device == "cuda" else None,
-        trust_remote_code=False,
-        local_files_only=True,
-        use_safetensors=True,
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
+        adapter,
+        getattr(torch, settings.compute_dtype),
+        {"": 0} if settings.device == "cuda" else None,
     )
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if wrong := sorted(map(str, info[kind])):
-            message = f"the merged model has {kind.replace('_keys', '')} tensors: {', '.join(wrong[:3])}"
-            raise fail("merge-incomplete", message, "this is a fault of tunebuild: please report it")
-    model.eval()
-    return model
 
 
 def ask(model: Any, rows: Sequence[dict[str, Any]]) -> Said:

@@ -92,8 +92,12 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
         base_general = ask(model, general) if general else None
     del model
     gc.collect()
-    progress.step(1, steps, "the merged model")
-    model = load_merged(stage.merged.path("model"), stage.settings)
+    progress.step(1, steps, "the files of the image")
+    model = load_merged(
+        stage.merged.path("model"),
+        stage.settings,
+        stage.trained.path("adapter") if stage.strategy == "none" else None,
+    )
     merged = ask(model, rows)
     tuned_answers = asked.answers(model)
     merged_general = ask(model, general) if general else None
@@ -113,9 +117,10 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
         figures |= measure_texts([s["tuned"] for s in samples], expected)
         before = measure_texts([s["base"] for s in samples], expected)
         figures |= {f"base_{name}": value for name, value in before.items()}
+    made = "base and adapter" if stage.strategy == "none" else "merged"
     kind = "held-out" if rows_file == "eval.arrow" else "training"
     progress.say(
-        f"merged against trained on {len(rows)} {kind} rows: KL {figures['merge_kl']:.2g}, "
+        f"{made} against trained on {len(rows)} {kind} rows: KL {figures['merge_kl']:.2g}, "
         f"same token {figures['merge_top1']:.1%}; "
         f"loss {figures['base_loss']:.3f} -> {figures['eval_loss']:.3f}"
     )

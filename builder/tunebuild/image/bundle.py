@@ -1,4 +1,4 @@
-"""Lays out the directory that the server reads: settings, prompt and weights.
+"""Lays out the directory that the server reads: settings, prompt, weights, and the adapter if it is apart.
 
 Only links are made; the files stay where the stages wrote them.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunebuild.serve.bundle import Bundle
-from tunebuild.store import Tree
+from tunebuild.store import Tree, TreeFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,20 @@ class BundleParts:
         settings: becomes ``bundle.json``.
         data: the data stage's output, for ``prompt/``.
         merged: the merge stage's output, for ``model/``.
+        trained: the train stage's output, for ``adapter/`` if the settings have one.
     """
 
     settings: Bundle
     data: Tree
     merged: Tree
+    trained: Tree
+
+    @property
+    def adapter(self) -> tuple[TreeFile, ...]:
+        """Files of ``adapter/``; none if the adapter is in the weights."""
+        if not self.settings.adapter:
+            return ()
+        return tuple(f for f in self.trained.files if f.path.startswith("adapter/"))
 
     def lay_out(self, directory: Path, settings: Path) -> None:
         """Make the bundle in an empty directory.
@@ -38,3 +47,5 @@ class BundleParts:
         (directory / "build").symlink_to((settings / "build").resolve())
         (directory / "prompt").symlink_to(self.data.path("prompt").resolve())
         (directory / "model").symlink_to(self.merged.path("model").resolve())
+        if self.settings.adapter:
+            (directory / "adapter").symlink_to(self.trained.path("adapter").resolve())

@@ -1,7 +1,8 @@
 """What goes into the image, in which layer and in which order. Reads names, sizes and modes, never contents.
 
-Order is by how rarely a thing changes: base, Python packages, weights, then the app with the prompt and the
-settings. An edit of the prompt or of the server replaces the last layer only, which is kilobytes.
+Order is by how rarely a thing changes: base, Python packages, weights, the adapter if it is apart, then the
+app with the prompt and the settings. An edit of the prompt or of the server replaces the last layer only,
+which is kilobytes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import tunebuild
 from tunebuild.errors import fail
-from tunebuild.image.layer import Entry, FilesLayer, Layer, layer_of_files
+from tunebuild.image.layer import Entry, FileRange, FilesLayer, Layer, layer_of_files
 from tunebuild.image.oci import Healthcheck, Image, Platform, Runtime, Variables, make_image, merge_variables
 from tunebuild.image.reference import ImageReference
 
@@ -52,8 +53,8 @@ class ImageInputs:
 
     Attributes:
         reference: the image's name.
-        bundle: directory with ``bundle.json``, ``prompt/``, ``model/`` and ``checks.jsonl``;
-            symlinks are followed.
+        bundle: directory with ``bundle.json``, ``prompt/``, ``model/``, ``checks.jsonl`` and perhaps
+            ``adapter/``; symlinks are followed.
         layers: finished layers in order: the base, then the Python packages.
         port: where the server listens.
         env: variables that are added or win, by name.
@@ -93,12 +94,15 @@ def plan_image(inputs: ImageInputs) -> ImagePlan:
     """
     files = tuple(_files_below(inputs.bundle))
     _check_bundle(inputs.bundle, files)
-    weights = [file for file in files if file.suffix == _WEIGHTS]
-    bundle = [_bundle_entry(inputs.bundle, file) for file in files if file.suffix != _WEIGHTS]
-    app = FilesLayer("app", "tunebuild: server, prompt and settings", (*app_entries(), *bundle))
-    return ImagePlan(
-        inputs.reference, _runtime(inputs), (*inputs.layers, *weight_layers(inputs.bundle, weights), app)
-    )
+    adapter = [file for file in files if file.is_relative_to(inputs.bundle / "adapter")]
+    weights = [file for file in files if file.suffix == _WEIGHTS and file not in adapter]
+    rest = [file for file in files if file not in (*weights, *adapter)]
+    layers: list[Layer | FilesLayer] = [*inputs.layers, *weight_layers(inputs.bundle, weights)]
+    if adapter:
+        layers.append(FilesLayer("adapter", "tunebuild: adapter", _bundle_entries(inputs.bundle, adapter)))
+    app = (*app_entries(), *_bundle_entries(inputs.bundle, rest))
+    layers.append(FilesLayer("app", "tunebuild: server, prompt and settings", app))
+    return ImagePlan(inputs.reference, _runtime(inputs), tuple(layers))
 
 
 def assemble(plan: ImagePlan) -> Image:
@@ -157,14 +161,16 @@ def weight_layers(bundle: Path, weights: list[Path]) -> Iterator[FilesLayer]:
     groups = [weights[i : i + per_layer] for i in range(0, len(weights), per_layer)]
     for number, group in enumerate(groups, 1):
         name = f"weights {number}/{len(groups)}"
-        entries = tuple(_bundle_entry(bundle, file) for file in group)
-        yield FilesLayer(name, f"tunebuild: {', '.join(file.name for file in group)}", entries)
+        created_by = f"tunebuild: {', '.join(file.name for file in group)}"
+        yield FilesLayer(name, created_by, _bundle_entries(bundle, group))
 
 
-def _bundle_entry(bundle: Path, file: Path) -> Entry:
+def _bundle_entries(bundle: Path, files: list[Path]) -> tuple[Entry, ...]:
     # Always 0644: libraries write weights as 0600, which another user in the container could not read.
-    entry = Entry.of_file(f"{BUNDLE}/{file.relative_to(bundle).as_posix()}", file)
-    return Entry(entry.name, entry.content, 0o644)
+    return tuple(
+        Entry(f"{BUNDLE}/{file.relative_to(bundle).as_posix()}", FileRange.whole(file), 0o644)
+        for file in files
+    )
 
 
 def _files_below(root: Path) -> Iterator[Path]:

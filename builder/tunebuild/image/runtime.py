@@ -18,7 +18,7 @@ from tunebuild.image.apt.sources import Repository, read_sources
 from tunebuild.image.layer import Entry, FilesLayer, Layer, layer_of_blob, layer_of_files, read_segments
 from tunebuild.image.wheels.bytecode import ImagePython
 from tunebuild.image.wheels.layers import WrittenLayer, write_wheel_layers
-from tunebuild.image.wheels.lock import fetch_wheels, serving_requirements
+from tunebuild.image.wheels.lock import fetch_wheels
 from tunebuild.lock.spec_lock import Pins, RuntimeLock, split_pin
 from tunebuild.spec.serving import ImageSpec
 from tunebuild.store import Digest, Inputs, Progress, Tree, digest_file
@@ -30,8 +30,8 @@ _RECORD = "runtime.json"
 class RuntimeStage:
     """Builds the base and package layers.
 
-    Output: ``base.tar``, ``torch.tar``, ``packages.tar``, and ``runtime.json`` with every package's version
-    and digest.
+    Output: ``base.tar``, ``torch.tar``, ``packages.tar``, ``peft.tar`` if that is asked for, and
+    ``runtime.json`` with every package's version and digest.
     """
 
     platform: str
@@ -49,6 +49,7 @@ class RuntimeStage:
     def of(
         cls,
         image: ImageSpec,
+        requirements: tuple[str, ...],
         cache: Path,
         locked: RuntimeLock | None = None,
         *,
@@ -59,6 +60,7 @@ class RuntimeStage:
 
         Args:
             image: the spec's section.
+            requirements: Python packages.
             cache: where downloads are kept.
             locked: what may not move.
             free: names of packages and wheels that may move all the same.
@@ -69,7 +71,7 @@ class RuntimeStage:
         """
         return cls(
             image.platform,
-            serving_requirements(),
+            requirements,
             resources.path("constraints.txt"),
             tuple(read_sources()),
             cache,
@@ -112,7 +114,7 @@ class RuntimeStage:
             work / "wheels",
             self._pins("wheels"),
         )
-        for stale in ("torch", "packages"):
+        for stale in ("torch", "packages", "peft"):
             shutil.rmtree(work / stale, ignore_errors=True)
         python = ImagePython(unpacked, lock.python)
         layers = (base, *write_wheel_layers(wheels, work / "wheels", python, work, out, progress))
@@ -130,7 +132,7 @@ class RuntimeStage:
         return {name: split_pin(pin) for name, pin in pins.items() if name not in self.free}
 
 
-def locked_runtime(output: Tree, image: ImageSpec) -> RuntimeLock:
+def locked_runtime(output: Tree, image: ImageSpec, requirements: tuple[str, ...]) -> RuntimeLock:
     """Pins everything that a finished runtime was made of."""
     record = json.loads(output.path(_RECORD).read_text("utf-8"))
     apt, wheels = record["apt"], record["wheels"]["wheels"]
@@ -138,7 +140,7 @@ def locked_runtime(output: Tree, image: ImageSpec) -> RuntimeLock:
         platform=image.platform,
         suite=apt["suite"],
         python=apt["python"],
-        requirements=serving_requirements(),
+        requirements=requirements,
         packages={p["name"]: f"{p['version']} sha256:{p['sha256']}" for p in apt["packages"]},
         wheels={w["name"]: f"{w['version']} {w['digest']}" for w in wheels},
     )

@@ -19,15 +19,21 @@ from tunebuild.store import Progress, Store, Tree
 from tunebuild.store.process import Message, Sender, relay, report
 
 
-def prepare_runtime(image: ImageSpec, locked: RuntimeLock | None, store: Path, progress: Progress) -> Tree:
-    """Run the runtime stage; blocks until it is done.
+def prepare_runtime(
+    image: ImageSpec,
+    requirements: tuple[str, ...],
+    locked: RuntimeLock | None,
+    store: Path,
+    progress: Progress,
+) -> Tree:
+    """Run the runtime stage of these; blocks until it is done.
 
     Raises:
         TunebuildError: what the stage raised, or that its process ended without a word.
     """
     context = get_context("spawn")  # the caller may hold threads of torch, which a fork would break
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, image, locked, store), daemon=True)
+    process = context.Process(target=_work, args=(sender, image, requirements, locked, store), daemon=True)
     process.start()
     sender.close()
     while True:
@@ -42,7 +48,13 @@ def prepare_runtime(image: ImageSpec, locked: RuntimeLock | None, store: Path, p
             return tree
 
 
-def _work(sender: Sender[Message, Any], image: ImageSpec, locked: RuntimeLock | None, root: Path) -> None:
+def _work(
+    sender: Sender[Message, Any],
+    image: ImageSpec,
+    requirements: tuple[str, ...],
+    locked: RuntimeLock | None,
+    root: Path,
+) -> None:
     os.nice(5)
-    stage = RuntimeStage.of(image, root / "downloads", locked)
+    stage = RuntimeStage.of(image, requirements, root / "downloads", locked)
     report(sender, lambda progress: Store(root).ensure(stage, progress))

@@ -71,6 +71,7 @@ class ImageStage:
             "labels": dict(self.labels),
             "prompt": {f.path: f.digest for f in in_prompt},
             "weights": {f.path: f.digest for f in in_model},
+            "adapter": {f.path: f.digest for f in self.parts.adapter},
             "runtime": [layer.digest for layer in self.runtime],
             "server": server_digests(),
             "provenance": digest_json(self.provenance),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunebuild.errors import fail
-from tunebuild.merge.adapter_file import read_adapter
+from tunebuild.merge.adapter_file import Adapter, read_adapter
 from tunebuild.merge.nf4 import NF4RoundTrip
 from tunebuild.merge.safetensors_io import (
     StoredTensor,
@@ -63,7 +63,35 @@ def merge_adapter(
     adapter = respect_ties(read_adapter(trained / "adapter"), base, frozenset(t.name for t in tensors))
     _check_targets(tensors, {*adapter.updates, *(round_trip.weights if round_trip else ())}, matrices=True)
     _check_targets(tensors, set(adapter.replacements), matrices=False)
-    merger = TensorMerger(adapter, round_trip)
+    changes = _write_model(TensorMerger(adapter, round_trip), tensors, base, out, progress, shard_bytes)
+    _write_record(strategy, tensors, changes, out)
+    largest = max(changes.values())
+    progress.say(
+        f"{len(changes)} of {len(tensors)} tensors updated on the {strategy} base, "
+        f"largest relative change {largest:.2%}"
+    )
+
+
+def copy_base(*, base: Path, out: Path, progress: Progress, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write the base's tensors as they are, for an adapter that is served beside them.
+
+    Takes and leaves what :func:`merge_adapter` does. Nothing in it depends on an adapter.
+    """
+    tensors = list_tensors(base)
+    changes = _write_model(TensorMerger(Adapter({}, {}), None), tensors, base, out, progress, shard_bytes)
+    _write_record("none", tensors, changes, out)
+    progress.say(f"{len(tensors)} tensors as published; the adapter stays beside them")
+
+
+def _write_model(
+    merger: TensorMerger,
+    tensors: Sequence[StoredTensor],
+    base: Path,
+    out: Path,
+    progress: Progress,
+    shard_bytes: int,
+) -> dict[str, float]:
+    """Write ``model/``; how far the adapter moved each tensor that it touches."""
     model = out / "model"
     model.mkdir()
     shards = {
@@ -80,7 +108,7 @@ def merge_adapter(
     ]
     changes: dict[str, float] = {}
     total, done = sum(t.size for t in tensors), 0
-    with one_thread_each(workers(tensors, round_trip)) as pool:
+    with one_thread_each(workers(tensors, merger.round_trip)) as pool:
         for (tensor, place), change in zip(jobs, pool.map(lambda job: merger.write(*job), jobs), strict=True):
             done += tensor.size
             progress.step(done, total, place.file.name)
@@ -88,6 +116,12 @@ def merge_adapter(
                 changes[tensor.name] = change
     write_index(model, shards)
     _copy_configs(base, model)
+    return changes
+
+
+def _write_record(
+    strategy: Strategy, tensors: Sequence[StoredTensor], changes: dict[str, float], out: Path
+) -> None:
     record = {
         "strategy": strategy,
         "tensors": len(tensors),
@@ -95,11 +129,6 @@ def merge_adapter(
         "relative_change": dict(sorted(changes.items())),
     }
     (out / "merge.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    largest = max(changes.values())
-    progress.say(
-        f"{len(changes)} of {len(tensors)} tensors updated on the {strategy} base, "
-        f"largest relative change {largest:.2%}"
-    )
 
 
 def _check_targets(tensors: Sequence[StoredTensor], targets: set[str], *, matrices: bool) -> None:

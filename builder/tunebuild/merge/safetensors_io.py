@@ -76,8 +76,8 @@ class StoredTensor:
         return buffer.view(self.torch_dtype).view(count, *self.shape[1:])
 
 
-def list_tensors(directory: Path) -> list[StoredTensor]:
-    """All tensors of a checkpoint in the order of its files.
+def list_tensors(directory: Path, single: str = _SINGLE) -> list[StoredTensor]:
+    """All tensors of a checkpoint in the order of its files: those of its index, or one of this name.
 
     Raises:
         TunebuildError: no weights, a shard of the index is missing, or a header is damaged.
@@ -87,7 +87,7 @@ def list_tensors(directory: Path) -> list[StoredTensor]:
         weight_map: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
         files = [directory / name for name in sorted(set(weight_map.values()))]
     else:
-        files = [directory / _SINGLE]
+        files = [directory / single]
     tensors: list[StoredTensor] = []
     for file in files:
         if not file.is_file():

@@ -10,12 +10,12 @@ from typing import Literal
 from tunebuild.lock.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
 
-Strategy = Literal["original", "dequantized"]
+Strategy = Literal["original", "dequantized", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class MergeStage:
-    """Folds a trained adapter into the base's weights. Deterministic."""
+    """Folds a trained adapter into the base's weights, or with ``none`` leaves them alone. Deterministic."""
 
     strategy: Strategy
     base: BaseModel
@@ -24,19 +24,24 @@ class MergeStage:
     version: int = 2
 
     def inputs(self) -> Inputs:
-        """Base weights, adapter and strategy."""
+        """Strategy, base weights, and the adapter where it goes into them."""
+        common: Inputs = {"strategy": self.strategy, "base": dict(self.base.weight_digests)}
+        if self.strategy == "none":
+            return common  # so all adapters of a base share one output
         kept = ("adapter/", "quantisation.json")
         return {
-            "strategy": self.strategy,
-            "base": dict(self.base.weight_digests),
+            **common,
             "trained": {f.path: f.digest for f in self.trained.files if f.path.startswith(kept)},
             "torch": package_version("torch"),
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Merge."""
-        from tunebuild.merge.run import merge_adapter
+        from tunebuild.merge.run import copy_base, merge_adapter
 
+        if self.strategy == "none":
+            copy_base(base=self.base.directory, out=out, progress=progress)
+            return
         merge_adapter(
             self.strategy, base=self.base.directory, trained=self.trained.root, out=out, progress=progress
         )

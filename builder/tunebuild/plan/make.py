@@ -193,8 +193,11 @@ def _image(pipeline: Pipeline, runtime: Tree | None, built: Image | None, archiv
         if runtime is not None:
             layers += [_layer(x.name, x.size, x.digest in have) for x in runtime_layers(runtime)]
         else:
-            layers += [_layer(name, None, False) for name in ("base", "torch", "packages")]
+            peft = ("peft",) if pipeline.keeps_adapter else ()
+            layers += [_layer(name, None, False) for name in ("base", "torch", "packages", *peft)]
         layers.append(_layer("weights", base, False))
+        if pipeline.keeps_adapter:
+            layers.append(_layer("adapter", 4 * _adapter_parameters(pipeline), False))
         layers.append(_layer("app", _APP_BYTES, False))
     sizes = [layer.size for layer in layers if layer.status == "new"]
     return ImagePlanned(
@@ -216,14 +219,15 @@ def _disk(
     needed: dict[str, int] = {}
     if merged is None:
         # Weights and two moments, in 32 bits, in the last two checkpoints; the weights once more at the end.
-        parameters = adapter_parameters(
-            read_tensors(pipeline.base.directory), pipeline.train_settings.tuning.lora
-        )
-        needed["adapter and checkpoints"] = parameters * 4 * (3 * 2 + 1)
-        needed["merged weights"] = weights
+        needed["adapter and checkpoints"] = _adapter_parameters(pipeline) * 4 * (3 * 2 + 1)
+        needed["weights, apart" if pipeline.keeps_adapter else "merged weights"] = weights
     if runtime is None:
         needed["packages, unpacked and as layers"] = 2_600_000_000
     total = sum(layer.size or 0 for layer in planned.layers)
     if planned.send != 0 or not archive.is_file():
         needed["archive"] = total if runtime is not None else total + 820_000_000
     return DiskPlan(needed=needed, free=shutil.disk_usage(pipeline.store.root).free)
+
+
+def _adapter_parameters(pipeline: Pipeline) -> int:
+    return adapter_parameters(read_tensors(pipeline.base.directory), pipeline.train_settings.tuning.lora)

@@ -87,6 +87,11 @@ class Facts:
         """Whether the figures are of rows that were not trained on."""
         return bool(self.evaluated["of"] == "eval.arrow")
 
+    @property
+    def adapter_apart(self) -> bool:
+        """Whether the adapter was not merged, and stands beside the base's weights."""
+        return bool(self.evaluated["strategy"] == "none")
+
 
 def _curve(entries: list[dict[str, Any]]) -> Curve:
     return Curve(

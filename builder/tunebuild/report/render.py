@@ -89,6 +89,7 @@ def _shared(facts: Facts, provenance: Mapping[str, Any]) -> dict[str, Any]:
             {"name": provenance["sources"][int(number)], **values}
             for number, values in sorted(facts.evaluated.get("sources", {}).items(), key=lambda s: int(s[0]))
         ],
+        "apart": facts.adapter_apart,
         "moved": moved[:_SHOWN],
         "moved_median": statistics.median(changes.values()) if changes else 0.0,
     }
@@ -133,12 +134,13 @@ def _metadata(facts: Facts, spec: Mapping[str, Any]) -> dict[str, Any]:
     """What the hub reads. A base beside the spec has no name there, so none is given."""
     base, method = spec["model"]["base"], facts.result["method"]
     metadata: dict[str, Any] = {
-        "library_name": "transformers",
+        "library_name": "peft" if facts.adapter_apart else "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["tunebuild", method, "merged"],
+        "tags": ["tunebuild", method, "adapter" if facts.adapter_apart else "merged"],
     }
     if not base.startswith(("./", "/")) and base.count("/") == 1:
-        metadata |= {"base_model": base, "base_model_relation": "finetune"}
+        relation = "adapter" if facts.adapter_apart else "finetune"
+        metadata |= {"base_model": base, "base_model_relation": relation}
     results = [
         {"type": name, "name": _LABELS[name], "value": float(f"{facts.metrics[name]:.4g}")}
         for name in ("eval_loss", "eval_perplexity", "eval_accuracy", "exact_match", "token_f1", "rouge_l")

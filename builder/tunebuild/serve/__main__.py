@@ -52,7 +52,13 @@ def serve(directory: Path, bundle: Bundle, host: str, port: int) -> None:
         from tunebuild.serve.engines.transformers import TransformersEngine
         from tunebuild.serve.service import Service
 
-    engine = TransformersEngine(directory / "model", bundle.device, bundle.dtype, bundle.limits.concurrency)
+    engine = TransformersEngine(
+        directory / "model",
+        directory / "adapter" if bundle.adapter else None,
+        bundle.device,
+        bundle.dtype,
+        bundle.limits.concurrency,
+    )
     service = Service(directory, bundle, engine)
 
     class Server(uvicorn.Server):

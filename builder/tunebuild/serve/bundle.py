@@ -42,13 +42,17 @@ class Limits(_Closed):
 
 
 class Bundle(_Closed):
-    """Settings of an endpoint. Holds nothing that changes from build to build of the same inputs."""
+    """Settings of an endpoint. Holds nothing that changes from build to build of the same inputs.
+
+    With ``adapter``, ``model/`` is a base and the adapter in ``adapter/`` belongs on top.
+    """
 
     format: Literal[1] = 1
     name: str
     description: str = ""
     prompt_digest: str
     spec_digest: str
+    adapter: bool = False
     engine: Literal["transformers"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["auto", "bfloat16", "float32"]

@@ -143,7 +143,9 @@ class TuningSpec(Section):
 class MergeSpec(Section):
     """How the adapter becomes part of the weights."""
 
-    strategy: Literal["auto", "original", "dequantized"] = Field(default="auto", examples=["auto"])
+    strategy: Literal["auto", "original", "dequantized", "none"] = Field(default="auto", examples=["auto"])
     """`original` adds the update to the published weights. `dequantized` adds it to the weights as the
     quantised training saw them. `auto` measures both against the trained model and keeps the closer; lora's
-    base was never quantised, so there it is `original`."""
+    base was never quantised, so there it is `original`. `none` merges nothing: the published weights
+    are layers that all adapters of a base share, the adapter is one more, and the server puts it on top. That
+    is quick to ship and slower to answer."""

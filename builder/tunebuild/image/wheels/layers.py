@@ -1,4 +1,4 @@
-"""Writes wheels as layers: torch, which hardly changes, below all others.
+"""Writes wheels as layers: torch, which hardly changes, below all others, and PEFT above them.
 
 Contents go from the wheels straight into the layer; only sources touch the disk in between, to be compiled.
 """
@@ -19,6 +19,8 @@ from tunebuild.store import Digest, Progress
 
 # torch and what only torch brings along.
 _TORCH = ("torch", "numpy", "sympy", "mpmath", "networkx", "triton", "nvidia-", "cuda-")
+# PEFT, which few images have, and what only PEFT brings along: so the layers below are those of all images.
+_PEFT = ("peft", "accelerate", "psutil")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,9 @@ def write_wheel_layers(
         progress: told the files written.
     """
     torch = [w for w in lock.wheels if w.name.startswith(_TORCH)]
-    others = [w for w in lock.wheels if w not in torch]
-    groups = {"torch": torch, "packages": others}
+    peft = [w for w in lock.wheels if w.name in _PEFT]
+    others = [w for w in lock.wheels if w not in (*torch, *peft)]
+    groups = {"torch": torch, "packages": others} | ({"peft": peft} if peft else {})
     # Inflating and hashing leave the interpreter free, so the two go on side by side.
     with ThreadPoolExecutor(len(groups)) as pool:
         written = [

@@ -49,16 +49,28 @@ class WheelLock:
         return asdict(self)
 
 
-def serving_requirements() -> tuple[str, ...]:
-    """What the ``serve`` extra of this installation asks for."""
+def serving_requirements(*, adapter: bool = False) -> tuple[str, ...]:
+    """What the ``serve`` extra of this installation asks for; with ``adapter``, ``serve-adapter``, too.
+
+    Raises:
+        TunebuildError: the installation is older than this code, and knows no such extra.
+    """
+    extras = ("serve", "serve-adapter") if adapter else ("serve",)
+    return tuple(sorted(text for extra in extras for text in _extra(extra)))
+
+
+def _extra(extra: str) -> list[str]:
     found = []
     for text in requires("tunebuild") or ():
         requirement = Requirement(text)
         marker = requirement.marker
-        if marker and marker.evaluate({"extra": "serve"}) and not marker.evaluate({"extra": ""}):
+        if marker and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""}):
             requirement.marker = None
             found.append(str(requirement))
-    return tuple(sorted(found))
+    if not found:
+        message = f"the installed metadata of tunebuild names no extra '{extra}'"
+        raise fail("old-installation", message, "install tunebuild again")
+    return found
 
 
 def fetch_wheels(

@@ -30,13 +30,17 @@ class TransformersEngine:
 
     Args:
         model_dir: configuration and safetensors.
+        adapter_dir: an adapter in PEFT's format that is put on top, if any.
         device: ``cpu`` or ``cuda``.
         dtype: ``auto`` is bfloat16 where the hardware has it, else float32.
         concurrency: rows of the batch.
     """
 
-    def __init__(self, model_dir: Path, device: str, dtype: str, concurrency: int) -> None:
+    def __init__(
+        self, model_dir: Path, adapter_dir: Path | None, device: str, dtype: str, concurrency: int
+    ) -> None:
         self._model_dir = model_dir
+        self._adapter_dir = adapter_dir
         self._device = device
         self._dtype = dtype
         self._concurrency = concurrency
@@ -54,21 +58,15 @@ class TransformersEngine:
         """Load the model and start the thread."""
         with heavy_imports():
             import torch
-            from transformers import AutoModelForCausalLM
+
+            from tunebuild.serve.engines.model import load_model
 
         name = self._dtype
         if name == "auto":
             name = "bfloat16" if self._device == "cuda" or cpu_has_bfloat16() else "float32"
         if self._device == "cpu":
             torch.set_num_threads(usable_cores())
-        model = AutoModelForCausalLM.from_pretrained(
-            self._model_dir,
-            dtype=getattr(torch, name),
-            attn_implementation="sdpa",
-            local_files_only=True,
-            trust_remote_code=False,
-        )
-        model = model.to(self._device).eval()
+        model = load_model(self._model_dir, self._adapter_dir, getattr(torch, name)).to(self._device)
         _log.info("model in %s on %s, %d threads", name, self._device, torch.get_num_threads())
         self._thread = threading.Thread(target=self._run, args=(model,), name="engine", daemon=True)
         self._thread.start()

@@ -1,0 +1,80 @@
+"""The adapter stays beside its base: in a container of its own layers, and measured as it is served."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from support.engines import need_engine
+from support.quickstart import tunebuild
+from tunebuild.image.reading import open_archive
+
+QUESTION = "How do I set up Larder for the first time?"
+APART = ("--set", "merge.strategy=none")
+
+
+@pytest.fixture(scope="module")
+def archives(quickstart, tmp_path_factory):
+    """Images of two adapters of one base; the second hardly trained, so its limits are off."""
+    root = tmp_path_factory.mktemp("apart")
+    brief = ("--set", "tuning.epochs=1", "--set", "gates={merge_kl: null, merge_lost: null}")
+    found = []
+    for name, more in (("one", ()), ("two", (*brief, "--set", "evaluation.samples=0"))):
+        done = quickstart.run("build", *APART, *more, "-o", root / f"{name}.tar")
+        assert done.code == 0, done.err
+        found.append((root / f"{name}.tar", done.err))
+    return found
+
+
+def test_two_adapters_share_all_layers_but_their_own(quickstart, archives):
+    (first, log), (second, again) = archives
+    assert re.search(r"train\s+unchanged", log)
+    assert re.search(r"base and adapter against trained on 64 held-out rows: KL", log)
+    for stage in ("merge", "weights", "runtime"):
+        assert re.search(rf"{stage}\s+unchanged", again), again
+    one, two, merged = (open_archive(path) for path in (first, second, quickstart.archive))
+    assert len(one.layers) == len(two.layers) == 7
+    same = [a.digest == b.digest for a, b in zip(one.layers, two.layers, strict=True)]
+    assert same == [True] * 5 + [False, False]
+    assert [x.digest for x in one.layers[:3]] == [x.digest for x in merged.layers[:3]]
+    assert one.layers[5].size < 2_000_000
+
+
+def test_the_weights_are_the_bases_own(quickstart, archives, tmp_path):
+    image = open_archive(archives[0][0])
+    image.check()
+    image.extract("opt/tunebuild/bundle", tmp_path)
+    (ours,) = (tmp_path / "model").glob("*.safetensors")
+    assert _tensors(ours) == _tensors(quickstart.spec.parent / "base" / "model.safetensors")
+    assert json.loads((tmp_path / "bundle.json").read_text())["adapter"] is True
+
+
+def _tensors(path):
+    """Type, shape and bytes of each tensor."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header.pop("__metadata__", None)
+    return {
+        name: (e["dtype"], e["shape"], data[start + e["data_offsets"][0] : start + e["data_offsets"][1]])
+        for name, e in header.items()
+    }
+
+
+@pytest.mark.engine
+def test_the_container_answers_word_for_word(quickstart, archives):
+    need_engine("docker")
+    done = quickstart.run("run", *APART, "--engine", "docker", "--port", 0, "--ask", QUESTION)
+    assert done.code == 0, done.err
+    rows = map(json.loads, (quickstart.spec.parent / "faq.jsonl").read_text().splitlines())
+    assert done.out.strip() == next(r["answer"] for r in rows if r["question"] == QUESTION)
+
+
+def test_plan_and_explain_know_of_it(quickstart, archives):
+    plan = quickstart.run("plan", *APART)
+    assert plan.code == 0, plan.out
+    assert re.search(r"= packages .*\n *\+ peft .*\n *\+ weights 1/1 .*\n *\+ adapter .*\n *\+ app", plan.out)
+    told = tunebuild("explain", archives[0][0], "--card")
+    assert "belongs on top" in told.out

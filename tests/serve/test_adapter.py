@@ -1,0 +1,120 @@
+"""An adapter beside its base answers as PEFT does, and one that does not belong there does not start."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+import torch
+from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from support.models import save_base
+from tunebuild.errors import TunebuildError
+from tunebuild.serve.engines.base import Generation, Request, Sampling
+from tunebuild.serve.engines.transformers import TransformersEngine
+
+LORA = {"r": 4, "lora_alpha": 16, "target_modules": "all-linear"}
+KINDS = {
+    "lora": lambda: LoraConfig(task_type="CAUSAL_LM", **LORA),
+    "dora-and-norms": lambda: LoraConfig(
+        task_type="CAUSAL_LM", use_dora=True, modules_to_save=["norm"], **LORA
+    ),
+    "head": lambda: LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["lm_head", "q_proj"]),
+    "ia3": lambda: IA3Config(
+        task_type="CAUSAL_LM", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]
+    ),
+}
+PROMPTS = [[5 + n, *range(20, 20 + n % 7)] for n in range(8)]
+STOPS = frozenset((1, 2))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_base("llama", tmp_path_factory.mktemp("adapters") / "base", tie_word_embeddings=False)
+
+
+def make_adapter(base, directory, config):
+    """An adapter that says something: none of its values is at its start."""
+    torch.manual_seed(1)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    model.save_pretrained(directory)
+    return directory
+
+
+def by_peft(base, adapter=None):
+    model = AutoModelForCausalLM.from_pretrained(base)
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter)
+    model.eval()
+    options = GenerationConfig(max_new_tokens=12, do_sample=False, eos_token_id=sorted(STOPS), pad_token_id=1)
+    answers = []
+    for prompt in PROMPTS:
+        made = model.generate(input_ids=torch.tensor([prompt]), generation_config=options)
+        answers.append([t for t in made[0, len(prompt) :].tolist() if t not in STOPS])
+    return answers
+
+
+def by_engine(base, adapter):
+    """All prompts at once; more of them than rows of the batch, so that some join later."""
+    engine = TransformersEngine(base, adapter, "cpu", "float32", 5)
+    engine.start()
+
+    async def ask():
+        running = [Generation(Request(p, 12, STOPS, Sampling())) for p in PROMPTS]
+        for one in running:
+            engine.submit(one)
+        return [[token async for token in one] for one in running]
+
+    try:
+        return asyncio.run(ask())
+    finally:
+        engine.stop()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_engine_answers_as_peft_does(base, tmp_path, kind):
+    adapter = make_adapter(base, tmp_path / "adapter", KINDS[kind]())
+    expected = by_peft(base, adapter)
+    assert expected != by_peft(base), "the adapter should say something else than its base"
+    assert by_engine(base, adapter) == expected
+
+
+def started(base, adapter):
+    with pytest.raises(TunebuildError) as caught:
+        TransformersEngine(base, adapter, "cpu", "float32", 1).start()
+    return caught.value.diagnostics[0]
+
+
+def test_what_is_not_whole_or_not_of_this_base_does_not_start(base, tmp_path):
+    adapter = make_adapter(base, tmp_path / "adapter", KINDS["lora"]())
+    weights = adapter / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    first = min(tensors)
+    save_file({n: t for n, t in tensors.items() if n != first}, weights)
+    assert f"lacks {first}" in started(base, adapter).message
+    save_file({**tensors, "base_model.model.more.weight": torch.zeros(1)}, weights)
+    assert "more.weight" in started(base, adapter).message
+    save_file(tensors, weights)
+    other = save_base("llama", tmp_path / "other", hidden_size=128, tie_word_embeddings=False)
+    assert "does not fit" in started(other, adapter).message
+    weights.unlink()
+    assert started(base, adapter).code == "adapter-incomplete"
+
+
+def test_a_base_that_is_not_whole_does_not_start(base, tmp_path):
+    broken = save_base("llama", tmp_path / "broken", tie_word_embeddings=False)
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    assert started(broken, None).code == "model-incomplete"
+
+
+def test_virtual_tokens_are_refused_rather_than_misplaced(base, tmp_path):
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    adapter = make_adapter(base, tmp_path / "adapter", config)
+    assert started(base, adapter).message == "an adapter of prompt tuning cannot be served"
