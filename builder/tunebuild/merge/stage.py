@@ -10,12 +10,12 @@ from typing import Literal
 from tunebuild.lock.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
 
-Strategy = Literal["original", "dequantized"]
+Strategy = Literal["original", "dequantized", "trained"]
 
 
 @dataclass(frozen=True, slots=True)
 class MergeStage:
-    """Folds a trained adapter into the base's weights. Deterministic."""
+    """Folds what was trained into the base's weights. Deterministic."""
 
     strategy: Strategy
     base: BaseModel
@@ -24,8 +24,8 @@ class MergeStage:
     version: int = 2
 
     def inputs(self) -> Inputs:
-        """Base weights, adapter and strategy."""
-        kept = ("adapter/", "quantisation.json")
+        """Base weights, what was trained, and strategy."""
+        kept = ("adapter/", "model/", "quantisation.json")
         return {
             "strategy": self.strategy,
             "base": dict(self.base.weight_digests),

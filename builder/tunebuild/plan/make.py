@@ -31,7 +31,7 @@ from tunebuild.plan.report import (
 )
 from tunebuild.report.facts import Records
 from tunebuild.store import Progress, Stage, Tree
-from tunebuild.train.estimate import adapter_parameters, read_tensors
+from tunebuild.train.estimate import read_tensors, trained_parameters
 from tunebuild.train.lengths import read_lengths
 from tunebuild.train.plan import TrainingPlan as Computed
 from tunebuild.train.plan import plan_training
@@ -216,10 +216,10 @@ def _disk(
     needed: dict[str, int] = {}
     if merged is None:
         # Weights and two moments, in 32 bits, in the last two checkpoints; the weights once more at the end.
-        parameters = adapter_parameters(
-            read_tensors(pipeline.base.directory), pipeline.train_settings.tuning.lora
-        )
-        needed["adapter and checkpoints"] = parameters * 4 * (3 * 2 + 1)
+        settings = pipeline.train_settings
+        parameters = trained_parameters(read_tensors(pipeline.base.directory), settings.tuning)
+        trained = "trained weights" if settings.full else "adapter"
+        needed[f"{trained} and checkpoints"] = parameters * 4 * (3 * 2 + 1)
         needed["merged weights"] = weights
     if runtime is None:
         needed["packages, unpacked and as layers"] = 2_600_000_000

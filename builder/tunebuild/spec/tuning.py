@@ -63,9 +63,11 @@ class EarlyStopping(Section):
 class TuningSpec(Section):
     """Training."""
 
-    method: Literal["auto", "qlora", "lora"] = Field(default="qlora", examples=["qlora"])
+    method: Literal["auto", "qlora", "lora", "full"] = Field(default="qlora", examples=["qlora"])
     """`qlora`: the base model is held in 4-bit NF4. `lora`: in 16 bits, which is faster and exact where it
-    fits. `auto`: `lora` if the base takes at most half of the memory, else `qlora`; the plan prints which."""
+    fits. `auto`: `lora` if the base takes at most half of the memory, else `qlora`; the plan prints which.
+    `full`: no adapter, all weights are trained, in 32 bits: 16 bytes a weight, and a `learning_rate` about a
+    tenth of an adapter's."""
 
     lora: LoraSpec = Field(default_factory=LoraSpec, examples=[{"r": 16, "alpha": 32}])
     """The adapter."""
@@ -141,4 +143,4 @@ class MergeSpec(Section):
     strategy: Literal["auto", "original", "dequantized"] = Field(default="auto", examples=["auto"])
     """`original` adds the update to the published weights. `dequantized` adds it to the weights as the
     quantised training saw them. `auto` measures both against the trained model and keeps the closer; lora's
-    base was never quantised, so there it is `original`."""
+    base was never quantised, so there it is `original`. What `full` trained are the weights themselves."""

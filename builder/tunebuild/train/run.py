@@ -1,4 +1,4 @@
-"""Runs a training from tokenised rows to an adapter."""
+"""Runs a training from tokenised rows to an adapter, or to a model all of whose weights are trained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trl import SFTConfig
 from tunebuild.errors import fail
 from tunebuild.store import Progress
 from tunebuild.store.disk import full_disk_named
-from tunebuild.train.adapter import add_adapter, restore_trainable, save_adapter, trainable_copy
+from tunebuild.train.adapter import add_adapter, restore_trainable, save_adapter, save_model, trainable_copy
 from tunebuild.train.attention import try_packing
 from tunebuild.train.base import describe_quantisation, load_base
 from tunebuild.train.batches import Batching, Passes
@@ -41,15 +41,15 @@ from tunebuild.train.trainer import Trainer, as_json
 def train_adapter(
     settings: TrainSettings, *, data: Path, base: Path, work: Path, out: Path, progress: Progress
 ) -> None:
-    """Train an adapter.
+    """Train an adapter, or all weights.
 
     Args:
         settings: decided settings.
         data: directory with ``train.arrow`` and perhaps ``eval.arrow``.
         base: the base model's directory.
         work: checkpoints go here and are resumed from here.
-        out: gets ``adapter/``, ``quantisation.json`` (qlora only), ``metrics.jsonl``, ``memory.json`` and
-            ``result.json``.
+        out: gets ``adapter/`` (full: ``model/``), ``quantisation.json`` (qlora only), ``metrics.jsonl``,
+            ``memory.json`` and ``result.json``.
         progress: where to say how far it is.
 
     Raises:
@@ -101,11 +101,12 @@ def train_model(
     out: Path,
     progress: Progress,
 ) -> None:
-    """Train an adapter for a base that is loaded; see :func:`train_adapter`.
+    """Train a base that is loaded, or an adapter for it; see :func:`train_adapter`.
 
     ``linear`` is the number of weights in linear layers.
     """
-    limit = measure_limit(linear)
+    tuning = settings.tuning
+    limit = measure_limit(linear, trained=settings.full)
     execution = _began_with(work, plan.execution)
     if execution != plan.execution:
         progress.say(f"computed as it began: {execution}")
@@ -113,10 +114,11 @@ def train_model(
         model.set_attn_implementation("sdpa")
     _bound_memory(settings)
     quantisation = describe_quantisation(model, settings)
-    peft_model = add_adapter(model, settings.tuning.lora, settings.tuning.seed, fused=execution.fused)
+    adapter = None
+    if not settings.full:
+        adapter = add_adapter(model, tuning.lora, tuning.seed, fused=execution.fused)
     prepare_layers(model, execution)
-    initial = trainable_copy(peft_model)
-    tuning = settings.tuning
+    initial = trainable_copy(adapter) if adapter else {}
     batching = Batching(
         tuning.batch_size, execution.passes, execution.packed, tuning.seed, settings.processes
     )
@@ -129,7 +131,7 @@ def train_model(
         callbacks.append(EarlyStoppingCallback(stop.patience, stop.min_delta))
     checkpoints = work / "checkpoints"
     trainer = Trainer(
-        model=peft_model,
+        model=adapter or model,
         args=_arguments(settings, execution, checkpoints, len(rows), evaluates=held_out is not None),
         rows=rows,
         held_out=held_out,
@@ -148,7 +150,8 @@ def train_model(
     with full_disk_named(work):
         outcome = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if trainer.is_world_process_zero():
-            save_adapter(trainer.accelerator.unwrap_model(trainer.model), out / "adapter")
+            trained = trainer.accelerator.unwrap_model(trainer.model)
+            save_adapter(trained, out / "adapter") if adapter else save_model(trained, out / "model")
     _check_finite(trainer.model)
     if not trainer.is_world_process_zero():
         return
@@ -168,7 +171,7 @@ def train_model(
         "method": tuning.method,
         "processes": settings.processes,
         "resumed": resumed is not None,
-        "trainable_parameters": sum(t.numel() for t in initial.values()),
+        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "limit": asdict(limit) if limit else None,
         "seconds": round(seconds, 1),
     }
