@@ -101,7 +101,7 @@ class Pipeline:
         )
 
     def train(self, data: Tree, spared_cores: int = 0) -> TrainStage:
-        """Tokens to an adapter."""
+        """Tokens to an adapter, or to all weights."""
         return TrainStage(self.train_settings, data, self.base, spared_cores)
 
     @cached_property
@@ -113,12 +113,14 @@ class Pipeline:
         return decide(tuning, self.device, base_parameters=parameters, memory=self.device_memory)
 
     def merge(self, trained: Tree, strategy: Strategy | None = None) -> MergeStage:
-        """Adapter and base to a model; ``auto`` begins with what is closer as a rule."""
+        """What was trained, and the base, to a model; ``auto`` begins with what is closer as a rule."""
         return MergeStage(strategy or self.strategies[0], self.base, trained)
 
     @property
     def strategies(self) -> tuple[Strategy, ...]:
         """The merges that come into question, the likely one first."""
+        if self.train_settings.full:
+            return ("trained",)
         if self.spec.merge.strategy != "auto":
             if self.spec.merge.strategy == "dequantized" and self.train_settings.tuning.method != "qlora":
                 message = "'dequantized' needs a quantised base, and tuning.method: auto took lora here"

@@ -22,10 +22,8 @@ model:
 prompt:
   template: {template}
 tuning:
-  method: {method}
-  lora: {{r: 16, alpha: 32}}
+  method: {method}{tuning}
   epochs: 120
-  learning_rate: 1e-2
   batch_size: 5
   max_length: 128
 serving:
@@ -41,6 +39,8 @@ serving:
         ("mistral", "qlora", "qa"),
         ("falcon", "qlora", "base"),
         ("falcon", "lora", "base"),
+        ("llama", "full", "chatml"),
+        ("mistral", "full", "qa"),
     ],
 )
 def test_whole_path(quickstart, tmp_path, architecture, method, template):
@@ -49,7 +49,9 @@ def test_whole_path(quickstart, tmp_path, architecture, method, template):
     rows = "".join(f'"{q}","{a}"\n' for q, a in PAIRS)
     (tmp_path / "rows.csv").write_text(f"prompt,completion\n{rows}")
     spec = tmp_path / "spec.yaml"
-    spec.write_text(SPEC.format(method=method, template=template))
+    adapter = "\n  lora: {r: 16, alpha: 32}\n  learning_rate: 1e-2"
+    tuning = "\n  learning_rate: 1e-3" if method == "full" else adapter
+    spec.write_text(SPEC.format(method=method, tuning=tuning, template=template))
     # The store of the quickstart holds the runtime layers already.
     built = tunebuild("build", spec, "--store", quickstart.store)
     assert built.code == 0, built.err

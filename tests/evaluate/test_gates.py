@@ -17,7 +17,6 @@ from tunebuild.evaluate.metrics import REFUSED, check_gates, measure
 from tunebuild.evaluate.models import (
     Said,
     ask,
-    ask_trained,
     choose_rows,
     load_merged,
     load_trained,
@@ -58,7 +57,10 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="module")
 def truth(work):
     rows = choose_rows(load_rows(work / "rows" / "train.arrow"), 1000)
-    return rows, *ask_trained(load_trained(work / "base", work / "trained" / "adapter", SETTINGS), rows)
+    model = load_trained(work / "base", work / "trained" / "adapter", SETTINGS)
+    with model.disable_adapter():
+        base = ask(model, rows)
+    return rows, base, ask(model, rows)
 
 
 def merged(work, out, *, base=None, trained=None, strategy="dequantized"):

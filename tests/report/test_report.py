@@ -285,3 +285,13 @@ def test_a_training_without_evaluation_has_a_curve():
     curve = Curve(((1, 2.0),), ())
     assert (curve.held_out_line, curve.dots) == ("", [])
     assert curve.ticks == (0, 0.5, 1, 1.5, 2)
+
+
+def test_a_model_without_an_adapter_is_said_to_have_none(records):
+    facts = records.read()
+    full = replace(facts, result={**facts.result, "method": "full"})
+    card, page = render_card(full, provenance()), Page(render_report(full, provenance()))
+    assert "All weights trained from `org/model` and written as plain" in card
+    assert "LoRA r 16" in render_card(facts, provenance())
+    assert "LoRA" not in card
+    assert "base and adapter apart" not in page.text

@@ -94,6 +94,12 @@ def test_all_problems_come_at_once_and_in_order(directory):
             "merge.strategy: 'dequantized' needs",
         ),
         ("tuning:", "tuning:\n  micro_batch_size: 3", "batch_size 8 is not a multiple"),
+        ("tuning:", "tuning:\n  method: full", "tuning.lora: method full trains no adapter"),
+        (
+            "tuning:",
+            "merge: {strategy: original}\ntuning:\n  method: full",
+            "merge.strategy: method full has no adapter to merge",
+        ),
         ("tuning:", "prompt: {template: chatmll}\ntuning:", "8:20 prompt.template: there is no template"),
         ("tuning:", "description: ${env:X}\ntuning:", "8:14 description: takes no ${env:...}"),
         (

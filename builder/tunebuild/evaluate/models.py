@@ -1,4 +1,4 @@
-"""What three models say at the same places: the base, the base with its adapter, and the merged files."""
+"""What three models say at the same places: the base, the trained one, and the merged files."""
 
 from __future__ import annotations
 
@@ -55,13 +55,6 @@ def load_trained(base: Path, adapter: Path, settings: TrainSettings) -> PeftMode
     model = PeftModel.from_pretrained(load_base(base, settings), adapter)
     model.eval()
     return model
-
-
-def ask_trained(model: PeftModel, rows: Sequence[dict[str, Any]]) -> tuple[Said, Said]:
-    """What the base says, and the same with the adapter."""
-    with model.disable_adapter():
-        before = ask(model, rows)
-    return before, ask(model, rows)
 
 
 def load_merged(directory: Path, settings: TrainSettings, adapter: Path | None = None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,6 @@ from tunebuild.evaluate.metrics import divergence, measure, measure_regression
 from tunebuild.evaluate.models import (
     Said,
     ask,
-    ask_trained,
     choose_rows,
     load_merged,
     load_trained,
@@ -26,6 +26,7 @@ from tunebuild.evaluate.stage import SOURCES, EvaluateStage, general_prompts
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
 from tunebuild.prompt import PromptRefused, Renderer, load_prompt
 from tunebuild.store import Progress
+from tunebuild.train.base import load_base
 from tunebuild.train.quiet import quieten_libraries
 from tunebuild.train.rows import load_rows
 
@@ -84,12 +85,21 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     asked = _asked(stage, all_rows)
     steps = 3 if stage.alternative else 2
     progress.step(0, steps, "the trained model")
-    model = load_trained(stage.base.directory, stage.trained.path("adapter"), stage.settings)
-    base, trained = ask_trained(model, rows)
-    with model.disable_adapter():
+    full = stage.settings.full
+    if full:
+        model = load_base(stage.base.directory, stage.settings).eval()
+    else:
+        model = load_trained(stage.base.directory, stage.trained.path("adapter"), stage.settings)
+    with nullcontext() if full else model.disable_adapter():
+        base = ask(model, rows)
         base_answers = asked.answers(model)
         general = _general_rows(asked, base_answers)
         base_general = ask(model, general) if general else None
+    if full:
+        del model
+        gc.collect()
+        model = load_base(stage.trained.path("model"), stage.settings).eval()
+    trained = ask(model, rows)
     del model
     gc.collect()
     progress.step(1, steps, "the files of the image")

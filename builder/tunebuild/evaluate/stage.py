@@ -55,7 +55,9 @@ class EvaluateStage:
             "general": general_prompts(),
             "strategies": [self.strategy, *([self.alternative] if self.alternative else [])],
             "base": dict(self.base.weight_digests),
-            "trained": {f.path: f.digest for f in self.trained.files if f.path.startswith("adapter/")},
+            "trained": {
+                f.path: f.digest for f in self.trained.files if f.path.startswith(("adapter/", "model/"))
+            },
             "merged": {f.path: f.digest for f in self.merged.files if f.path.startswith("model/")},
             "rows": {f.path: f.digest for f in self.data.files if f.path in (self._rows, SOURCES)},
             "prompt": {f.path: f.digest for f in self.data.files if f.path == "prompt/prompt.json"},

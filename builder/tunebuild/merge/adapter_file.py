@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 
 from tunebuild.errors import fail
+from tunebuild.merge.safetensors_io import StoredTensor, list_tensors, tensors_of
 
 _PREFIX = "base_model.model."
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B|magnitude_vector)(?:\.weight)?")
@@ -80,11 +81,12 @@ class Adapter:
 
     Attributes:
         updates: what is added to a weight.
-        replacements: tensors that were trained whole, in any dtype; they take the base's place.
+        replacements: tensors that were trained whole, in any dtype; they take the base's place. They stay in
+            their file until they are merged.
     """
 
     updates: dict[str, LowRankUpdate]
-    replacements: dict[str, torch.Tensor]
+    replacements: dict[str, StoredTensor]
 
 
 def read_adapter(directory: Path) -> Adapter:
@@ -100,8 +102,10 @@ def read_adapter(directory: Path) -> Adapter:
     if config.get("bias", "none") != "none":
         raise fail("merge-unsupported", "cannot merge an adapter that trained biases", path="tuning.lora")
     parts: dict[str, dict[str, torch.Tensor]] = {}
-    replacements: dict[str, torch.Tensor] = {}
-    with safe_open(directory / "adapter_model.safetensors", framework="pt") as file:
+    replacements: dict[str, StoredTensor] = {}
+    weights = directory / "adapter_model.safetensors"
+    in_file = {tensor.name: tensor for tensor in tensors_of(weights)}
+    with safe_open(weights, framework="pt") as file:
         for stored in file.keys():  # noqa: SIM118 - not a mapping
             name = stored.removeprefix(_PREFIX)
             if match := _LORA.fullmatch(name):
@@ -109,7 +113,7 @@ def read_adapter(directory: Path) -> Adapter:
             elif name.endswith(".base_layer.weight"):
                 continue  # PEFT adds the frozen weights of a head that has an adapter
             elif _is_saved_whole(name, config):
-                replacements[name] = file.get_tensor(stored)
+                replacements[name] = in_file[stored]
             else:
                 message = f"cannot merge the adapter's tensor {stored}"
                 raise fail("merge-unsupported", message, "adapt linear modules only", path="tuning.lora")
@@ -122,6 +126,11 @@ def read_adapter(directory: Path) -> Adapter:
             found["A"], found["B"], _scale(module, config), found.get("magnitude_vector")
         )
     return Adapter(updates, replacements)
+
+
+def read_model(directory: Path) -> Adapter:
+    """A model all of whose weights were trained: each of them is a replacement."""
+    return Adapter({}, {tensor.name: tensor for tensor in list_tensors(directory)})
 
 
 def _is_saved_whole(name: str, config: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunebuild.errors import fail
-from tunebuild.merge.adapter_file import Adapter, read_adapter
+from tunebuild.merge.adapter_file import Adapter, read_adapter, read_model
 from tunebuild.merge.nf4 import NF4RoundTrip
 from tunebuild.merge.safetensors_io import (
     StoredTensor,
@@ -47,7 +47,7 @@ def merge_adapter(
 
     Args:
         strategy: ``original`` adds the update to the published weights, ``dequantized`` to the weights as
-            training saw them.
+            training saw them, and ``trained`` writes weights that were all trained themselves.
         base: the base model's directory.
         trained: the train stage's output.
         out: gets ``model/`` (shards, index, configuration) and ``merge.json``.
@@ -60,15 +60,20 @@ def merge_adapter(
     """
     round_trip = NF4RoundTrip.read(trained / "quantisation.json") if strategy == "dequantized" else None
     tensors = list_tensors(base)
-    adapter = respect_ties(read_adapter(trained / "adapter"), base, frozenset(t.name for t in tensors))
+    whole = strategy == "trained"
+    adapter = read_model(trained / "model") if whole else read_adapter(trained / "adapter")
+    adapter = respect_ties(adapter, base, frozenset(t.name for t in tensors), whole=whole)
     _check_targets(tensors, {*adapter.updates, *(round_trip.weights if round_trip else ())}, matrices=True)
     _check_targets(tensors, set(adapter.replacements), matrices=False)
     changes = _write_model(TensorMerger(adapter, round_trip), tensors, base, out, progress, shard_bytes)
     _write_record(strategy, tensors, changes, out)
     largest = max(changes.values())
+    if not largest:
+        hint = "raise tuning.learning_rate or tuning.epochs"
+        raise fail("nothing-trained", "training changed no weight", hint, path="tuning")
+    on = "" if whole else f" on the {strategy} base"
     progress.say(
-        f"{len(changes)} of {len(tensors)} tensors updated on the {strategy} base, "
-        f"largest relative change {largest:.2%}"
+        f"{len(changes)} of {len(tensors)} tensors updated{on}, largest relative change {largest:.2%}"
     )
 
 

@@ -92,8 +92,18 @@ def list_tensors(directory: Path, single: str = _SINGLE) -> list[StoredTensor]:
     for file in files:
         if not file.is_file():
             raise fail("shard-missing", f"the base model lacks {file.name}", path="model.base")
-        tensors.extend(_tensors_of(file))
+        tensors.extend(tensors_of(file))
     return tensors
+
+
+def tensors_of(file: Path) -> Iterator[StoredTensor]:
+    """The tensors of one file, in its order."""
+    header = read_header(file)
+    with file.open("rb") as stream:
+        first = 8 + int.from_bytes(stream.read(8), "little")
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        start, end = entry["data_offsets"]
+        yield StoredTensor(file, name, entry["dtype"], tuple(entry["shape"]), first + start, end - start)
 
 
 def plan_shards(tensors: Sequence[StoredTensor], limit: int) -> list[list[StoredTensor]]:
@@ -166,15 +176,6 @@ def write_index(directory: Path, shards: Mapping[str, Sequence[StoredTensor]]) -
 def is_floating(tensor: StoredTensor) -> bool:
     """Whether the merge can add to it."""
     return tensor.dtype in _FLOATING
-
-
-def _tensors_of(file: Path) -> Iterator[StoredTensor]:
-    header = read_header(file)
-    with file.open("rb") as stream:
-        first = 8 + int.from_bytes(stream.read(8), "little")
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        start, end = entry["data_offsets"]
-        yield StoredTensor(file, name, entry["dtype"], tuple(entry["shape"]), first + start, end - start)
 
 
 def _header(tensors: Sequence[StoredTensor]) -> bytes:

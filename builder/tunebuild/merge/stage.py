@@ -10,12 +10,12 @@ from typing import Literal
 from tunebuild.lock.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
 
-Strategy = Literal["original", "dequantized", "none"]
+Strategy = Literal["original", "dequantized", "trained", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class MergeStage:
-    """Folds a trained adapter into the base's weights, or with ``none`` leaves them alone. Deterministic."""
+    """Folds what was trained into the base's weights, or with ``none`` leaves them alone. Deterministic."""
 
     strategy: Strategy
     base: BaseModel
@@ -24,11 +24,11 @@ class MergeStage:
     version: int = 2
 
     def inputs(self) -> Inputs:
-        """Strategy, base weights, and the adapter where it goes into them."""
+        """Strategy, base weights, and what was trained where it goes into them."""
         common: Inputs = {"strategy": self.strategy, "base": dict(self.base.weight_digests)}
         if self.strategy == "none":
             return common  # so all adapters of a base share one output
-        kept = ("adapter/", "quantisation.json")
+        kept = ("adapter/", "model/", "quantisation.json")
         return {
             **common,
             "trained": {f.path: f.digest for f in self.trained.files if f.path.startswith(kept)},

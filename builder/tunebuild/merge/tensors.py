@@ -79,10 +79,10 @@ class TensorMerger:
         return math.sqrt(moved / size) if size else 0.0
 
     def _check_shape(
-        self, tensor: StoredTensor, update: LowRankUpdate | None, replacement: torch.Tensor | None
+        self, tensor: StoredTensor, update: LowRankUpdate | None, replacement: StoredTensor | None
     ) -> None:
         fits = update is None or update.fits(tensor.shape)
-        if not fits or (replacement is not None and tuple(replacement.shape) != tensor.shape):
+        if not fits or (replacement is not None and replacement.shape != tensor.shape):
             raise fail("adapter-shape", f"the adapter does not fit {tensor.name}")
 
     def _merged(self, tensor: StoredTensor, update: LowRankUpdate | None) -> Iterator[_Block]:
@@ -104,8 +104,18 @@ class TensorMerger:
                 new = update.add_to(old, first, buffer[:there]) if update and buffer is not None else old
                 yield first, old, new
 
-    def _replaced(self, tensor: StoredTensor, replacement: torch.Tensor) -> Iterator[_Block]:
-        yield 0, tensor.read(), replacement
+    def _replaced(self, tensor: StoredTensor, replacement: StoredTensor) -> Iterator[_Block]:
+        """Rows of a tensor that was trained whole, before and after."""
+        rows = math.prod(tensor.shape[:1])
+        count = max(1, _BLOCK // max(1, math.prod(tensor.shape[1:])))
+        with tensor.file.open("rb", buffering=0) as old, replacement.file.open("rb", buffering=0) as new:
+            for first in range(0, rows, count):
+                there = min(count, rows - first)
+                yield (
+                    first,
+                    tensor.read_rows(old.fileno(), first, there),
+                    replacement.read_rows(new.fileno(), first, there),
+                )
 
 
 def _squared(values: torch.Tensor) -> float:

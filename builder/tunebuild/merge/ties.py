@@ -14,8 +14,10 @@ from tunebuild.merge.adapter_file import Adapter
 _IN_A_LAYER = re.compile(r"\.\d+\.")
 
 
-def respect_ties(adapter: Adapter, base: Path, stored: frozenset[str]) -> Adapter:
+def respect_ties(adapter: Adapter, base: Path, stored: frozenset[str], *, whole: bool = False) -> Adapter:
     """The adapter, with one replacement for embedding and head under the names that the base stores.
+
+    A model that was trained ``whole`` has them as one tensor under one name, as transformers saves them.
 
     Raises:
         TunebuildError: the base ties its embeddings, and the adapter would make them two tensors: the merged
@@ -36,7 +38,8 @@ def respect_ties(adapter: Adapter, base: Path, stored: frozenset[str]) -> Adapte
     if not saved:
         return adapter
     values = [adapter.replacements[name] for name in saved]
-    if len(saved) < len(tied) or not all(torch.equal(values[0], value) for value in values):
+    one = values[0].read()
+    if (len(saved) < len(tied) and not whole) or not all(torch.equal(one, v.read()) for v in values[1:]):
         raise fail(
             "tied-embeddings",
             f"{saved[0]} was trained apart from what the base ties it to",

@@ -31,7 +31,7 @@ from tunebuild.plan.report import (
 )
 from tunebuild.report.facts import Records
 from tunebuild.store import Progress, Stage, Tree
-from tunebuild.train.estimate import adapter_parameters, read_tensors
+from tunebuild.train.estimate import read_tensors, trained_parameters
 from tunebuild.train.lengths import read_lengths
 from tunebuild.train.plan import TrainingPlan as Computed
 from tunebuild.train.plan import plan_training
@@ -197,7 +197,7 @@ def _image(pipeline: Pipeline, runtime: Tree | None, built: Image | None, archiv
             layers += [_layer(name, None, False) for name in ("base", "torch", "packages", *peft)]
         layers.append(_layer("weights", base, False))
         if pipeline.keeps_adapter:
-            layers.append(_layer("adapter", 4 * _adapter_parameters(pipeline), False))
+            layers.append(_layer("adapter", 4 * _trained_parameters(pipeline), False))
         layers.append(_layer("app", _APP_BYTES, False))
     sizes = [layer.size for layer in layers if layer.status == "new"]
     return ImagePlanned(
@@ -219,7 +219,8 @@ def _disk(
     needed: dict[str, int] = {}
     if merged is None:
         # Weights and two moments, in 32 bits, in the last two checkpoints; the weights once more at the end.
-        needed["adapter and checkpoints"] = _adapter_parameters(pipeline) * 4 * (3 * 2 + 1)
+        trained = "trained weights" if pipeline.train_settings.full else "adapter"
+        needed[f"{trained} and checkpoints"] = _trained_parameters(pipeline) * 4 * (3 * 2 + 1)
         needed["weights, apart" if pipeline.keeps_adapter else "merged weights"] = weights
     if runtime is None:
         needed["packages, unpacked and as layers"] = 2_600_000_000
@@ -229,5 +230,5 @@ def _disk(
     return DiskPlan(needed=needed, free=shutil.disk_usage(pipeline.store.root).free)
 
 
-def _adapter_parameters(pipeline: Pipeline) -> int:
-    return adapter_parameters(read_tensors(pipeline.base.directory), pipeline.train_settings.tuning.lora)
+def _trained_parameters(pipeline: Pipeline) -> int:
+    return trained_parameters(read_tensors(pipeline.base.directory), pipeline.train_settings.tuning)

@@ -69,7 +69,7 @@ class TrainingPlan(_Part):
     """What training would do."""
 
     method: str
-    """`qlora` or `lora`."""
+    """`qlora`, `lora` or `full`."""
     device: str
     """Where."""
     compute_dtype: str

@@ -14,6 +14,7 @@ from tunebuild.spec.data import Condition, DataSource
 from tunebuild.spec.schema import schema_at
 from tunebuild.spec.secret import MARK
 from tunebuild.spec.spec import Spec
+from tunebuild.spec.tuning import LoraSpec
 from tunebuild.spec.yaml_loader import NodePath
 
 # The columns of the formats.
@@ -190,13 +191,24 @@ def answers_fit(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         )
 
 
+def full_has_no_adapter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """Where all weights are trained there is no adapter, and nothing to merge it into."""
+    if spec.tuning.method != "full":
+        return
+    if spec.tuning.lora != LoraSpec():
+        yield Diagnostic("no-adapter", "method full trains no adapter", "remove it", "tuning.lora")
+    if spec.merge.strategy == "original":
+        message = "method full has no adapter to merge"
+        yield Diagnostic("strategy", message, "leave it at auto", "merge.strategy")
+
+
 def dequantized_needs_qlora(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """Only a quantised base can be dequantised."""
     if spec.merge.strategy == "dequantized" and spec.tuning.method not in ("qlora", "auto"):
         yield Diagnostic(
             "strategy",
             f"'dequantized' needs tuning.method qlora, not {spec.tuning.method}",
-            "use merge.strategy: original",
+            "use merge.strategy: auto",
             "merge.strategy",
         )
 
@@ -280,6 +292,7 @@ CHECKS: tuple[Check, ...] = (
     batch_divides,
     training_can_run,
     answers_fit,
+    full_has_no_adapter,
     dequantized_needs_qlora,
     init_suits_the_base,
     gates_have_rows,

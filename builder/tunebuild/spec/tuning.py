@@ -68,9 +68,11 @@ class EarlyStopping(Section):
 class TuningSpec(Section):
     """Training."""
 
-    method: Literal["auto", "qlora", "lora"] = Field(default="qlora", examples=["qlora"])
+    method: Literal["auto", "qlora", "lora", "full"] = Field(default="qlora", examples=["qlora"])
     """`qlora`: the base model is held in 4-bit NF4. `lora`: in 16 bits, which is faster and exact where it
-    fits. `auto`: `lora` if the base takes at most half of the memory, else `qlora`; the plan prints which."""
+    fits. `auto`: `lora` if the base takes at most half of the memory, else `qlora`; the plan prints which.
+    `full`: no adapter, all weights are trained, in 32 bits: 16 bytes a weight, and a `learning_rate` about a
+    tenth of an adapter's."""
 
     lora: LoraSpec = Field(default_factory=LoraSpec, examples=[{"r": 16, "alpha": 32}])
     """The adapter."""
@@ -148,4 +150,4 @@ class MergeSpec(Section):
     quantised training saw them. `auto` measures both against the trained model and keeps the closer; lora's
     base was never quantised, so there it is `original`. `none` merges nothing: the published weights
     are layers that all adapters of a base share, the adapter is one more, and the server puts it on top. That
-    is quick to ship and slower to answer."""
+    is quick to ship and slower to answer. What `full` trained are the weights themselves."""

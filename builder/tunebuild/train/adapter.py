@@ -64,6 +64,11 @@ def add_adapter(model: PreTrainedModel, tuning: TuningSpec, *, base: Path, fused
     return peft_model
 
 
+def save_model(model: PreTrainedModel, directory: Path) -> None:
+    """Write a model all of whose weights were trained, as they are, under the names that its base has."""
+    model.save_pretrained(directory, max_shard_size="2GB")
+
+
 def trainable_copy(model: PeftModel) -> dict[str, torch.Tensor]:
     """The adapter's tensors as they are now."""
     return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}

@@ -47,12 +47,15 @@ class Quantisation:
 
 
 def load_base(directory: Path, settings: TrainSettings) -> PreTrainedModel:
-    """The base model, ready for an adapter.
+    """The base model, ready for an adapter; in 32 bits where all of it is trained.
+
+    Small updates of weights in 16 bits would vanish in rounding; products are still of 16 bits, where the
+    settings say so.
 
     Raises:
         TunebuildError: a width that bitsandbytes gets wrong on CPU, or an architecture that cannot load.
     """
-    dtype = getattr(torch, settings.compute_dtype)
+    dtype = torch.float32 if settings.full else getattr(torch, settings.compute_dtype)
     quantised = settings.tuning.method == "qlora"
     if quantised and settings.device == "cpu":
         refuse_bad_widths(directory)

@@ -19,7 +19,7 @@ from typing import Any
 from tunebuild.errors import fail
 from tunebuild.lock.base_model import wanted_files
 from tunebuild.lock.weights_file import read_header
-from tunebuild.spec.tuning import LoraSpec
+from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.train.settings import Execution, TrainSettings
 
 #: Tensor name -> shape.
@@ -84,6 +84,11 @@ def adapter_parameters(tensors: Shapes, lora: LoraSpec) -> int:
     return sum(lora.r * sum(shape) for shape in _targets(tensors, lora).values())
 
 
+def trained_parameters(tensors: Shapes, tuning: TuningSpec) -> int:
+    """What the optimizer changes: an adapter, or all weights."""
+    return count_parameters(tensors) if tuning.method == "full" else adapter_parameters(tensors, tuning.lora)
+
+
 def number_of_layers(tensors: Shapes) -> int:
     """Decoder layers."""
     return max((int(m[1]) + 1 for m in map(_LAYER.search, tensors) if m), default=1)
@@ -107,7 +112,7 @@ def estimate_memory(
     """
     tuning, tokens = settings.tuning, execution.most_tokens
     width = 2 if settings.compute_dtype == "bfloat16" else _FLOAT32
-    adapters = adapter_parameters(tensors, tuning.lora) * _FLOAT32
+    trained = trained_parameters(tensors, tuning) * _FLOAT32
     text = _named(config.get("text_config", config))
     layers = number_of_layers(tensors)
     kept = _kept_by_a_layer(text, tensors, settings, execution, width)
@@ -124,9 +129,9 @@ def estimate_memory(
     dense = max((prod(s) for s in linear_layers(tensors).values()), default=0) * width
     return MemoryEstimate(
         weights=_weights(tensors, tuning.method, width),
-        adapters=adapters,
-        gradients=adapters,
-        optimizer=2 * adapters,
+        adapters=0 if settings.full else trained,
+        gradients=trained,
+        optimizer=2 * trained,
         activations=activations + backward + (dense if tuning.method == "qlora" else 0),
         logits=max(0, logits - backward),
         overhead=OVERHEAD[settings.device],
@@ -162,6 +167,9 @@ def _targets(tensors: Shapes, lora: LoraSpec) -> dict[str, tuple[int, ...]]:
 
 
 def _weights(tensors: Shapes, method: str, width: int) -> int:
+    if method == "full":
+        # Products in 16 bits have the linear layers once more in those.
+        return count_parameters(tensors) * _FLOAT32 + linear_parameters(tensors) * (width % _FLOAT32)
     linear = linear_parameters(tensors) if method == "qlora" else 0
     rest = count_parameters(tensors) - linear
     return int(linear * _NF4) + rest * width
@@ -179,7 +187,8 @@ def _kept_by_a_layer(
     """Bytes that a decoder layer keeps of each token until its gradient is made."""
     lora = settings.tuning.lora
     hidden, inner = int(config["hidden_size"]), _inner(config, tensors)
-    adapted = [shape for name, shape in _targets(tensors, lora).items() if _index(name) == 0]
+    adapters = {} if settings.full else _targets(tensors, lora)
+    adapted = [shape for name, shape in adapters.items() if _index(name) == 0]
     heads = int(config["num_attention_heads"])
     head = int(config.get("head_dim") or hidden // heads)
     key_values = int(config.get("num_key_value_heads") or heads)

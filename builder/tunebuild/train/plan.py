@@ -17,11 +17,11 @@ from tunebuild.train.batches import Batching, Passes
 from tunebuild.train.estimate import (
     MemoryEstimate,
     Shapes,
-    adapter_parameters,
     count_parameters,
     estimate_memory,
     linear_layers,
     number_of_layers,
+    trained_parameters,
 )
 from tunebuild.train.hardware import find_device, why_not_compile
 from tunebuild.train.settings import Execution, TrainSettings
@@ -87,7 +87,7 @@ def plan_training(
     if packs is None:
         packs = config.get("model_type") not in _OWN_ATTENTION
     packed = settings.tuning.packing and packs
-    if not adapter_parameters(tensors, settings.tuning.lora):
+    if not trained_parameters(tensors, settings.tuning):
         ends = sorted({name.rpartition(".")[2] for name in linear_layers(tensors)})
         hint = f"use all-linear, or some of: {', '.join(ends)}"
         raise fail("lora-targets", "no layer has one of these names", hint, path="tuning.lora.targets")
@@ -111,7 +111,8 @@ def plan_training(
         execution, memory, _ = min(choices, key=lambda choice: choice[1].total)
         if settings.tuning.memory != "auto":
             need, have = (f"{size / 1e9:.1f} GB" for size in (memory.total / (1 - _KEPT_FREE), limit or 0))
-            hint = "allow more, use tuning.method: qlora, or lower tuning.max_length"
+            leaner = "lora or qlora" if settings.full else "qlora"
+            hint = f"allow more, use tuning.method: {leaner}, or lower tuning.max_length"
             raise fail("memory", f"training takes {need}, {have} are allowed", hint, path="tuning.memory.fit")
     reasons = _reasons(settings, execution, memory, layers, step, uncompiled, bool(fitting), len(lengths))
     return TrainingPlan(execution, memory, limit, round(step), (*settings.notes, *reasons))
@@ -185,6 +186,8 @@ def _reasons(
         yield f"{execution.checkpointed} of {layers} layers compute their activations again, to fit"
     if execution.fused:
         yield "LoRA is fused into the linear layers"
+    elif settings.full:
+        yield "all weights are trained, in float32"
     elif settings.device == "cuda":
         yield "LoRA is not fused: it has dropout or DoRA"
     yield f"layers are not compiled: {uncompiled}" if uncompiled else "layers are compiled"

@@ -1,4 +1,4 @@
-"""Runs a training from tokenised rows to an adapter."""
+"""Runs a training from tokenised rows to an adapter, or to a model all of whose weights are trained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trl import SFTConfig
 from tunebuild.errors import fail
 from tunebuild.store import Progress
 from tunebuild.store.disk import full_disk_named
-from tunebuild.train.adapter import add_adapter, restore_trainable, save_adapter, trainable_copy
+from tunebuild.train.adapter import add_adapter, restore_trainable, save_adapter, save_model, trainable_copy
 from tunebuild.train.attention import try_packing
 from tunebuild.train.base import describe_quantisation, load_base
 from tunebuild.train.batches import Batching, Passes
@@ -42,15 +42,15 @@ from tunebuild.train.trainer import Trainer, as_json
 def train_adapter(
     settings: TrainSettings, *, data: Path, base: Path, work: Path, out: Path, progress: Progress
 ) -> None:
-    """Train an adapter.
+    """Train an adapter, or all weights.
 
     Args:
         settings: decided settings.
         data: directory with ``train.arrow`` and perhaps ``eval.arrow``.
         base: the base model's directory.
         work: checkpoints go here and are resumed from here.
-        out: gets ``adapter/``, ``quantisation.json`` (qlora only), ``metrics.jsonl``, ``memory.json`` and
-            ``result.json``.
+        out: gets ``adapter/`` (full: ``model/``), ``quantisation.json`` (qlora only), ``metrics.jsonl``,
+            ``memory.json`` and ``result.json``.
         progress: where to say how far it is.
 
     Raises:
@@ -104,11 +104,12 @@ def train_model(
     out: Path,
     progress: Progress,
 ) -> None:
-    """Train an adapter for a base that is loaded; see :func:`train_adapter`.
+    """Train a base that is loaded, or an adapter for it; see :func:`train_adapter`.
 
     ``linear`` is the number of weights in linear layers; ``base`` is the directory of the published ones.
     """
-    limit = measure_limit(linear)
+    tuning = settings.tuning
+    limit = measure_limit(linear, trained=settings.full)
     execution = _began_with(work, plan.execution)
     if execution != plan.execution:
         progress.say(f"computed as it began: {execution}")
@@ -116,10 +117,9 @@ def train_model(
         model.set_attn_implementation("sdpa")
     _bound_memory(settings)
     quantisation = describe_quantisation(model, settings)
-    tuning = settings.tuning
-    peft_model = add_adapter(model, tuning, base=base, fused=execution.fused)
+    adapter = None if settings.full else add_adapter(model, tuning, base=base, fused=execution.fused)
     prepare_layers(model, execution)
-    initial = trainable_copy(peft_model)
+    initial = trainable_copy(adapter) if adapter else {}
     batching = Batching(
         tuning.batch_size, execution.passes, execution.packed, tuning.seed, settings.processes
     )
@@ -132,7 +132,7 @@ def train_model(
         callbacks.append(EarlyStoppingCallback(stop.patience, stop.min_delta))
     checkpoints = work / "checkpoints"
     trainer = Trainer(
-        model=peft_model,
+        model=adapter or model,
         args=_arguments(settings, execution, checkpoints, len(rows), evaluates=held_out is not None),
         rows=rows,
         held_out=held_out,
@@ -152,8 +152,10 @@ def train_model(
         outcome = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if trainer.is_world_process_zero():
             trained = trainer.accelerator.unwrap_model(trainer.model)
-            first = initial if moves_base(tuning.lora) else None
-            save_adapter(trained, out / "adapter", first=first)
+            if adapter:
+                save_adapter(trained, out / "adapter", first=initial if moves_base(tuning.lora) else None)
+            else:
+                save_model(trained, out / "model")
     _check_finite(trainer.model)
     if not trainer.is_world_process_zero():
         return
@@ -173,7 +175,7 @@ def train_model(
         "method": tuning.method,
         "processes": settings.processes,
         "resumed": resumed is not None,
-        "trainable_parameters": sum(t.numel() for t in initial.values()),
+        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "limit": asdict(limit) if limit else None,
         "seconds": round(seconds, 1),
     }

@@ -42,12 +42,18 @@ class TrainSettings:
         return min((limit for limit in (fit, self.available) if limit is not None), default=None)
 
     @property
+    def full(self) -> bool:
+        """Whether all weights are trained, instead of an adapter."""
+        return self.tuning.method == "full"
+
+    @property
     def fuses(self) -> bool:
         """Whether the fused LoRA layer computes what is asked for, and pays.
 
         On a CPU a custom operator costs a small model more than the passes over memory that it saves.
         """
-        return self.device == "cuda" and not self.tuning.lora.dropout and not self.tuning.lora.dora
+        lora = self.tuning.lora
+        return self.device == "cuda" and not self.full and not lora.dropout and not lora.dora
 
     def steps(self, rows: int) -> int:
         """Optimizer steps over all epochs, for a number of training rows."""

@@ -33,16 +33,16 @@ class Limit:
         return tokens_per_second / self.tokens_per_second
 
 
-def flops_per_token(linear_parameters: int) -> float:
+def flops_per_token(linear_parameters: int, *, trained: bool = False) -> float:
     """What a token costs at least: two operations a weight forward, and two for the gradient of its input.
 
-    A frozen weight has no gradient of its own. Attention, the adapter and the head come on top and are not
-    counted, and neither is what is computed again.
+    A weight that is trained has a gradient of its own, which takes two more. Attention, an adapter and the
+    head come on top and are not counted, and neither is what is computed again.
     """
-    return 4.0 * linear_parameters
+    return (6.0 if trained else 4.0) * linear_parameters
 
 
-def measure_limit(linear_parameters: int) -> Limit | None:
+def measure_limit(linear_parameters: int, *, trained: bool = False) -> Limit | None:
     """The limit on this machine's card; ``None`` without one. Takes about a tenth of a second."""
     if not torch.cuda.is_available():
         return None
@@ -57,4 +57,4 @@ def measure_limit(linear_parameters: int) -> Limit | None:
     rate = _PRODUCTS * 2 * _SIZE**3 / (time.perf_counter() - started)
     del left, right
     torch.cuda.empty_cache()
-    return Limit(rate, flops_per_token(linear_parameters))
+    return Limit(rate, flops_per_token(linear_parameters, trained=trained))
