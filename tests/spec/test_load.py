@@ -55,7 +55,8 @@ def problems(directory: Path, text: str) -> list[str]:
 
 @pytest.mark.parametrize("gate", ["exact_match: {min: 50}", "merge_lost: {max: 2}", "rouge_l: {min: -1}"])
 def test_a_gate_on_a_share_stays_between_0_and_1(directory, gate):
-    (found,) = problems(directory, VALID + f"gates: {{{gate}}}\n")
+    held_out = VALID.replace("model:", "  eval: {fraction: 0.1}\nmodel:")
+    (found,) = problems(directory, held_out + f"gates: {{{gate}}}\n")
     assert f"gates.{gate.partition(':')[0]}.m" in found
 
 
@@ -75,6 +76,37 @@ def test_all_problems_come_at_once_and_in_order(directory):
         "one of: r, alpha, dropout, targets, rslora, dora, init",
         "spec.yaml:10:18 tuning.learning_rate: must be a number, not 'fast'; for example: 0.0002",
     ]
+
+
+def test_rules_across_fields_speak_beside_typos(directory):
+    text = VALID.replace("name: support-bot", "name: a\nname: b\nextra: 1")
+    text = text.replace("{path: faq.jsonl", "{path: faq.jsonl, formt: qa}\n    - {path: no.jsonl")
+    text += "  batch_size: 8\n  micro_batch_size: 3\n  epochs: many\n  keep: best\n"
+    places = [line.split(": ")[0] for line in problems(directory, text)]
+    assert places == [
+        "spec.yaml:3:1",
+        "spec.yaml:4:1 extra",
+        "spec.yaml:7:25 data.train[0].formt",
+        "spec.yaml:8:14 data.train[1].path",
+        "spec.yaml:15:21 tuning.micro_batch_size",
+        "spec.yaml:16:11 tuning.epochs",
+        "spec.yaml:17:9 tuning.keep",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        VALID.replace("model:", "  eval: {fracton: 0.1}\nmodel:") + "  keep: best\n",  # may be meant
+        VALID.replace("model:", "  eval: {fraction: some}\nmodel:") + "  keep: best\n",
+        VALID + "  micro_batch_size: 3\n  batch_sise: 9\n",
+        VALID.replace("  base: ./base", "  bse: ./none"),
+    ],
+)
+def test_a_rule_says_nothing_where_a_field_it_concerns_cannot_be_read(directory, text):
+    (found, *more) = problems(directory, text)
+    assert "unknown key" in found or "must be a number" in found
+    assert all("is required" in line for line in more)
 
 
 @pytest.mark.parametrize(

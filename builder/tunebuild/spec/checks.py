@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tunebuild import resources
 from tunebuild.errors import Diagnostic
+from tunebuild.spec._base import Section
 from tunebuild.spec._words import dotted, suggest
-from tunebuild.spec.data import Condition, DataSource
+from tunebuild.spec.data import DataSource
 from tunebuild.spec.schema import schema_at
 from tunebuild.spec.secret import MARK
+from tunebuild.spec.source_rules import HUB_ID, SOURCE_RULES, exists_inside
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.tuning import LoraSpec
 from tunebuild.spec.yaml_loader import NodePath
 
-# The columns of the formats.
-_COLUMNS = {
-    "qa": ("question", "answer"),
-    "alpaca": ("instruction", "input", "output"),
-    "messages": ("messages",),
-    "sharegpt": ("conversations",),
-    "prompt_completion": ("prompt", "completion"),
-    "text": ("text",),
-}
-
+_NEEDS_ROWS = "needs rows that are held out"
 _HOLD_OUT = "set data.eval.fraction or data.eval.files"
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 # The forms of Hugging Face, OpenAI-like, AWS, GitHub and GitLab tokens, and of private keys.
 _TOKEN = re.compile(
@@ -41,6 +32,33 @@ _TOKEN = re.compile(
 Check = Callable[[Spec, Path], Iterator[Diagnostic]]
 
 
+def broken_rules(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """Everything in which a spec breaks a rule.
+
+    Args:
+        spec: the spec. Where a field of it cannot be read, as :func:`tunebuild.spec._readable.readable` makes
+            it, the rules that concern the field say nothing.
+        directory: the spec's directory.
+    """
+    for check in CHECKS:
+        yield from _as_far_as_readable(check(spec, directory))
+    yield from _as_far_as_readable(_source_problems(spec, directory))
+
+
+def _source_problems(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    for path, source in _sources(spec):
+        for rule in SOURCE_RULES:
+            yield from _as_far_as_readable(rule(source, path, directory))
+
+
+def _as_far_as_readable(found: Iterator[Diagnostic]) -> Iterator[Diagnostic]:
+    try:
+        yield from found
+    except AttributeError as error:
+        if not (isinstance(error.obj, Section) and error.name in type(error.obj).model_fields):
+            raise
+
+
 def _sources(spec: Spec) -> Iterator[tuple[str, DataSource]]:
     for index, source in enumerate(spec.data.train):
         yield f"data.train[{index}]", source
@@ -48,32 +66,17 @@ def _sources(spec: Spec) -> Iterator[tuple[str, DataSource]]:
         yield f"data.eval.files[{index}]", source
 
 
-def _named_files(spec: Spec, directory: Path) -> Iterator[tuple[str, str]]:
-    for path, source in _sources(spec):
-        if source.hub is None:
-            for name in source.files(directory) or ([source.path] if source.path else []):
-                yield f"{path}.path", name
+def template_exists(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """A template of the author's own is there."""
     if not isinstance(spec.prompt.template, str):
-        yield "prompt.template.file", spec.prompt.template.file
-
-
-def files_exist_inside(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """Every named file is there, and inside the spec's directory so that the repository is complete."""
-    for path, name in _named_files(spec, directory):
-        file = directory / name
-        if not file.resolve().is_relative_to(directory.resolve()):
-            yield Diagnostic(
-                "outside", f"'{name}' is outside the spec's directory", "copy it beside the spec", path
-            )
-        elif not file.is_file():
-            yield Diagnostic("no-file", f"there is no file '{name}'", f"looked for {file}", path)
+        yield from exists_inside(spec.prompt.template.file, "prompt.template.file", directory)
 
 
 def base_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A local base is a model directory; a hub base is an id."""
     model, path = spec.model, "model.base"
     if not model.is_local:
-        if not _HUB_ID.fullmatch(model.base):
+        if not HUB_ID.fullmatch(model.base):
             hint = f"for a directory write base: ./{model.base}"
             yield Diagnostic("bad-model", f"'{model.base}' is not a hub id such as org/name", hint, path)
         return
@@ -90,45 +93,6 @@ def base_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         )
 
 
-def hub_data_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """Rows come from a repository with an id, and only such rows have a revision and a token."""
-    for path, source in _sources(spec):
-        if source.hub is not None and not _HUB_ID.fullmatch(source.hub):
-            yield Diagnostic("bad-hub", f"'{source.hub}' is not a hub id such as org/name", "", f"{path}.hub")
-        if source.path is None and source.split is None:
-            message = "names no rows" if source.hub is None else "names neither a file nor a split"
-            yield Diagnostic("no-path", message, "give it a path, or a hub and a split", path)
-        if source.path is not None and source.split is not None:
-            message = "names a file and a split: only one of them can be meant"
-            yield Diagnostic("path-and-split", message, "remove one", f"{path}.split")
-        if source.config is not None and source.split is None:
-            message = "only a split has a configuration"
-            yield Diagnostic("config-alone", message, "name the split", f"{path}.config")
-        for name in ("revision", "token", "split", "config"):
-            if source.hub is None and getattr(source, name) is not None:
-                message = f"a file beside the spec has no {name}"
-                yield Diagnostic("not-hub", message, "remove it, or name its hub", f"{path}.{name}")
-
-
-def conditions_can_hold(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """A condition says something, is a regular expression where it should be one, and some value meets it."""
-    for path, source in _sources(spec):
-        for column, wanted in source.where.items():
-            here = f"{path}.where.{column}"
-            if not isinstance(wanted, Condition):
-                continue
-            if not wanted.model_fields_set:
-                yield Diagnostic("condition", "says nothing", "in, not, min, max or matches", here)
-            if wanted.min is not None and wanted.max is not None and wanted.min > wanted.max:
-                message = f"nothing is at least {wanted.min:g} and at most {wanted.max:g}"
-                yield Diagnostic("condition", message, "", f"{here}.min")
-            try:
-                re.compile(wanted.matches or "")
-            except (re.error, RecursionError, OverflowError) as error:
-                message = f"is no regular expression: {error}"
-                yield Diagnostic("condition", message, "see Python's re module", f"{here}.matches")
-
-
 def weights_matter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """What is held out is measured once a row, so a weight there would do nothing."""
     for index, source in enumerate(spec.data.eval.files):
@@ -136,17 +100,6 @@ def weights_matter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
             path = f"data.eval.files[{index}].weight"
             message = "rows that are held out have no weight: each is measured once"
             yield Diagnostic("weight-of-held-out", message, "remove it", path)
-
-
-def mapped_columns_belong(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """A format that is named has the columns that are mapped to it."""
-    for path, source in _sources(spec):
-        known = _COLUMNS.get(source.format, ())
-        for name in source.columns:
-            if known and name not in known:
-                hint = suggest(name, known) or f"it has: {', '.join(known)}"
-                message = f"format '{source.format}' has no column '{name}'"
-                yield Diagnostic("unknown-column", message, hint, f"{path}.columns.{name}")
 
 
 def batch_divides(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
@@ -161,17 +114,24 @@ def batch_divides(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         )
 
 
-def training_can_run(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """Processes have rows to share, and what looks at held-out rows has some."""
+def processes_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """Processes have rows of a step to share."""
     tuning = spec.tuning
     if tuning.processes > tuning.batch_size:
         message = f"{tuning.processes} processes cannot share a step of {tuning.batch_size} rows"
         yield Diagnostic("processes", message, "raise tuning.batch_size", "tuning.processes")
-    if tuning.early_stopping and not _holds_out(spec):
-        message = "needs rows that are held out"
-        yield Diagnostic("early-stopping", message, _HOLD_OUT, "tuning.early_stopping")
-    if tuning.keep == "best" and not _holds_out(spec):
-        yield Diagnostic("keep-best", "needs rows that are held out", _HOLD_OUT, "tuning.keep")
+
+
+def early_stopping_has_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """What waits for a better loss on held-out rows has some."""
+    if spec.tuning.early_stopping and not _holds_out(spec):
+        yield Diagnostic("early-stopping", _NEEDS_ROWS, _HOLD_OUT, "tuning.early_stopping")
+
+
+def best_has_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """What is best on held-out rows has some."""
+    if spec.tuning.keep == "best" and not _holds_out(spec):
+        yield Diagnostic("keep-best", _NEEDS_ROWS, _HOLD_OUT, "tuning.keep")
 
 
 def _holds_out(spec: Spec) -> bool:
@@ -231,19 +191,23 @@ def init_suits_the_base(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
 
 def gates_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A limit on what held-out rows show needs held-out rows."""
-    if _holds_out(spec):
-        return
-    for name in ("eval_loss", "eval_perplexity", "eval_accuracy", "exact_match", "token_f1", "rouge_l"):
-        if getattr(spec.gates, name) is not None:
-            message = "needs rows that are held out"
-            yield Diagnostic("gate", message, _HOLD_OUT, f"gates.{name}")
+    limits = ("eval_loss", "eval_perplexity", "eval_accuracy", "exact_match", "token_f1", "rouge_l")
+    if not _holds_out(spec):
+        for path in _gates(spec, limits):
+            yield Diagnostic("gate", _NEEDS_ROWS, _HOLD_OUT, path)
 
 
 def gates_have_answers(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A limit on written answers needs answers."""
-    for name in ("exact_match", "token_f1", "rouge_l", "regression_kl", "regression_top1"):
-        if spec.evaluation.samples == 0 and getattr(spec.gates, name) is not None:
-            yield Diagnostic("gate", "needs answers", "raise evaluation.samples", f"gates.{name}")
+    limits = ("exact_match", "token_f1", "rouge_l", "regression_kl", "regression_top1")
+    if spec.evaluation.samples == 0:
+        for path in _gates(spec, limits):
+            yield Diagnostic("gate", "needs answers", "raise evaluation.samples", path)
+
+
+def _gates(spec: Spec, names: Sequence[str]) -> Iterator[str]:
+    """Paths of the gates that are set, of these."""
+    return (f"gates.{name}" for name in names if getattr(spec.gates, name, None) is not None)
 
 
 def template_is_known(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
@@ -257,7 +221,7 @@ def template_is_known(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
 
 def secrets_stay_outside(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """References to variables stand only where a secret is expected, and secrets stand nowhere."""
-    for path, text in _texts(spec.model_dump(mode="json", by_alias=True), ()):
+    for path, text in _texts(spec.model_dump(mode="json", by_alias=True, warnings=False), ()):
         if any(schema.get("writeOnly") for schema in schema_at(path)):
             continue
         if MARK in text:
@@ -283,14 +247,13 @@ def _texts(value: Any, path: NodePath) -> Iterator[tuple[NodePath, str]]:
 
 
 CHECKS: tuple[Check, ...] = (
-    files_exist_inside,
+    template_exists,
     base_is_named_well,
-    hub_data_is_named_well,
-    conditions_can_hold,
     weights_matter,
-    mapped_columns_belong,
     batch_divides,
-    training_can_run,
+    processes_have_rows,
+    early_stopping_has_rows,
+    best_has_rows,
     answers_fit,
     full_has_no_adapter,
     dequantized_needs_qlora,

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tunebuild.errors import Diagnostic, TunebuildError
 from tunebuild.spec._words import dotted
-from tunebuild.spec.checks import CHECKS
+from tunebuild.spec.checks import broken_rules
 from tunebuild.spec.overlay import compose
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.yaml_loader import Document, parse_dotted
@@ -58,35 +58,44 @@ def load_spec(file: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
         TunebuildError: every problem at once, in order of position.
     """
     document = compose(file, overrides)
-    loaded = LoadedSpec(_validated(document), file, document)
-    problems = [
-        replace(d, position=document.position(parse_dotted(d.path)))
-        for check in CHECKS
-        for d in check(loaded.spec, loaded.directory)
-    ]
-    if problems:
+    spec, problems = _read(document)
+    if spec is not None:
+        problems += [
+            replace(d, position=document.position(parse_dotted(d.path)))
+            for d in broken_rules(spec, file.resolve().parent)
+        ]
+    if problems or spec is None:
         raise TunebuildError(_in_order(problems))
-    return loaded
+    return LoadedSpec(spec, file, document)
 
 
-def _validated(document: Document) -> Spec:
-    """The typed spec of a document that fits the published schema."""
+def _read(document: Document) -> tuple[Spec | None, list[Diagnostic]]:
+    """The typed spec, and in what the document breaks the published schema: then as much as can be read."""
+    problems = list(document.problems)
     try:
         # What the models accept without converting anything, the schema accepts: it is made from them, and
         # a test holds them to it. That spares a valid spec the import of the schema's validator.
-        return Spec.model_validate_json(json.dumps(document.value, allow_nan=False), strict=True)
+        text = json.dumps(document.value, allow_nan=False)
+        return Spec.model_validate_json(text, strict=True), problems
     except (ValidationError, ValueError, RecursionError):
         from tunebuild.spec._explain import violations
 
-        if problems := list(violations(document)):
-            raise TunebuildError(_in_order(problems)) from None
-    try:
-        return Spec.model_validate(document.value)
-    except ValidationError as error:  # such as 1e19, which the schema takes for a whole number
-        found = [(e["loc"], e["msg"].lower()) for e in error.errors()]
-        raise TunebuildError(
-            tuple(Diagnostic("invalid", text, "", dotted(p), document.position(p)) for p, text in found)
-        ) from None
+        known = {problem.position for problem in problems}
+        found = list(violations(document))
+        problems += [violation for violation in found if violation.position not in known]
+    if not found:
+        try:
+            return Spec.model_validate(document.value), problems
+        except ValidationError as error:  # such as 1e19, which the schema takes for a whole number
+            for wrong in error.errors():
+                place = document.position(wrong["loc"])
+                problems.append(Diagnostic("invalid", wrong["msg"].lower(), "", dotted(wrong["loc"]), place))
+    if not isinstance(document.value, dict):
+        return None, problems
+
+    from tunebuild.spec._readable import readable
+
+    return readable(Spec, document.value), problems
 
 
 def _in_order(problems: list[Diagnostic]) -> tuple[Diagnostic, ...]:

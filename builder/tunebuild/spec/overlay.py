@@ -59,7 +59,7 @@ def _read(file: Path, shown: str, chain: tuple[Path, ...]) -> Document:
 
 
 def _merged(base: Document, over: Document) -> Document:
-    result = Document(over.file, notes=[*base.notes, *over.notes])
+    result = Document(over.file, notes=[*base.notes, *over.notes], problems=[*base.problems, *over.problems])
     result.value = _merge(base, over, base.value, over.value, (), result)
     return result
 
@@ -122,10 +122,13 @@ def _override(document: Document, text: str) -> None:
 def _typed(path: NodePath, written: str, where: Position) -> Any:
     """The value as the schema wants it: ``--set image.tag=1.0`` is text because a tag is text."""
     try:
-        value = parse_yaml(written.encode(), where.file).value
+        document = parse_yaml(written.encode(), where.file)
+        if document.problems:
+            raise TunebuildError(tuple(document.problems))
     except TunebuildError as error:
         places = tuple(replace(d, position=where) for d in error.diagnostics)
         raise TunebuildError(places) from None
+    value = document.value
     wanted = types_at(path)
     kind = _JSON_TYPES.get(type(value), "")
     fits = kind in wanted or (kind == "integer" and "number" in wanted)

@@ -47,6 +47,8 @@ class Document:
     key_positions: dict[NodePath, Position] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     """What people should know though nothing is wrong, such as a migration."""
+    problems: list[Diagnostic] = field(default_factory=list)
+    """What is wrong with it as YAML, where it could be read all the same."""
 
     def position(self, path: NodePath, *, key: bool = False) -> Position | None:
         """Position of a path's value (or its key), or of the nearest parent that is in the file."""
@@ -115,7 +117,7 @@ def load_yaml(file: Path, shown: str | None = None) -> Document:
         shown: how messages name it; the path as given if left out.
 
     Raises:
-        TunebuildError: all that is wrong with it as YAML, with positions.
+        TunebuildError: it cannot be read at all. Lesser problems are in the document.
     """
     name = shown or str(file)
     try:
@@ -148,8 +150,6 @@ def parse_yaml(data: bytes, name: str) -> Document:
     builder = _Builder(document)
     if node is not None:
         document.value = builder.build(node, (), 0)
-    if builder.problems:
-        raise TunebuildError(tuple(builder.problems))
     return document
 
 
@@ -158,7 +158,6 @@ class _Builder:
 
     def __init__(self, document: Document) -> None:
         self.document = document
-        self.problems: list[Diagnostic] = []
         self.nodes = 0
 
     def build(self, node: yaml.Node, path: NodePath, depth: int) -> Any:
@@ -211,7 +210,7 @@ class _Builder:
         return Position(self.document.file, mark.line + 1, mark.column + 1)
 
     def _problem(self, code: str, message: str, position: Position, hint: str = "") -> None:
-        self.problems.append(Diagnostic(code, message, hint, position=position))
+        self.document.problems.append(Diagnostic(code, message, hint, position=position))
 
 
 def _one(code: str, message: str, hint: str = "", position: Position | None = None) -> TunebuildError:
