@@ -10,7 +10,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from tunebuild.errors import Diagnostic
-from tunebuild.spec._words import dotted, suggest
+from tunebuild.spec._repairs import better_key, better_value, better_word
+from tunebuild.spec._words import dotted
 from tunebuild.spec.schema import validation_schema
 from tunebuild.spec.yaml_loader import Document, NodePath
 
@@ -65,7 +66,8 @@ def explain(error: ValidationError, document: Document) -> Iterator[Diagnostic]:
             if key not in known:
                 place = (*path, key)
                 where = document.position(place, key=True)
-                yield Diagnostic("unknown-key", "unknown key", suggest(key, known), dotted(place), where)
+                hint = better_key(key, value, known, path)
+                yield Diagnostic("unknown-key", "unknown key", hint, dotted(place), where)
     elif rule == "required":
         for key in expected:
             if key not in value:
@@ -83,12 +85,14 @@ def _one(rule: str, expected: Any, schema: dict[str, Any], value: Any) -> tuple[
     if rule == "type":
         names = [expected] if isinstance(expected, str) else expected
         wanted = " or ".join(_TYPES[n] for n in names)
-        return "wrong-type", f"must be {wanted}, not {_show(value)}", _example(schema)
+        hint = better_value(value, schema) or _example(schema)
+        return "wrong-type", f"must be {wanted}, not {_show(value)}", hint
     if rule in ("enum", "const"):
         allowed = [str(v) for v in (expected if rule == "enum" else [expected])]
-        return "wrong-value", f"cannot be {_show(value)}", suggest(str(value), allowed)
+        return "wrong-value", f"cannot be {_show(value)}", better_word(value, allowed, schema)
     if rule == "pattern":
-        return "wrong-form", f"{_show(value)} does not have the right form", _example(schema)
+        hint = better_value(value, schema) or _example(schema)
+        return "wrong-form", f"{_show(value)} does not have the right form", hint
     if rule in _LIMITS:
         return "out-of-range", f"{_show(value)} {_LIMITS[rule]} {expected}", ""
     return "invalid", f"{_show(value)} breaks the rule '{rule}: {expected}'", _example(schema)
@@ -96,28 +100,38 @@ def _one(rule: str, expected: Any, schema: dict[str, Any], value: Any) -> tuple[
 
 def _explain_union(error: ValidationError, document: Document) -> Iterator[Diagnostic]:
     """A value that fits no branch: speak of the branch whose type it has, if there is just one."""
-    branches: dict[int, list[ValidationError]] = {}
-    for inner in error.context or ():
-        branches.setdefault(int(inner.schema_path[0]), []).append(inner)
-    depth = len(error.absolute_path)
-    typed = [
-        errors
-        for errors in branches.values()
-        if not any(e.validator == "type" and len(e.absolute_path) == depth for e in errors)
-    ]
-    if len(typed) == 1:
-        for inner in typed[0]:
-            yield from explain(inner, document)
-        return
     path: NodePath = tuple(error.absolute_path)
     schema: Any = error.schema
-    branch_schemas: Any = error.validator_value
-    words = [
-        "'" + str(s["const"]) + "'" if "const" in s else _TYPES.get(s.get("type", "object"), "a mapping")
-        for s in branch_schemas
+    branches: Any = error.validator_value
+    inner: dict[int, list[ValidationError]] = {}
+    for found in error.context or ():
+        inner.setdefault(int(found.schema_path[0]), []).append(found)
+    typed = [
+        errors
+        for errors in inner.values()
+        if not any(e.validator == "type" and len(e.absolute_path) == len(path) for e in errors)
     ]
-    message = f"must be {' or '.join(words)}, not {_show(error.instance)}"
-    yield Diagnostic("wrong-type", message, _example(schema), dotted(path), document.position(path))
+    words = [word for branch in branches for word in _allowed(branch)]
+    hint = ""
+    if not isinstance(error.instance, dict | list):
+        hint = better_word(error.instance, words, schema) if words else better_value(error.instance, schema)
+    if len(typed) == 1 and not hint.startswith("did you mean"):
+        for found in typed[0]:
+            yield from explain(found, document)
+        return
+    kinds = [
+        " or ".join(f"'{word}'" for word in _allowed(branch))
+        or _TYPES.get(branch.get("type", "object"), "a mapping")
+        for branch in branches
+    ]
+    message = f"must be {' or '.join(kinds)}, not {_show(error.instance)}"
+    hint = hint or better_value(error.instance, schema) or _example(schema)
+    yield Diagnostic("wrong-type", message, hint, dotted(path), document.position(path))
+
+
+def _allowed(schema: dict[str, Any]) -> list[str]:
+    """The words that a schema takes, where it takes nothing else."""
+    return [schema["const"]] if "const" in schema else list(schema.get("enum", ()))
 
 
 def _example(schema: dict[str, Any]) -> str:

@@ -34,6 +34,12 @@ def canonical_yaml(spec: Spec, *, defaults: bool = True) -> str:
     )
 
 
+def flow(value: Any) -> str:
+    """A value on one line of YAML, as one would write it."""
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=1000)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes by this language's rules: PyYAML's would leave ``2e-4`` bare, which is a number here."""
 

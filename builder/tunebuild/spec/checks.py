@@ -215,7 +215,9 @@ def template_is_known(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     name = spec.prompt.template
     known = ("base", *resources.shipped_templates())
     if isinstance(name, str) and name not in known:
-        hint = suggest(name, known) or f"one of: {', '.join(known)}"
+        file = name.endswith((".jinja", ".jinja2", ".j2")) or "/" in name or (directory / name).is_file()
+        hint = f"did you mean {{file: {name}}}?" if file else suggest(name, known)
+        hint = hint or f"one of: {', '.join(known)}"
         yield Diagnostic("unknown-template", f"there is no template '{name}'", hint, "prompt.template")
 
 

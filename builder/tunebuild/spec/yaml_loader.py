@@ -121,9 +121,15 @@ def load_yaml(file: Path, shown: str | None = None) -> Document:
     """
     name = shown or str(file)
     try:
-        data = file.read_bytes()
+        # No spec is longer, and what is longer may be an archive of gigabytes.
+        with file.open("rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise _one("no-spec", f"there is no file {name}", "write one with 'tunebuild init DIR'") from None
+    except IsADirectoryError:
+        inside = [path for path in sorted(file.glob("*.y*ml")) if path.suffix in (".yaml", ".yml")]
+        hint = f"did you mean {' or '.join(map(str, inside[:2]))}?" if inside else ""
+        raise _one("unreadable", f"{name} is a directory", hint) from None
     except OSError as error:
         raise _one("unreadable", f"cannot read {name}: {error.strerror}") from None
     return parse_yaml(data, name)
@@ -132,7 +138,8 @@ def load_yaml(file: Path, shown: str | None = None) -> Document:
 def parse_yaml(data: bytes, name: str) -> Document:
     """:func:`load_yaml` for bytes in memory."""
     if len(data) > _MAX_BYTES:
-        raise _one("too-large", f"{name} has {len(data):,} bytes; a spec may have {_MAX_BYTES:,}")
+        message = f"{name} has more than {_MAX_BYTES:,} bytes, so it is no spec"
+        raise _one("too-large", message, "give the YAML file, not what was built from it")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
