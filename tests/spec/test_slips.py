@@ -150,7 +150,7 @@ def test_nothing_is_made_up(directory, line):
     assert "did you mean" not in hint
 
 
-@pytest.mark.parametrize("text", [FRAME + "tuning:\n", FRAME.replace("base: ./base", "base:")])
+@pytest.mark.parametrize("text", [FRAME + "tuning:\n", FRAME.replace("./base", "~")])
 def test_a_key_without_a_value(directory, text):
     ((_, hint),) = said(directory, text)
     assert hint == "write something behind it, or take it out"
