@@ -33,14 +33,17 @@ def make_lock(
         TunebuildError: a name in ``update`` is not in the lock, or something cannot be resolved.
     """
     free = _freed(old, update)
-    runtime = _runtime(pipeline, old.runtime if old else None, free, reporter)
+    template, files = _template(pipeline), _files(pipeline)
+    model = _model(pipeline, keep="model" not in free)
+    datasets = _datasets(pipeline, old, free)
     return SpecLock(
         tunebuild=__version__,
-        template=_template(pipeline),
-        files=_files(pipeline),
-        model=_model(pipeline, keep="model" not in free),
-        datasets=_datasets(pipeline, old, free),
-        runtime=runtime,
+        template=template,
+        files=files,
+        model=model,
+        datasets=datasets,
+        # Last: it takes minutes, and a name that is misspelt above should not.
+        runtime=_runtime(pipeline, old.runtime if old else None, free, reporter),
     )
 
 

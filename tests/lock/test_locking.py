@@ -7,7 +7,7 @@ import pytest
 from support.models import save_base
 from tunebuild.errors import TunebuildError
 from tunebuild.lock.spec_lock import SpecLock
-from tunebuild.locking import find_drift, require_no_drift
+from tunebuild.locking import find_drift, make_lock, require_no_drift
 from tunebuild.pipeline import Pipeline
 from tunebuild.spec import load_spec
 from tunebuild.store import Store
@@ -58,3 +58,13 @@ def test_a_file_that_is_gone_or_changed_is_drift(locked):
     (rows / "a.jsonl").unlink()
     (rows / "b.jsonl").write_text(ROW * 2)
     assert data_drift(pipeline, lock) == [["-", "files.rows/a.jsonl"], ["~", "files.rows/b.jsonl"]]
+
+
+def test_a_model_that_cannot_be_found_is_named_before_packages_are_fetched(locked, monkeypatch):
+    pipeline, _, rows = locked
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    loaded = load_spec(rows.parent / "spec.yaml", ["model.base=org/misspelt"])
+    asked = []
+    with pytest.raises(TunebuildError, match="org/misspelt"):
+        make_lock(Pipeline(loaded, pipeline.store), None, (), asked.append)
+    assert asked == []
