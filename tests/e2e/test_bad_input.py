@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
+import sys
 
 import pytest
 
+from support.engines import need_engine
 from support.models import save_base
 from support.quickstart import tunebuild
 
@@ -99,6 +103,44 @@ def test_an_engine_that_is_not_running(quickstart):
     done = quickstart.run("run", "--engine", "docker", "--port", "0", "--ask", "x", env=env)
     assert done.code == 1
     assert "start dockerd" in done.err
+
+
+@pytest.mark.engine
+def test_an_engine_that_cannot_start_a_container_gives_way_to_a_process(quickstart, tmp_path):
+    need_engine("podman")
+    runtime, settings = tmp_path / "runtime", tmp_path / "containers.conf"
+    runtime.write_text("#!/bin/sh\necho no control groups here >&2\nexit 1\n")
+    runtime.chmod(0o755)
+    settings.write_text(f'[engine]\nruntime = "broken"\n[engine.runtimes]\nbroken = ["{runtime}"]\n')
+    env = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "CONTAINERS_CONF": str(settings)}
+    done = quickstart.run("run", "--port", "0", "--ask", "x", env=env)
+    assert done.code == 0, done.err
+    assert re.search("serving as a local process: podman start: .*no control groups here", done.err)
+    chosen = quickstart.run("run", "--engine", "podman", "--port", "0", "--ask", "x", env=env)
+    assert chosen.code == 1
+    assert "no control groups here" in chosen.err
+
+
+@pytest.mark.parametrize("name", ["dist/none.tar", "./none"])
+def test_an_image_file_that_is_not_there(name):
+    done = tunebuild("explain", name)
+    assert done.code == 1
+    assert f"there is no image at {name.removeprefix('./')}" in done.err
+
+
+def test_a_server_that_is_interrupted_says_that_it_stopped(quickstart):
+    argv = [sys.executable, "-c", "from tunebuild.cli import main; main()", "run", quickstart.spec]
+    argv += ["--store", quickstart.store, "--engine", "none", "--port", "0"]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        said = ""
+        while "curl" not in said:
+            said += process.stderr.readline()
+            assert process.poll() is None, said
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait() == 130
+    assert "stopped" in rest
+    assert "next build" not in rest
 
 
 def test_a_full_disk(spec, tmp_path):

@@ -8,12 +8,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from tunebuild.building import Built
 from tunebuild.errors import TunebuildError
 from tunebuild.verify.endpoint import wait_until_ready
+
+if TYPE_CHECKING:
+    from tunebuild.image.engines import Container, RunOptions
 
 ENGINES = ("auto", "docker", "podman", "none")
 engine_option = click.option(
@@ -39,27 +43,30 @@ def endpoint(built: Built, engine: str, host: str, port: int, *, quiet: bool) ->
     """A ready endpoint; stopped at the end."""
     port = port or _free_port()
     url = f"http://{host}:{port}"
-    if engine == "none" or (engine == "auto" and not _engine_answers()):
+    from tunebuild.image.engines import RunOptions, wait_ready
+
+    options = RunOptions(host=host, port=port)
+    started = time.monotonic()
+    container, runner = None, "local process"
+    if engine != "none":
+        try:
+            container, runner = _container(built, engine, options)
+        except TunebuildError as error:
+            # What an engine cannot start, a process may; what starts and then fails is an error.
+            problem = error.diagnostics[0]
+            if engine != "auto" or problem.code not in ("no-engine", "run-failed"):
+                raise
+            click.echo(f"  serving as a local process: {problem.message}", err=True)
+    if container is None:
         from tunebuild.local_server import local_server
 
         with local_server(built.parts, built.settings.root, host, port, quiet=quiet) as process:
             seconds = wait_until_ready(url, lambda: process.poll() is None)
-            yield Endpoint(url, "local process", seconds)
+            yield Endpoint(url, runner, seconds)
         return
-
-    from tunebuild.image.engines import RunOptions, find_engine, wait_ready
-
-    found = find_engine("" if engine == "auto" else engine)
-    report = found.load(built.image)
-    click.echo(
-        f"  load    {report.sent / 1e6:,.1f} of {report.total / 1e6:,.1f} MB sent to {found.name}", err=True
-    )
-    options = RunOptions(host=host, port=port)
-    started = time.monotonic()
-    container = found.run(built.image.reference, options)
     try:
         wait_ready(container, options)
-        yield Endpoint(url, f"{found.name} container {container.id[:12]}", time.monotonic() - started)
+        yield Endpoint(url, f"{runner} container {container.id[:12]}", time.monotonic() - started)
         if not quiet:
             for line in container.logs(follow=True):
                 print(line, file=sys.stderr)
@@ -67,15 +74,16 @@ def endpoint(built: Built, engine: str, host: str, port: int, *, quiet: bool) ->
         container.stop()
 
 
-def _engine_answers() -> bool:
+def _container(built: Built, engine: str, options: RunOptions) -> tuple[Container, str]:
+    """A started container and its engine's name."""
     from tunebuild.image.engines import find_engine
 
-    try:
-        find_engine()
-    except TunebuildError as error:
-        click.echo(f"  serving as a local process: {error.diagnostics[0].message}", err=True)
-        return False
-    return True
+    found = find_engine("" if engine == "auto" else engine)
+    report = found.load(built.image)
+    click.echo(
+        f"  load    {report.sent / 1e6:,.1f} of {report.total / 1e6:,.1f} MB sent to {found.name}", err=True
+    )
+    return found.run(built.image.reference, options), found.name
 
 
 def _free_port() -> int:

@@ -9,6 +9,7 @@ import click
 
 from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.cli._serving import endpoint, engine_option
+from tunebuild.errors import TunebuildError
 
 
 @click.command("run")
@@ -32,14 +33,20 @@ def command(
     built = build_spec(spec, store, overrides)
     # An orchestrator's SIGTERM ends the endpoint as Ctrl-C does, with its drain.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with endpoint(built, engine, host, port, quiet=ask is not None) as running:
-        click.echo(f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True)
-        if ask is not None:
-            click.echo(ask_question(running.url, ask))
-            return
-        click.echo(_example(running.url, built.parts.settings.name), err=True)
-        if running.runner == "local process":
-            signal.pause()
+    try:
+        with endpoint(built, engine, host, port, quiet=ask is not None) as running:
+            click.echo(
+                f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True
+            )
+            if ask is not None:
+                click.echo(ask_question(running.url, ask))
+                return
+            click.echo(_example(running.url, built.parts.settings.name), err=True)
+            if running.runner == "local process":
+                signal.pause()
+    except KeyboardInterrupt:
+        click.echo("  stopped", err=True)
+        raise TunebuildError((), exit_code=130) from None
 
 
 def _example(url: str, model: str) -> str:

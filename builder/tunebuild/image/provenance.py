@@ -33,7 +33,7 @@ def read_record(image: str, wanted: str) -> bytes:
         TunebuildError: there is no such image, or it is not one of ours.
     """
     prefix = f"{BUNDLE}/build"
-    if Path(image).exists():
+    if Path(image).exists() or image.endswith(".tar") or image.startswith((".", "/", "~")):
         files = open_archive(Path(image)).files(prefix)
     else:
         files = find_engine().files(ImageReference.parse(image), prefix)
