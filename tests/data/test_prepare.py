@@ -355,6 +355,13 @@ def test_stage_writes_what_the_renderer_says(tmp_path, renderer):
     assert json.loads(tree.path("stats.json").read_text())["rows"] == {"train": 18, "eval": 2, "rejected": 0}
 
 
+def test_as_many_questions_travel_as_may(tmp_path, renderer, monkeypatch):
+    monkeypatch.setattr("tunebuild.data.run.MAX_CHECKS", 19)
+    tree = Store(tmp_path / "store").ensure(stage(tmp_path, renderer, QA), Silent())
+    checks = [json.loads(line) for line in tree.path("prompt", "checks.jsonl").read_text().splitlines()]
+    assert [check["expected"] for check in checks] == [row["answer"] for row in QA[:19]]
+
+
 def test_one_byte_of_data_makes_another_key(tmp_path, renderer):
     store = Store(tmp_path / "store")
     store.ensure(stage(tmp_path, renderer, QA), Silent())

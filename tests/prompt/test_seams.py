@@ -76,7 +76,7 @@ def test_a_prompt_that_is_found_is_a_token_prefix(directory, left, right, tail, 
     prompt = f"{left}<|im_end|>{right}<|im_start|>{tail}"
     text = prompt + more
     ids = tokenizer.encode(text)
-    found = tokenizer.seams().prompt(prompt, text, ids)
+    found = tokenizer.seams.prompt(prompt, text, ids)
     whole = tokenizer.encode(prompt)
     if found is not None:
         assert ids[:found] == whole
@@ -96,22 +96,22 @@ def test_it_is_used_for_ordinary_templates(directory, monkeypatch):
 
 @pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word", "normalized"])
 def test_tokens_that_look_around_are_no_seams(directory, flag):
-    assert not tokenizer_of(directory, **{"normalized": False, flag: True}).seams().cuts("<|x|>")
-    assert tokenizer_of(directory, normalized=False).seams().cuts("<|x|>")
+    assert not tokenizer_of(directory, **{"normalized": False, flag: True}).seams.cuts("<|x|>")
+    assert tokenizer_of(directory, normalized=False).seams.cuts("<|x|>")
 
 
 @pytest.mark.parametrize("other", ["<|x|>>", "x|>y", "a<|x", "|x|", "<|x|><|x|>"])
 def test_tokens_that_others_overlap_are_no_seams(other):
     tokenizer = families.byte_level()
     tokenizer.add_special_tokens([AddedToken("<|x|>", normalized=False), AddedToken(other, normalized=False)])
-    assert not PromptTokenizer(tokenizer.to_str()).seams().cuts("<|x|>")
+    assert not PromptTokenizer(tokenizer.to_str()).seams.cuts("<|x|>")
 
 
 def test_a_token_that_comes_from_other_text_too_is_not_counted_on(directory):
     tokenizer = PromptTokenizer((directory / "tokenizer.json").read_text())
     ids = tokenizer.encode("a<|im_end|>b")
     made_of_text = [ids[-1], *ids, tokenizer.token_id("<|im_end|>")]
-    assert tokenizer.seams().through("a<|im_end|>", "<|im_end|>", "a<|im_end|>b", made_of_text) is None
+    assert tokenizer.seams.through("a<|im_end|>", "<|im_end|>", "a<|im_end|>b", made_of_text) is None
 
 
 def test_seams_that_differ_from_the_prompts_own_ids_are_given_up(directory):
@@ -135,5 +135,5 @@ def test_seams_that_differ_from_the_prompts_own_ids_are_given_up(directory):
 
 
 def test_workers_get_them(directory):
-    seams = PromptTokenizer((directory / "tokenizer.json").read_text()).seams()
+    seams = PromptTokenizer((directory / "tokenizer.json").read_text()).seams
     assert pickle.loads(pickle.dumps(seams)).cuts("<|im_end|>")

@@ -12,7 +12,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from support import tokenizers as families
 from tunebuild.prompt import PromptTokenizer
-from tunebuild.prompt.words import _SPLITS, find_words, part
+from tunebuild.prompt.seams import Seams
+from tunebuild.prompt.words import _SPLITS, Words, find_words, part
 
 # What the rules for splitting turn on: letters, spaces, contractions, numbers, line ends, marks, controls.
 text = st.lists(
@@ -50,7 +51,8 @@ KINDS = {"gpt2": families.byte_level(), **{f"split-{len(p)}": splitting(p) for p
 
 
 def words_of(tokenizer):
-    return find_words(tokenizer, tokenizer.to_str(), tokenizer.get_added_tokens_decoder())
+    added = tokenizer.get_added_tokens_decoder()
+    return find_words(tokenizer, tokenizer.to_str(), added, Seams(tokenizer, added).cuts)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,9 +66,22 @@ def test_joined_ids_are_the_texts_ids(kind, texts):
     assert words.encode(texts) == [tokenizer.encode(t, add_special_tokens=False).ids for t in texts]
 
 
+def test_words_are_remembered_until_twice_as_many_came(monkeypatch):
+    tokenizer = KINDS["gpt2"]
+    monkeypatch.setattr("tunebuild.prompt.words._MOST", 3)
+    words, alone = words_of(tokenizer), Words(tokenizer, None)
+    assert words._control is not None
+    for number in range(20):
+        one = [f"hello {number} device <|im_end|> {'x' * 50}<|im_end|>", " a", "a", ""]
+        expected = [tokenizer.encode(t, add_special_tokens=False).ids for t in one]
+        assert words.encode(one) == alone.encode(one) == expected
+        assert len(words._known) <= 3 + 5
+
+
 @given(text)
 def test_parts_are_the_text(whole):
-    assert "".join(part(whole)) == whole
+    (first,), *others = part(whole)
+    assert " ".join([first, *others]) == whole
 
 
 @pytest.mark.parametrize("family", [f for f in families.FAMILIES if f != "byte-level"])

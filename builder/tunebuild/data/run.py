@@ -26,7 +26,7 @@ from tunebuild.store import Progress
 if TYPE_CHECKING:
     from tunebuild.data.stage import DataStage
 
-#: Trained questions that travel in the image for ``verify``.
+#: Most trained questions that travel in the image for ``verify``, evenly spread over the rows.
 MAX_CHECKS = 400
 _GOLDEN = 8
 
@@ -67,7 +67,8 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
             raise fail("no-rows", "no training row is left", path="data.train")
         talks = chosen.distinct[columns.answers[chosen.distinct] > 0]
         single = talks[columns.answers[talks] == 1]
-        checked = single[:: max(1, -(-len(single) // MAX_CHECKS))]
+        count = min(len(single), MAX_CHECKS)
+        checked = single[np.arange(count) * len(single) // max(1, count)]
         asked = _write(prepared, chosen, out, rejects, np.union1d(talks[:_GOLDEN], checked))
     samples.unlink()
     if chosen.evaluated.any():

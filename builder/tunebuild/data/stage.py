@@ -39,7 +39,7 @@ class DataStage:
     seed: int
     vocabulary_size: int
     name: str = "data"
-    version: int = 6
+    version: int = 7
 
     @property
     def sources(self) -> tuple[RowSource, ...]:

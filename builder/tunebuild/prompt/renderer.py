@@ -85,7 +85,7 @@ class Renderer:
         self.settings = settings or PromptSettings()
         self.turn_end_id = self._find_turn_end()
         self._turn_end = tokenizer.token_text(self.turn_end_id)
-        self._seams: Seams | None = tokenizer.seams()
+        self._seams: Seams | None = tokenizer.seams
 
     @property
     def stop_ids(self) -> frozenset[int]:

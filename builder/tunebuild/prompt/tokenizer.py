@@ -97,6 +97,7 @@ class PromptTokenizer:
             known.update(zip(batch, self._encode_batch(batch, check=start == 0), strict=True))
         return lambda text: known[text] if text in known else self.encode(text)
 
+    @cached_property
     def seams(self) -> Seams:
         """Finds prompts in the ids of texts that they begin."""
         return Seams(self._plain, self._added)
@@ -143,7 +144,7 @@ class PromptTokenizer:
 
     @cached_property
     def _words(self) -> Words | None:
-        return find_words(self._plain, self.definition, self._added)
+        return find_words(self._plain, self.definition, self._added, self.seams.cuts)
 
     @cached_property
     def _twin(self) -> Tokenizer:

@@ -1,21 +1,24 @@
 """Encodes words once and remembers them, for tokenizers that part a text between words anyway.
 
-The byte-level pre-tokenizers of GPT-2, Llama 3 and Qwen 2 never put a letter and the space behind it into one
-piece, look at nothing before a piece, and give each piece to the model by itself. So between an ASCII letter
-and a space with an ASCII letter behind it a text may be cut, and the ids of the parts joined are those of the
-text. Where a tokenizer is of another kind, or normalises, adds or drops anything that could tell the
-difference, there is no :class:`Words`, and whole texts are encoded.
+The byte-level pre-tokenizers of GPT-2, Llama 3 and Qwen 2 never put a visible sign and the space behind it
+into one piece, look at nothing before a piece, and give each piece to the model by itself. So before a space
+that follows a visible sign a text may be cut, and the ids of the parts joined are those of the text. Where a
+tokenizer is of another kind, or normalises, adds or drops anything that could tell the difference, there is
+no :class:`Words`, and whole texts are encoded.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from tokenizers import AddedToken, Tokenizer
+
+#: A part of a text without the space before it, or the beginning of a text, which has none.
+Part = str | tuple[str]
 
 _SPLITS = frozenset(
     (
@@ -27,9 +30,10 @@ _SPLITS = frozenset(
         r"|\s*[\r\n]+|\s+(?!\S)|\s+",
     )
 )
-_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-_CUT = re.compile(r"[A-Za-z] [A-Za-z]")
-# Some 15 MB; then all are forgotten.
+# Letters, digits and ASCII signs are no white space to any tokenizer.
+_NO_CUT = re.compile(r"[^!-~\w] ")
+_CUT = re.compile(r"(?<=[!-~\w]) ")
+# Some 10 MB. The ones remembered before are kept until there are as many again.
 _MOST = 50_000
 # Longer parts are rarely met again.
 _LONGEST = 40
@@ -41,52 +45,84 @@ _PROBES = (
 
 
 class Words:
-    """Ids of texts, put together from the ids of their words. Not for several threads at once."""
+    """Ids of texts, put together from the ids of their words. Not for several threads at once.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    Args:
+        tokenizer: the tokenizer.
+        control: an added token that parts every text (:meth:`tunebuild.prompt.seams.Seams.cuts`), by which
+            words are joined to be encoded as one text, which is faster; ``None`` where there is none.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, control: str | None) -> None:
         self._tokenizer = tokenizer
-        self._known: dict[str, list[int]] = {}
+        self._control = control
+        self._known: dict[Part, bytes] = {}
+        self._before: dict[Part, bytes] = {}
 
-    def __reduce__(self) -> tuple[type[Words], tuple[Tokenizer]]:
-        return Words, (self._tokenizer,)
+    def __reduce__(self) -> tuple[type[Words], tuple[Tokenizer, str | None]]:
+        return Words, (self._tokenizer, self._control)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text."""
         if len(self._known) > _MOST:
-            self._known.clear()
+            self._known, self._before = {}, self._known
         parted = [part(text) for text in texts]
-        known = self._known
-        new = list({word: None for words in parted for word in words if word not in known})
-        encoded = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
-        known.update(zip(new, (encoding.ids for encoding in encoded), strict=True))
-        found = [list(chain.from_iterable(map(known.__getitem__, words))) for words in parted]
-        for word in new:
-            if len(word) > _LONGEST:
-                del known[word]
-        return found
+        found = [list(map(self._known.get, parts)) for parts in parted]
+        holes = [
+            (row, place, parts[place])
+            for row, parts in zip(found, parted, strict=True)
+            if None in row
+            for place, ids in enumerate(row)
+            if ids is None
+        ]
+        new = self._learn({missing: None for _, _, missing in holes})
+        for row, place, missing in holes:
+            row[place] = new[missing]
+        return [np.frombuffer(b"".join(row), np.int32).tolist() for row in found]  # type: ignore[arg-type]
+
+    def _learn(self, parts: Mapping[Part, None]) -> dict[Part, bytes]:
+        """Ids of parts that are not known, and from now on are."""
+        new = {p: self._before[p] for p in parts if p in self._before}
+        self._known.update(new)
+        unseen = {p: p[0] if isinstance(p, tuple) else " " + p for p in parts if p not in new}
+        for (p, text), ids in zip(unseen.items(), self._encode(list(unseen.values())), strict=True):
+            new[p] = ids
+            if len(text) <= _LONGEST:
+                self._known[p] = ids
+        return new
+
+    def _encode(self, texts: list[str]) -> list[bytes]:
+        if self._control is None or not texts:
+            encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            return [np.array(encoding.ids, np.int32).tobytes() for encoding in encoded]
+        (joined,) = self._tokenizer.encode_batch_fast([self._control.join(texts)], add_special_tokens=False)
+        ids = np.array(joined.ids, np.int32)
+        # A text may hold the control token, too; then it goes on behind it.
+        behind = np.cumsum([text.count(self._control) + 1 for text in texts]) - 1
+        controls = np.flatnonzero(ids == self._tokenizer.token_to_id(self._control))
+        ends = np.append(controls, len(ids))[behind]
+        data = ids.tobytes()
+        return [data[start:end] for start, end in zip([0, *4 * ends[:-1] + 4], 4 * ends, strict=True)]
 
 
-def part(text: str) -> list[str]:
-    """A text cut before each space that stands between two ASCII letters."""
-    pieces = text.split(" ")
-    parts = [pieces[0]]
-    before = pieces[0][-1:]
-    for piece in pieces[1:]:
-        if before in _LETTERS and piece[:1] in _LETTERS:
-            parts.append(" " + piece)
-        else:
-            parts[-1] += " " + piece
-        before = piece[-1:]
+def part(text: str) -> list[Part]:
+    """A text cut at each space that stands behind a visible sign, without those spaces."""
+    parts: list[Part] = [*(text.split(" ") if _NO_CUT.search(text) is None else _CUT.split(text))]
+    # The key of a beginning is never that of a part with a space before it.
+    parts[0] = (str(parts[0]),)
     return parts
 
 
-def find_words(tokenizer: Tokenizer, definition: str, added: Mapping[int, AddedToken]) -> Words | None:
+def find_words(
+    tokenizer: Tokenizer, definition: str, added: Mapping[int, AddedToken], cuts: Callable[[str], bool]
+) -> Words | None:
     """Words of a tokenizer; ``None`` if it does not part texts between them, as far as is known.
 
     Args:
         tokenizer: the tokenizer.
         definition: its ``tokenizer.json``.
         added: its added tokens by id.
+        cuts: says of an added token whether it parts every text.
     """
     parsed = json.loads(definition)
     normalizer = parsed.get("normalizer") or {"type": "NFC"}
@@ -102,12 +138,10 @@ def find_words(tokenizer: Tokenizer, definition: str, added: Mapping[int, AddedT
     if not _parts_words(parsed.get("pre_tokenizer") or {}):
         return None
     for token in added.values():
-        if token.lstrip or token.rstrip or token.single_word or _CUT.search(token.content):
+        # A token with a space would be cut in two.
+        if token.lstrip or token.rstrip or token.single_word or " " in token.content or not token.content:
             return None
-        # A token that begins or ends with part of a cut would be cut in two.
-        if token.content[:1] == " " or token.content[-1:] == " " or not token.content:
-            return None
-    words = Words(tokenizer)
+    words = Words(tokenizer, next((token.content for token in added.values() if cuts(token.content)), None))
     literals = [token.content for token in list(added.values())[:20]]
     for probe in (*_PROBES, *(f"x {a}y z{b} q" for a in literals for b in literals[:3])):
         if words.encode([probe]) != [tokenizer.encode(probe, add_special_tokens=False).ids]:
