@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.metrics import check_gates
 from tunebuild.evaluate.stage import closer_strategy, read_metrics
 from tunebuild.image.bundle import BundleParts
@@ -39,10 +40,17 @@ class Built:
     ran: tuple[str, ...]
 
 
-def build(pipeline: Pipeline, reporter: Reporter) -> Built:
+def build(
+    pipeline: Pipeline, reporter: Reporter, refused: Callable[[Pipeline, Records], None] | None = None
+) -> Built:
     """Run what has not been run yet.
 
     The image's runtime is prepared beside the training, which leaves the disk and the network idle.
+
+    Args:
+        pipeline: the spec's stages.
+        reporter: makes each stage's progress.
+        refused: told what was recorded where a gate refuses it, before that is raised.
 
     Raises:
         TunebuildError: what a stage cannot do, with positions in the spec.
@@ -79,9 +87,15 @@ def build(pipeline: Pipeline, reporter: Reporter) -> Built:
             reporter("merge").say(f"{closer} is closer to the trained model")
             merged = ensure(pipeline.merge(trained, closer))
             evaluated = ensure(pipeline.evaluate(data, trained, merged, closer))
-        check_gates(pipeline.spec.gates, read_metrics(evaluated))
+        records = Records(data, trained, merged, evaluated)
+        try:
+            check_gates(pipeline.spec.gates, read_metrics(evaluated))
+        except TunebuildError:
+            if refused:
+                refused(pipeline, records)
+            raise
         weights = ensure(pipeline.weights(merged))
         runtime = preparing.result() if preparing else ensure(pipeline.runtime())
-        stage = pipeline.image(Records(data, trained, merged, evaluated), weights, runtime)
+        stage = pipeline.image(records, weights, runtime)
     output = ensure(stage)
     return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(ran))

@@ -182,12 +182,17 @@ class Pipeline:
             weight_digests(weights),
             records,
             self.labels,
-            {
-                "spec": effective(self.spec),
-                "inputs": self.own_inputs,
-                "sources": [source.shown for source in self.data().sources],
-            },
+            self.provenance,
         )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The effective spec, each stage's own inputs, and the names of the files of rows."""
+        return {
+            "spec": effective(self.spec),
+            "inputs": self.own_inputs,
+            "sources": [source.shown for source in self.data().sources],
+        }
 
     @property
     def reference(self) -> ImageReference:

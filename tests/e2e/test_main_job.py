@@ -177,6 +177,10 @@ def test_a_gate_that_is_not_reached_makes_no_image(quickstart, tmp_path):
     assert done.out == ""
     assert re.search(r"gates\.eval_loss.*at most 0\.01 is allowed.*No image was made", done.err)
     assert not archive.exists()
+    report = tmp_path / "x-report" / "refused.html"
+    assert str(report) in done.err
+    assert "✗ at most 0.01" in report.read_text()
+    assert [p.name for p in report.parent.iterdir()] == ["refused.html"]
     assert re.search(r"evaluate\s+unchanged", done.err)  # a limit is moved without measuring again
     assert "KL" in quickstart.err
 

@@ -142,6 +142,13 @@ def test_the_page_says_what_was_recorded_and_needs_nothing_else(records):
     assert "Memory" not in page.text
 
 
+def test_a_gate_that_is_not_kept_is_marked(records):
+    facts = records.read()
+    for loss in (1.75, float("nan")):
+        beyond = replace(facts, metrics={**facts.metrics, "eval_loss": loss})
+        assert "✗ at most 1.5" in Page(render_report(beyond, provenance())).text
+
+
 def test_memory_is_shown_where_it_was_recorded(records):
     (records.train.root / "memory.json").write_text(
         json.dumps(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tunebuild.building import Built, build
@@ -11,11 +11,19 @@ from tunebuild.errors import TunebuildError
 from tunebuild.lock.spec_lock import lock_path, read_lock
 from tunebuild.locking import find_drift, require_no_drift
 from tunebuild.pipeline import Pipeline
+from tunebuild.report.facts import Records
 from tunebuild.spec import load_spec
 from tunebuild.store import Store
 
 
-def build_spec(spec: Path, store: Path, overrides: Sequence[str] = (), *, locked: bool = False) -> Built:
+def build_spec(
+    spec: Path,
+    store: Path,
+    overrides: Sequence[str] = (),
+    *,
+    locked: bool = False,
+    refused: Callable[[Pipeline, Records], None] | None = None,
+) -> Built:
     """Validate and build a spec, showing progress; errors get their place in the spec.
 
     Args:
@@ -23,6 +31,7 @@ def build_spec(spec: Path, store: Path, overrides: Sequence[str] = (), *, locked
         store: where stages are kept.
         overrides: ``PATH=VALUE`` texts.
         locked: refuse to build anything that the lock does not name.
+        refused: told what was recorded where a gate refuses it.
     """
     loaded = load_spec(spec, overrides)
     path = lock_path(spec)
@@ -37,6 +46,6 @@ def build_spec(spec: Path, store: Path, overrides: Sequence[str] = (), *, locked
             elif lock and (moved := find_drift(pipeline, lock)):
                 names = ", ".join(one.name for one in moved[:3]) + (", ..." if len(moved) > 3 else "")
                 reporter("lock").say(f"{path} is behind ({names}); 'tunebuild lock' brings it up to date")
-            return build(pipeline, reporter)
+            return build(pipeline, reporter, refused)
         except TunebuildError as error:
             raise loaded.place(error) from error

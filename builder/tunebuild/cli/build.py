@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tunebuild.cli._options import set_option, spec_argument, store_option
+
+if TYPE_CHECKING:
+    from tunebuild.pipeline import Pipeline
+    from tunebuild.report.facts import Records
+
+# Not the report's own name: that one belongs to the image beside it, which stays.
+_REFUSED = "refused.html"
 
 
 @click.command("build")
@@ -44,13 +52,22 @@ def command(
     Prints the image's digest on stdout and nothing else; progress goes to stderr. The archive is an OCI
     layout and a docker-archive at once: 'docker load -i', 'podman load -i' and 'skopeo copy oci-archive:'
     all take it. An output without the ending .tar is a directory, an OCI layout. The report and the model
-    card are in the image, and in a folder beside it whose name ends with -report. With --builder docker the
-    image is left in the engine and its id is printed.
+    card are in the image, and in a folder beside it whose name ends with -report; refused.html there is the
+    report of a build that a gate refused. With --builder docker the image is left in the engine and its id is
+    printed.
     """
     from tunebuild.cli._building import build_spec
     from tunebuild.cli._progress import Reporter
 
-    built = build_spec(spec, store, overrides, locked=locked)
+    def refused(pipeline: Pipeline, records: Records) -> None:
+        from tunebuild.report.render import render_report
+
+        path = reports_beside(output or archive_of(spec, pipeline.spec.name)) / _REFUSED
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render_report(records.read(), pipeline.provenance), "utf-8")
+        click.echo(f"  report   {path} shows what the gates refused", err=True)
+
+    built = build_spec(spec, store, overrides, locked=locked, refused=refused)
     with Reporter() as reporter:
         if builder == "docker":
             from tunebuild.image.docker_backend import build_with_docker
@@ -61,7 +78,7 @@ def command(
         from tunebuild.image.reading import holds
         from tunebuild.report.render import CARD, REPORT
 
-        archive = output or spec.parent / "dist" / f"{built.parts.settings.name}.tar"
+        archive = output or archive_of(spec, built.parts.settings.name)
         progress = reporter("archive")
         if holds(archive, built.image):
             progress.say(f"{archive} is up to date")
@@ -71,6 +88,7 @@ def command(
             progress.say(f"{archive}, {built.image.size / 1e6:,.1f} MB")
         reports = reports_beside(archive)
         reports.mkdir(exist_ok=True)
+        (reports / _REFUSED).unlink(missing_ok=True)
         for name in (REPORT, CARD):
             shutil.copyfile(built.settings.path("build", name), reports / name)
         reporter("report").say(f"{reports / REPORT}, {CARD} beside it")
@@ -85,6 +103,11 @@ def command(
     if not built.ran:
         click.echo("nothing changed", err=True)
     click.echo(built.image.digest)
+
+
+def archive_of(spec: Path, name: str) -> Path:
+    """What is written where no output is named."""
+    return spec.parent / "dist" / f"{name}.tar"
 
 
 def reports_beside(archive: Path) -> Path:

@@ -43,13 +43,14 @@ _SHARES = ("accuracy", "exact_match", "top1", "lost")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A figure in a table: base and tuned value where both are known, and its gate."""
+    """A figure in a table: base and tuned value where both are known, its gate, and whether that is kept."""
 
     name: str
     label: str
     base: str
     tuned: str
     gate: str
+    passed: bool
 
 
 def render_report(facts: Facts, provenance: Mapping[str, Any]) -> str:
@@ -107,9 +108,9 @@ def _rows(facts: Facts, spec: Mapping[str, Any], prefixes: tuple[str, ...]) -> I
             for key, word in (("min", "at least"), ("max", "at most"))
             if key in limit
         )
-        yield Row(
-            name, label, "" if base is None else figure(name, base), figure(name, facts.metrics[name]), gate
-        )
+        value = facts.metrics[name]
+        passed = limit.get("min", -math.inf) <= value <= limit.get("max", math.inf)
+        yield Row(name, label, "" if base is None else figure(name, base), figure(name, value), gate, passed)
 
 
 def figure(name: str, value: float) -> str:
