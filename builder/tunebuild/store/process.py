@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Literal
@@ -12,6 +15,20 @@ from tunebuild.store.stage import Progress
 #: What a process sends: a kind and what belongs to it.
 Message = tuple[Literal["step", "say", "done", "error"], Any]
 Sender = Connection  # of messages
+
+
+_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel end this process when the thread that started it ends, even by kill -9.
+
+    Args:
+        parent: its process's id; if that has ended by now, this one ends at once.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 class Forward:

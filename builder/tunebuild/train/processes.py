@@ -13,7 +13,7 @@ import torch
 
 from tunebuild.errors import fail
 from tunebuild.store import Progress, Silent
-from tunebuild.store.process import Message, Sender, relay, report
+from tunebuild.store.process import Message, Sender, die_with, relay, report
 from tunebuild.train.settings import TrainSettings
 
 
@@ -38,7 +38,8 @@ def train_in_processes(
     try:
         for rank in range(count):
             receiver, sender = context.Pipe(duplex=False)
-            arguments = (sender, rank, port, settings, data, base, work, out)
+            threads = max(1, torch.get_num_threads() // count)
+            arguments = (sender, os.getpid(), threads, rank, port, settings, data, base, work, out)
             process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()
             sender.close()
@@ -66,6 +67,8 @@ def train_in_processes(
 
 def _work(
     sender: Sender[Message, Any],
+    parent: int,
+    threads: int,
     rank: int,
     port: int,
     settings: TrainSettings,
@@ -74,6 +77,7 @@ def _work(
     work: Path,
     out: Path,
 ) -> None:
+    die_with(parent)
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -87,7 +91,7 @@ def _work(
     if settings.device == "cuda":
         torch.cuda.set_device(rank)
     else:
-        torch.set_num_threads(max(1, torch.get_num_threads() // settings.processes))
+        torch.set_num_threads(threads)
 
     def train(progress: Progress) -> None:
         heard = progress if rank == 0 else Silent()
