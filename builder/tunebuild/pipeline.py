@@ -121,6 +121,8 @@ class Pipeline:
         """The merges that come into question, the likely one first."""
         if self.train_settings.full:
             return ("trained",)
+        if self.train_settings.tuning.method == "peft":
+            return ("none",)
         if self.spec.merge.strategy != "auto":
             if self.spec.merge.strategy == "dequantized" and self.train_settings.tuning.method != "qlora":
                 message = "'dequantized' needs a quantised base, and tuning.method: auto took lora here"

@@ -7,7 +7,14 @@ import json
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import (
+    IA3Config,
+    LoraConfig,
+    PeftModel,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    get_peft_model,
+)
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -26,6 +33,8 @@ KINDS = {
     "ia3": lambda: IA3Config(
         task_type="CAUSAL_LM", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]
     ),
+    "prefix-tuning": lambda: PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5),
+    "prompt-tuning": lambda: PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5),
 }
 PROMPTS = [[5 + n, *range(20, 20 + n % 7)] for n in range(8)]
 STOPS = frozenset((1, 2))
@@ -112,9 +121,3 @@ def test_a_base_that_is_not_whole_does_not_start(base, tmp_path):
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     assert started(broken, None).code == "model-incomplete"
-
-
-def test_virtual_tokens_are_refused_rather_than_misplaced(base, tmp_path):
-    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
-    adapter = make_adapter(base, tmp_path / "adapter", config)
-    assert started(base, adapter).message == "an adapter of prompt tuning cannot be served"

@@ -87,7 +87,8 @@ def ask(model: Any, rows: Sequence[dict[str, Any]]) -> Said:
     with torch.inference_mode():
         for row in rows:  # one by one: padding would be one more thing that could differ
             ids = torch.tensor([row["input_ids"]], device=model.device)
-            logits = model(input_ids=ids).logits[0, :-1]
+            # Virtual tokens, which some adapters put before a row, have logits, too.
+            logits = model(input_ids=ids).logits[0, -len(row["input_ids"]) : -1]
             at = torch.tensor(row["labels"][1:]) != _IGNORED
             found.append(torch.log_softmax(logits[at.to(logits.device)].float(), -1).cpu())
     return Said(torch.cat(found))

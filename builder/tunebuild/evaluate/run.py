@@ -91,10 +91,11 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     else:
         model = load_trained(stage.base.directory, stage.trained.path("adapter"), stage.settings)
     with nullcontext() if full else model.disable_adapter():
-        base = ask(model, rows)
-        base_answers = asked.answers(model)
+        alone = model if full else model.get_base_model()
+        base = ask(alone, rows)
+        base_answers = asked.answers(alone)
         general = _general_rows(asked, base_answers)
-        base_general = ask(model, general) if general else None
+        base_general = ask(alone, general) if general else None
     if full:
         del model
         gc.collect()

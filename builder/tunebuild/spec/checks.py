@@ -157,8 +157,24 @@ def full_has_no_adapter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         return
     if spec.tuning.lora != LoraSpec():
         yield Diagnostic("no-adapter", "method full trains no adapter", "remove it", "tuning.lora")
-    if spec.merge.strategy == "original":
+    if spec.merge.strategy in ("original", "none"):
         message = "method full has no adapter to merge"
+        yield Diagnostic("strategy", message, "leave it at auto", "merge.strategy")
+
+
+def peft_says_which(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """``method: peft`` names a family, no other method has one, and what it trains stays beside the base."""
+    tuning = spec.tuning
+    if tuning.method != "peft":
+        if tuning.peft is not None:
+            yield Diagnostic("peft", f"method {tuning.method} trains none", "use method: peft", "tuning.peft")
+        return
+    if tuning.peft is None:
+        yield Diagnostic("peft", "method peft needs a type", "add peft: {type: ia3}", "tuning.method")
+    if tuning.lora != LoraSpec():
+        yield Diagnostic("no-adapter", "method peft trains no LoRA", "remove it", "tuning.lora")
+    if spec.merge.strategy not in ("auto", "none"):
+        message = "what method peft trains is served beside the base, not merged"
         yield Diagnostic("strategy", message, "leave it at auto", "merge.strategy")
 
 
@@ -258,6 +274,7 @@ CHECKS: tuple[Check, ...] = (
     best_has_rows,
     answers_fit,
     full_has_no_adapter,
+    peft_says_which,
     dequantized_needs_qlora,
     init_suits_the_base,
     gates_have_rows,

@@ -42,6 +42,18 @@ class LoraSpec(Section):
     of the base; it needs `qlora`."""
 
 
+class PeftSpec(Section):
+    """An adapter of another family than LoRA."""
+
+    type: Literal["ia3", "prefix_tuning", "prompt_tuning"] = Field(examples=["ia3"])
+    """`ia3` scales what keys, values and the MLP compute. `prefix_tuning` puts trained keys and values before
+    each row, in every layer; `prompt_tuning` trained embeddings."""
+
+    virtual_tokens: int = Field(default=20, ge=1, le=1000, examples=[20])
+    """How many tokens `prefix_tuning` and `prompt_tuning` put before each row. That leaves the
+    model so many positions less for the row."""
+
+
 class MemoryFit(Section):
     """A bound on the device's memory."""
 
@@ -68,14 +80,18 @@ class EarlyStopping(Section):
 class TuningSpec(Section):
     """Training."""
 
-    method: Literal["auto", "qlora", "lora", "full"] = Field(default="qlora", examples=["qlora"])
+    method: Literal["auto", "qlora", "lora", "full", "peft"] = Field(default="qlora", examples=["qlora"])
     """`qlora`: the base model is held in 4-bit NF4. `lora`: in 16 bits, which is faster and exact where it
     fits. `auto`: `lora` if the base takes at most half of the memory, else `qlora`; the plan prints which.
     `full`: no adapter, all weights are trained, in 32 bits: 16 bytes a weight, and a `learning_rate` about a
-    tenth of an adapter's."""
+    tenth of an adapter's. `peft`: an adapter of another family, which `peft` names; it usually wants a higher
+    `learning_rate` than LoRA."""
 
     lora: LoraSpec = Field(default_factory=LoraSpec, examples=[{"r": 16, "alpha": 32}])
     """The adapter."""
+
+    peft: PeftSpec | None = Field(default=None, examples=[{"type": "ia3"}])
+    """The adapter of `method: peft`. It is not merged: the server puts it on the base."""
 
     epochs: float = Field(default=3, gt=0, examples=[3])
     """Passes over the training rows."""

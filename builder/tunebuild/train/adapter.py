@@ -7,12 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (
+    IA3Config,
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    PromptTuningInit,
+    get_peft_model,
+)
+from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, set_seed
 
 from tunebuild.errors import fail
-from tunebuild.spec.tuning import TuningSpec
+from tunebuild.spec.tuning import LoraSpec, PeftSpec, TuningSpec
 from tunebuild.train.fused_lora import use_fused_layers
 from tunebuild.train.inits import make_up_for_quantisation, name_in_peft, subtract_first
 
@@ -35,18 +45,7 @@ def add_adapter(model: PreTrainedModel, tuning: TuningSpec, *, base: Path, fused
         TunebuildError: no module of the model has one of the target names.
     """
     set_seed(tuning.seed)
-    lora = tuning.lora
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
-        use_rslora=lora.rslora,
-        use_dora=lora.dora,
-        init_lora_weights=name_in_peft(lora),
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
+    config = _other_config(model, tuning.peft) if tuning.peft else _lora_config(tuning.lora)
     if fused:
         use_fused_layers(config)
     try:
@@ -59,9 +58,45 @@ def add_adapter(model: PreTrainedModel, tuning: TuningSpec, *, base: Path, fused
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    if lora.init == "loftq":
+    if tuning.lora.init == "loftq":
         make_up_for_quantisation(peft_model, base)
     return peft_model
+
+
+def _lora_config(lora: LoraSpec) -> LoraConfig:
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        init_lora_weights=name_in_peft(lora),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _other_config(model: PreTrainedModel, peft: PeftSpec) -> PeftConfig:
+    """PEFT's configuration of another family.
+
+    Raises:
+        TunebuildError: PEFT does not know which layers of this architecture IA3 scales.
+    """
+    if peft.type == "prefix_tuning":
+        return PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=peft.virtual_tokens)
+    if peft.type == "prompt_tuning":
+        return PromptTuningConfig(
+            task_type="CAUSAL_LM",
+            num_virtual_tokens=peft.virtual_tokens,
+            prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB,  # drawn ones learn slowly
+        )
+    kind = model.config.model_type
+    if kind not in TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING:
+        raise fail(
+            "ia3", f"PEFT does not know which layers of {kind} IA3 scales", "use lora", path="tuning.peft"
+        )
+    return IA3Config(task_type="CAUSAL_LM")
 
 
 def save_model(model: PreTrainedModel, directory: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from tunebuild.errors import fail
 from tunebuild.lock.base_model import wanted_files
 from tunebuild.lock.weights_file import read_header
-from tunebuild.spec.tuning import LoraSpec, TuningSpec
+from tunebuild.spec.tuning import LoraSpec, PeftSpec, TuningSpec
 from tunebuild.train.settings import Execution, TrainSettings
 
 #: Tensor name -> shape.
@@ -86,7 +86,21 @@ def adapter_parameters(tensors: Shapes, lora: LoraSpec) -> int:
 
 def trained_parameters(tensors: Shapes, tuning: TuningSpec) -> int:
     """What the optimizer changes: an adapter, or all weights."""
-    return count_parameters(tensors) if tuning.method == "full" else adapter_parameters(tensors, tuning.lora)
+    if tuning.method == "full":
+        return count_parameters(tensors)
+    return (
+        _other_parameters(tensors, tuning.peft) if tuning.peft else adapter_parameters(tensors, tuning.lora)
+    )
+
+
+def _other_parameters(tensors: Shapes, peft: PeftSpec) -> int:
+    """At most: which layers IA3 scales and how wide keys and values are is for PEFT and the model to say."""
+    if peft.type == "ia3":
+        return sum(max(shape) for shape in linear_layers(tensors).values())
+    hidden = max((shape[1] for name, shape in tensors.items() if "embed" in name or "wte" in name), default=0)
+    return (
+        peft.virtual_tokens * hidden * (2 * number_of_layers(tensors) if peft.type == "prefix_tuning" else 1)
+    )
 
 
 def number_of_layers(tensors: Shapes) -> int:
@@ -187,7 +201,7 @@ def _kept_by_a_layer(
     """Bytes that a decoder layer keeps of each token until its gradient is made."""
     lora = settings.tuning.lora
     hidden, inner = int(config["hidden_size"]), _inner(config, tensors)
-    adapters = {} if settings.full else _targets(tensors, lora)
+    adapters = _targets(tensors, lora) if settings.tuning.method in ("lora", "qlora") else {}
     adapted = [shape for name, shape in adapters.items() if _index(name) == 0]
     heads = int(config["num_attention_heads"])
     head = int(config.get("head_dim") or hidden // heads)

@@ -86,7 +86,8 @@ def plan_training(
     """
     if packs is None:
         packs = config.get("model_type") not in _OWN_ATTENTION
-    packed = settings.tuning.packing and packs
+    lengths = lengths + settings.virtual_tokens
+    packed = settings.tuning.packing and packs and not settings.virtual_tokens
     if not trained_parameters(tensors, settings.tuning):
         ends = sorted({name.rpartition(".")[2] for name in linear_layers(tensors)})
         hint = f"use all-linear, or some of: {', '.join(ends)}"
@@ -98,7 +99,7 @@ def plan_training(
     step = float(lengths.mean()) * min(settings.tuning.batch_size, len(lengths))
     choices = []
     for passes, most, halved in _ways_to_cut(settings, lengths, packed):
-        for again in sorted({0, *range(0, layers, max(1, layers // 8)), layers}):
+        for again in _ways_to_checkpoint(settings, layers):
             execution = Execution(packed, settings.fuses, not uncompiled, again, passes, most)
             memory = estimate_memory(config, tensors, settings, execution)
             choices.append((execution, memory, _cost(execution, step, halved, layers, settings)))
@@ -116,6 +117,12 @@ def plan_training(
             raise fail("memory", f"training takes {need}, {have} are allowed", hint, path="tuning.memory.fit")
     reasons = _reasons(settings, execution, memory, layers, step, uncompiled, bool(fitting), len(lengths))
     return TrainingPlan(execution, memory, limit, round(step), (*settings.notes, *reasons))
+
+
+def _ways_to_checkpoint(settings: TrainSettings, layers: int) -> list[int]:
+    if settings.tuning.peft and settings.tuning.peft.type == "prefix_tuning":
+        return [0]  # a layer that computes again is not handed the cache that holds the prefix
+    return sorted({0, *range(0, layers, max(1, layers // 8)), layers})
 
 
 def _ways_to_cut(
@@ -150,6 +157,8 @@ def _cost(execution: Execution, step: float, halved: float, layers: int, setting
 def _why_not_compile(settings: TrainSettings, tensors: Shapes, lengths: np.ndarray) -> str:
     if settings.device == "cpu":
         return "on a CPU layers run as they are"
+    if settings.tuning.peft:
+        return f"{settings.tuning.peft.type} was not tried with it"
     if settings.device == find_device() and (reason := why_not_compile()):
         return reason
     work = float(lengths.sum()) * settings.tuning.epochs * count_parameters(tensors) / 1e9
@@ -178,6 +187,8 @@ def _reasons(
         yield "rows are packed: no padding, and none sees another"
     elif not tuning.packing:
         yield "rows are padded, as the spec says"
+    elif settings.virtual_tokens:
+        yield f"rows are padded: {settings.virtual_tokens} trained tokens stand before each"
     else:
         yield "rows are padded: this model takes no attention that would keep packed ones apart"
     if execution.checkpointed == 0:
@@ -188,6 +199,8 @@ def _reasons(
         yield "LoRA is fused into the linear layers"
     elif settings.full:
         yield "all weights are trained, in float32"
+    elif tuning.peft:
+        yield f"{tuning.peft.type} is PEFT's own, and is served beside the base"
     elif settings.device == "cuda":
         yield "LoRA is not fused: it has dropout or DoRA"
     yield f"layers are not compiled: {uncompiled}" if uncompiled else "layers are compiled"

@@ -172,7 +172,7 @@ def train_model(
         "device": settings.device,
         "device_name": torch.cuda.get_device_name() if settings.device == "cuda" else None,
         "compute_dtype": settings.compute_dtype,
-        "method": tuning.method,
+        "method": tuning.peft.type if tuning.peft else tuning.method,
         "processes": settings.processes,
         "resumed": resumed is not None,
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),

@@ -47,13 +47,19 @@ class TrainSettings:
         return self.tuning.method == "full"
 
     @property
+    def virtual_tokens(self) -> int:
+        """Trained tokens that stand before each row."""
+        peft = self.tuning.peft
+        return peft.virtual_tokens if peft and peft.type != "ia3" else 0
+
+    @property
     def fuses(self) -> bool:
         """Whether the fused LoRA layer computes what is asked for, and pays.
 
         On a CPU a custom operator costs a small model more than the passes over memory that it saves.
         """
-        lora = self.tuning.lora
-        return self.device == "cuda" and not self.full and not lora.dropout and not lora.dora
+        lora, trains_lora = self.tuning.lora, self.tuning.method in ("lora", "qlora")
+        return self.device == "cuda" and trains_lora and not lora.dropout and not lora.dora
 
     def steps(self, rows: int) -> int:
         """Optimizer steps over all epochs, for a number of training rows."""

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from tunebuild.serve.engines._prefix import split_prefix
+
 
 class Batch:
     """Rows of a running batch.
@@ -22,7 +24,7 @@ class Batch:
     """
 
     def __init__(self, model: Any) -> None:
-        self._model = model
+        self._model, self._prefix = split_prefix(model)
         self._device = next(model.parameters()).device
         self._clear()
 
@@ -38,17 +40,23 @@ class Batch:
 
         Returns ``[prompts, vocabulary]`` in float32.
         """
+        if self._prefix and len(prompts) > 1:
+            # Padding would come between the prefix and the prompt, and count as distance to a window.
+            return torch.cat([self.join([prompt]) for prompt in prompts])
         longest = max(map(len, prompts))
         ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=self._device)
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self._device)
         # No configuration: sliding-window layers then keep all keys, so that rows can be padded alike; the
         # window itself is in the attention mask.
-        cache = DynamicCache()
-        logits = self._forward(ids, mask, (mask.cumsum(1) - 1).clamp_min(0), cache)
+        cache = DynamicCache(self._prefix or None)
+        if self._prefix:
+            mask = _pad_left(mask, longest + cache.get_seq_length(), 1)
+        positions = (mask.cumsum(1) - 1).clamp_min(0)[:, -longest:]
+        logits = self._forward(ids, mask, positions, cache)
         if not len(self):
             self.mask, self.cache = mask, cache
             return logits
-        length = max(self.mask.shape[1], longest)
+        length = max(self.mask.shape[1], mask.shape[1])
         self.mask = torch.cat([_pad_left(self.mask, length), _pad_left(mask, length)])
         for ours, theirs in zip(self.cache.layers, cache.layers, strict=True):
             ours.keys = torch.cat([_pad_cache(ours.keys, length), _pad_cache(theirs.keys, length)])
@@ -91,8 +99,8 @@ class Batch:
         return logits
 
 
-def _pad_left(mask: torch.Tensor, length: int) -> torch.Tensor:
-    return torch.nn.functional.pad(mask, (length - mask.shape[1], 0))
+def _pad_left(mask: torch.Tensor, length: int, value: int = 0) -> torch.Tensor:
+    return torch.nn.functional.pad(mask, (length - mask.shape[1], 0), value=value)
 
 
 def _pad_cache(states: torch.Tensor, length: int) -> torch.Tensor:

@@ -1,9 +1,5 @@
 """Puts an adapter on a base. The one place where the server needs PEFT, which only images that carry an
 adapter have.
-
-Any adapter of PEFT will do that changes what layers compute. Those that put virtual tokens before the prompt
-(prefix and prompt tuning) need more of the batch: PEFT sets their positions itself and overrides ours, and a
-prefix has to stand behind the padding, where a row that leaves does not cut it off.
 """
 
 from __future__ import annotations
@@ -11,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 
 from tunebuild.errors import fail
@@ -23,16 +19,11 @@ def add_adapter(model: Any, directory: Path) -> Any:
     """A model of transformers with the adapter of a directory in PEFT's format.
 
     Raises:
-        TunebuildError: ``adapter-incomplete`` if the adapter is not there, or is not of this model;
-            ``adapter-kind`` if it is of a kind that cannot be served.
+        TunebuildError: ``adapter-incomplete`` if the adapter is not there, or is not of this model.
     """
     weights = directory / _WEIGHTS
     if not weights.is_file():  # PEFT would look for a pickle, and then on the hub
         raise fail("adapter-incomplete", f"{directory} has no {_WEIGHTS}", "build again")
-    config = PeftConfig.from_pretrained(directory)
-    if config.is_prompt_learning:
-        kind = str(config.peft_type.value).lower().replace("_", " ")
-        raise fail("adapter-kind", f"an adapter of {kind} cannot be served")
     try:
         adapted = PeftModel.from_pretrained(model, directory)
     except (RuntimeError, ValueError) as error:  # another shape, or no module of a name that it has
