@@ -62,6 +62,7 @@ OTHERS = {
     "image.tag": ["other"],
     "tuning.memory": ["{fit: 20GB}"],
     "tuning.memory.fit": ["20GB"],
+    "tuning.peft": ["{type: prompt_tuning}"],
     "tuning.early_stopping": ["{patience: 2}"],
     "tuning.report_to": ["[tensorboard]"],
     "gates.merge_kl": ["{max: 0.3}"],
@@ -78,8 +79,12 @@ OTHERS = {
     "evaluation.regression": ["[Who wrote Hamlet?]"],
 }
 
+PEFT = ("merge.strategy=auto", "tuning.method=peft", "tuning.peft={type: prefix_tuning}")
 # What has to stand in the spec for a field to be there.
 BEFORE = {
+    "tuning.peft": PEFT,
+    "tuning.peft.type": PEFT,
+    "tuning.peft.virtual_tokens": PEFT,
     "prompt.template.file": ("prompt.template={file: one.jinja}",),
     "tuning.memory.fit": ("tuning.memory={fit: 10GB}",),
     "tuning.early_stopping.patience": ("tuning.early_stopping={}",),
