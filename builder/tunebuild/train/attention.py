@@ -74,8 +74,11 @@ def packed_attention(
         # Rotating them has made query and key of the weights' 32 bits, for which there is no kernel.
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # [tokens, heads, head]
-    attend = _flash if query.is_cuda else _one_by_one
+    device = query.device.type
+    # Autocast knows torch's own attention; here it has to be asked.
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+    q, k, v = (tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value))  # [tokens, heads, head]
+    attend = _flash if query.is_cuda and dtype != torch.float32 else _one_by_one
     return attend(q, k, v, cu_seq_lens_q, max_length_q, scaling, window)[None], None
 
 

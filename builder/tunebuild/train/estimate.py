@@ -139,8 +139,9 @@ def estimate_memory(
     # A tile of logits, and the gradient of what goes into the head; gone before the layers' own peak.
     tile = min(tokens, _TILE_TOKENS) * min(int(text["vocab_size"]), _TILE_VOCABULARY) * width
     logits = tile + tokens * hidden * _FLOAT32
-    # The base's own weight, once more, while it is dequantised.
-    dense = max((prod(s) for s in linear_layers(tensors).values()), default=0) * width
+    # The base's own weight, once more, while it is dequantised. DoRA keeps it for the backward pass.
+    linears = [prod(shape) for shape in linear_layers(tensors).values()]
+    dense = (sum(linears) if tuning.lora.dora else max(linears, default=0)) * width
     return MemoryEstimate(
         weights=_weights(tensors, tuning.method, width),
         adapters=0 if settings.full else trained,
@@ -209,11 +210,19 @@ def _kept_by_a_layer(
     # What goes into both norms and comes out of them; query, key, value and the attention's output; the MLP's
     # gate, its other side, and their product.
     kept = (4 * hidden + 2 * (heads + key_values) * head + 3 * inner) * width
+    if settings.virtual_tokens:
+        kept -= (
+            2 * hidden * width
+        )  # no linear layer has an adapter, so what comes out of the norms is not needed
     if not execution.compiled:
         # Each operation keeps for itself: a norm its input in 32 bits, the MLP its gate's activation.
         kept += inner * width + hidden * _FLOAT32
-    if not execution.fused and width != _FLOAT32:
+    if not execution.fused and width != _FLOAT32 and not settings.virtual_tokens:
         kept += 4 * hidden * width  # PEFT's layers: what they convert, scale and add
+    if settings.full and width != _FLOAT32:
+        kept += 6 * hidden * _FLOAT32  # sums and norms stay in 32 bits; from one shape on a card
+    if lora.dora:
+        kept += 3 * sum(shape[0] for shape in adapted) * width  # what it scales apart, before and after
     if lora.dropout:
         # Each layer keeps a copy of its input with dropout, and which values were dropped.
         kept += sum(shape[1] for shape in adapted) * (width + 1)

@@ -68,7 +68,10 @@ def train_adapter(
     lengths = read_lengths(data / "train.arrow")
     plan = plan_training(config, tensors, settings, lengths)  # may refuse, before anything is loaded
     model = load_base(base, settings)
-    packs = plan.execution.packed and not (why := try_packing(model))
+    # Weights in 32 bits go through products in 16, as in the trainer.
+    in_16_bits = settings.full and settings.compute_dtype == "bfloat16"
+    with torch.autocast(settings.device, torch.bfloat16, in_16_bits):
+        packs = plan.execution.packed and not (why := try_packing(model))
     if packs != plan.execution.packed:
         progress.say(f"rows are not packed: {why}")
         plan = plan_training(config, tensors, settings, lengths, packs=False)
@@ -235,7 +238,7 @@ def _arguments(
     tuning = settings.tuning
     between = max(1, math.ceil(settings.steps(rows) / tuning.evaluations))
     best = evaluates and (tuning.keep == "best" or tuning.early_stopping is not None)
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(checkpoints),
         num_train_epochs=tuning.epochs,
         learning_rate=tuning.learning_rate,
@@ -275,6 +278,9 @@ def _arguments(
         dataloader_num_workers=0,
         dataloader_pin_memory=settings.device == "cuda",
     )
+    # A process uses one card, however many it sees; left alone, transformers would spread it over all.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _check_finite(model: torch.nn.Module) -> None:

@@ -1,0 +1,82 @@
+"""Several cards of a machine beside one: speed, and the losses of the same steps.
+
+    python benchmarks/training/processes.py --shape 7B --processes 2
+
+The base is written to a directory and trained by the build's own train stage, once by one process and once by
+several, in this run. ``--shape tiny`` rehearses on CPU processes over gloo. A step has the same rows in both;
+its loss differs by rounding, since passes are cut otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from models import DEVICE, LONGEST, SHAPES, lengths_of, model_of, tokenizer, write_rows
+
+from tunebuild.spec.tuning import TuningSpec
+from tunebuild.store import Silent
+from tunebuild.train.estimate import count_parameters, read_tensors
+from tunebuild.train.hardware import decide
+from tunebuild.train.processes import train_in_processes
+from tunebuild.train.run import train_adapter
+
+STEPS = 12
+
+
+class _Shown(Silent):
+    def say(self, text: str) -> None:
+        print(f"    {text}", flush=True)
+
+
+def train(base: Path, root: Path, tuning: TuningSpec) -> tuple[list[float], float]:
+    """Losses of the steps, and tokens a second at the median step."""
+    settings = decide(tuning, base_parameters=count_parameters(read_tensors(base)))
+    work, out = root / f"{tuning.processes}-work", root / f"{tuning.processes}-out"
+    work.mkdir()
+    out.mkdir()
+    run = train_adapter if tuning.processes == 1 else train_in_processes
+    run(settings, data=root, base=base, work=work, out=out, progress=_Shown())
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    return [s["loss"] for s in steps], statistics.median(s["tokens_per_second"] for s in steps[2:])
+
+
+def main() -> None:
+    """Train by one process and by several."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", default="7B", choices=SHAPES)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=128)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        root, base = Path(scratch), Path(scratch) / "base"
+        started = time.monotonic()
+        model_of(options.shape, torch.bfloat16, nf4=False).save_pretrained(base)
+        tokenizer().save_pretrained(base)
+        lengths = lengths_of(options.batch_size * STEPS)
+        write_rows(root / "train.arrow", lengths, SHAPES[options.shape][-1])
+        if DEVICE == "cuda":
+            torch.cuda.empty_cache()
+        print(f"{options.shape} made in {time.monotonic() - started:.0f} s", flush=True)
+        tuning = TuningSpec(
+            method="lora", epochs=1, batch_size=options.batch_size, max_length=LONGEST, warmup_steps=0
+        )
+        several = tuning.model_copy(update={"processes": options.processes})
+        # The several first: a process that has used a card holds some of its memory until it ends.
+        losses, speed = train(base, root, several)
+        expected, alone = train(base, root, tuning)
+    worst = max(abs(a - b) / b for a, b in zip(losses, expected, strict=True))
+    print(
+        f"1 process {alone:,.0f} tokens/s, {options.processes} processes {speed:,.0f}: {speed / alone:.2f}x; "
+        f"losses differ by at most {worst:.1e} over {len(losses)} steps"
+    )
+
+
+if __name__ == "__main__":
+    main()
