@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tunebuild.errors import TunebuildError
+from tunebuild.errors import TunebuildError, fail
 from tunebuild.evaluate.metrics import check_gates
 from tunebuild.evaluate.stage import closer_strategy, read_metrics
 from tunebuild.image.bundle import BundleParts
@@ -16,6 +17,9 @@ from tunebuild.image.runtime_process import prepare_runtime
 from tunebuild.pipeline import Pipeline
 from tunebuild.report.facts import Records
 from tunebuild.store import Progress, Stage, Tree
+
+if TYPE_CHECKING:
+    from tunebuild.train.together import Together
 
 #: Makes the progress of one stage from its name.
 Reporter = Callable[[str], Progress]
@@ -53,7 +57,7 @@ def build(
         refused: told what was recorded where a gate refuses it, before that is raised.
 
     Raises:
-        TunebuildError: what a stage cannot do, with positions in the spec.
+        TunebuildError: what a stage cannot do, with positions in the spec; or several nodes must train.
     """
     ran: list[str] = []
 
@@ -78,6 +82,10 @@ def build(
     store = pipeline.store
     with ThreadPoolExecutor(1) as beside:
         data = ensure(pipeline.data())
+        if (nodes := pipeline.spec.tuning.nodes) > 1 and not store.find(pipeline.train(data)):
+            text = f"what {nodes} nodes train has to be started on each of them, and is not in the store yet"
+            hint = "'tunebuild launch SPEC' renders what starts it, for torchrun, Slurm or Kubernetes"
+            raise fail("not-trained", text, hint, path="tuning.nodes")
         found = store.find(pipeline.runtime())
         preparing = None if found else beside.submit(prepare)
         trained = ensure(pipeline.train(data, spared_cores=1 if preparing else 0))
@@ -99,3 +107,13 @@ def build(
         stage = pipeline.image(records, weights, runtime)
     output = ensure(stage)
     return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(ran))
+
+
+def train(pipeline: Pipeline, reporter: Reporter, together: Together) -> None:
+    """Run what has not been run yet of a build's first two stages, the training with other processes.
+
+    Raises:
+        TunebuildError: what a stage cannot do.
+    """
+    data = pipeline.store.ensure(pipeline.data(), reporter("data"))
+    pipeline.store.ensure(pipeline.train(data, together=together), reporter("train"))

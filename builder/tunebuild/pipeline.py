@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.rows import RowSource
@@ -35,6 +35,9 @@ from tunebuild.train.estimate import count_parameters, read_tensors
 from tunebuild.train.hardware import decide
 from tunebuild.train.settings import Device, TrainSettings
 from tunebuild.train.stage import TrainStage
+
+if TYPE_CHECKING:
+    from tunebuild.train.together import Together
 
 
 class Pipeline:
@@ -100,9 +103,9 @@ class Pipeline:
             vocabulary_size=self.base.vocabulary_size,
         )
 
-    def train(self, data: Tree, spared_cores: int = 0) -> TrainStage:
+    def train(self, data: Tree, spared_cores: int = 0, together: Together | None = None) -> TrainStage:
         """Tokens to an adapter, or to all weights."""
-        return TrainStage(self.train_settings, data, self.base, spared_cores)
+        return TrainStage(self.train_settings, data, self.base, spared_cores, together)
 
     @cached_property
     def train_settings(self) -> TrainSettings:

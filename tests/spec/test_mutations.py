@@ -78,6 +78,7 @@ tuning:
   memory:
     fit: 24GB
   processes: 1
+  nodes: 1
   packing: false
   evaluations: 3
   early_stopping:

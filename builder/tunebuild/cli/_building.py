@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tunebuild.building import Built, build
@@ -33,6 +34,15 @@ def build_spec(
         locked: refuse to build anything that the lock does not name.
         refused: told what was recorded where a gate refuses it.
     """
+    with opened(spec, store, overrides, locked=locked) as (pipeline, reporter):
+        return build(pipeline, reporter, refused)
+
+
+@contextmanager
+def opened(
+    spec: Path, store: Path, overrides: Sequence[str] = (), *, locked: bool = False
+) -> Iterator[tuple[Pipeline, Reporter]]:
+    """A validated spec's stages, and what shows progress; see :func:`build_spec`."""
     loaded = load_spec(spec, overrides)
     path = lock_path(spec)
     lock = read_lock(path)
@@ -46,6 +56,6 @@ def build_spec(
             elif lock and (moved := find_drift(pipeline, lock)):
                 names = ", ".join(one.name for one in moved[:3]) + (", ..." if len(moved) > 3 else "")
                 reporter("lock").say(f"{path} is behind ({names}); 'tunebuild lock' brings it up to date")
-            return build(pipeline, reporter, refused)
+            yield pipeline, reporter
         except TunebuildError as error:
             raise loaded.place(error) from error

@@ -117,9 +117,10 @@ def batch_divides(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
 def processes_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """Processes have rows of a step to share."""
     tuning = spec.tuning
-    if tuning.processes > tuning.batch_size:
-        message = f"{tuning.processes} processes cannot share a step of {tuning.batch_size} rows"
-        yield Diagnostic("processes", message, "raise tuning.batch_size", "tuning.processes")
+    if (count := tuning.nodes * tuning.processes) > tuning.batch_size:
+        message = f"{count} processes cannot share a step of {tuning.batch_size} rows"
+        path = "tuning.processes" if tuning.nodes == 1 else "tuning.nodes"
+        yield Diagnostic("processes", message, "raise tuning.batch_size", path)
 
 
 def early_stopping_has_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:

@@ -119,6 +119,9 @@ class TuningSpec(Section):
     processes: int = Field(default=1, ge=1, le=64, examples=[1])
     """Processes of one machine that share each step, one a card. The rows of a step stay the same."""
 
+    nodes: int = Field(default=1, ge=1, le=64, examples=[1])
+    """Machines that share each step, with `processes` on each; `tunebuild launch` renders what starts it."""
+
     packing: bool = Field(default=True, examples=[True])
     """Lay rows behind one another instead of padding them side by side. They do not see each other; where a
     model cannot promise that, they are padded, and the plan says so."""

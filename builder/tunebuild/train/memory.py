@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 # Names from glibc's <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP = 1 << 30  # bytes
+
+
+def grow_segments() -> None:
+    """Have torch's allocator for cards grow its blocks of memory; to be called before a card is used.
+
+    Passes differ in length. In blocks of fixed sizes, memory would soon lie in pieces that fit none.
+    """
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
 def keep_freed_memory() -> None:

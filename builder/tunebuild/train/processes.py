@@ -17,6 +17,18 @@ from tunebuild.store.process import Message, Sender, die_with, relay, report
 from tunebuild.train.settings import TrainSettings
 
 
+def require_cards(settings: TrainSettings) -> None:
+    """Refuse a training that needs more cards than this machine has.
+
+    Raises:
+        TunebuildError: names both numbers.
+    """
+    count = settings.tuning.processes
+    if settings.device == "cuda" and count > (cards := torch.cuda.device_count()):
+        text = f"{count} processes need as many cards, and there are {cards}"
+        raise fail("processes", text, "lower it", path="tuning.processes")
+
+
 def train_in_processes(
     settings: TrainSettings, *, data: Path, base: Path, work: Path, out: Path, progress: Progress
 ) -> None:
@@ -27,9 +39,7 @@ def train_in_processes(
     """
     context = get_context("spawn")
     count = settings.processes
-    if settings.device == "cuda" and count > (cards := torch.cuda.device_count()):
-        text = f"{count} processes need as many cards, and there are {cards}"
-        raise fail("processes", text, "lower it", path="tuning.processes")
+    require_cards(settings)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -32,8 +32,8 @@ class TrainSettings:
 
     @property
     def processes(self) -> int:
-        """How many train together."""
-        return self.tuning.processes
+        """How many train together, on all nodes."""
+        return self.tuning.nodes * self.tuning.processes
 
     @property
     def memory_limit(self) -> int | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.lock.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
+from tunebuild.train.memory import grow_segments
 from tunebuild.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from tunebuild.train.together import Together
 
 # Libraries whose version changes what training computes.
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
@@ -24,13 +28,15 @@ _PASSING = {"checkpoints", "report_to"}
 class TrainStage:
     """Trains the adapter. Its output is recorded, not reproducible: hardware and threads differ.
 
-    ``spared_cores`` are left to what runs beside it.
+    ``spared_cores`` are left to what runs beside it; ``together`` are the processes that a launcher started,
+    which train with this one.
     """
 
     settings: TrainSettings
     data: Tree
     base: BaseModel
     spared_cores: int = 0
+    together: Together | None = None
     name: str = "train"
     version: int = 1
 
@@ -47,14 +53,14 @@ class TrainStage:
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Train; resumes from the last whole checkpoint in ``work``."""
-        # Passes differ in length. In blocks of fixed sizes, memory would soon lie in pieces that fit none.
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+        grow_segments()
         with heavy_imports():
             from tunebuild.train.processes import train_in_processes
             from tunebuild.train.run import train_adapter
             from tunebuild.train.threads import training_threads
 
-        train = train_adapter if self.settings.processes == 1 else train_in_processes
+        alone = train_adapter if self.settings.processes == 1 else train_in_processes
+        train = self.together.lead if self.together else alone
         with training_threads(work, self.spared_cores):
             train(
                 self.settings,

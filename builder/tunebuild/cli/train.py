@@ -1,0 +1,37 @@
+"""``tunebuild train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tunebuild.cli._options import set_option, spec_argument, store_option
+
+
+@click.command("train")
+@spec_argument
+@set_option
+@store_option
+def command(spec: Path, overrides: tuple[str, ...], store: Path) -> None:
+    """Prepare SPEC's rows and train, as one of the processes that a launcher started.
+
+    'tunebuild launch' renders what starts all of them. The first one prepares the rows and records what was
+    trained; 'tunebuild build' finds it there and goes on.
+    """
+    from tunebuild.building import train
+    from tunebuild.cli._building import opened
+    from tunebuild.heavy_imports import heavy_imports
+
+    with heavy_imports():
+        from tunebuild.train.together import Together
+
+    together = Together()
+    if together.rank:
+        together.follow()
+        return
+    try:
+        with opened(spec, store, overrides) as (pipeline, reporter):
+            train(pipeline, reporter, together)
+    finally:
+        together.release()
