@@ -13,6 +13,8 @@ from tunebuild.evaluate.stage import EvaluateStage, read_metrics
 from tunebuild.evaluate.tasks import read_tasks, require_tasks
 from tunebuild.merge.stage import MergeStage
 from tunebuild.prompt import load_prompt
+from tunebuild.spec import Spec
+from tunebuild.spec.checks import broken_rules
 from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.spec.gates import Bounds, GatesSpec
 from tunebuild.store import Silent
@@ -133,6 +135,30 @@ def test_what_the_library_refuses_is_refused_before_anything_is_trained(tmp_path
         require_tasks(read(tmp_path, "./tasks"))
     with pytest.raises(TunebuildError, match="lm-eval has no task 'arc_esy'"):
         require_tasks(read(tmp_path, "arc_easy", "arc_esy"))
+
+
+@pytest.mark.parametrize(
+    ("task", "peft", "said"),
+    [
+        ("arc_easy", "ia3", None),
+        ("arc_easy", "prompt_tuning", "evaluation.tasks: lm-eval does not reckon with virtual tokens"),
+        ("tasks/a.yaml", "ia3", "did you mean ./tasks/a.yaml"),
+        ("./none.yaml", "ia3", "there is no file './none.yaml'"),
+    ],
+)
+def test_a_spec_names_tasks_that_there_are(tmp_path, task, peft, said):
+    spec = {
+        "apiVersion": "tunebuild/v1",
+        "name": "x",
+        "data": {"train": [{"path": "a.jsonl"}]},
+        "model": {"base": "org/model"},
+        "tuning": {"method": "peft", "peft": {"type": peft}},
+        "merge": {"strategy": "none"},
+        "evaluation": {"tasks": [task]},
+    }
+    (tmp_path / "a.jsonl").touch()
+    problems = [str(found) for found in broken_rules(Spec.model_validate(spec), tmp_path)]
+    assert (said in "".join(problems)) if said else problems == []
 
 
 def test_names_are_told_apart(tmp_path):
