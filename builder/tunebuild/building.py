@@ -79,6 +79,7 @@ def build(
             reporter("runtime"),
         )
 
+    pipeline.check_tasks()
     store = pipeline.store
     with ThreadPoolExecutor(1) as beside:
         data = ensure(pipeline.data())

@@ -10,7 +10,8 @@ from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.rows import RowSource
 from tunebuild.data.stage import DataStage
 from tunebuild.errors import fail
-from tunebuild.evaluate.stage import EvaluateStage
+from tunebuild.evaluate.stage import EvaluateStage, asked
+from tunebuild.evaluate.tasks import Task, read_tasks, require_tasks
 from tunebuild.image.bundle import BundleParts
 from tunebuild.image.oci import Variables
 from tunebuild.image.reference import ImageReference
@@ -172,7 +173,22 @@ class Pipeline:
             merged,
             strategy or first,
             others[0] if others and strategy is None else None,
+            self.tasks,
         )
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks that are done."""
+        names, gated = self.spec.evaluation.tasks, self.spec.gates.tasks
+        return read_tasks(names, self.loaded.directory, self.store.memo.digest, gated)
+
+    def check_tasks(self) -> None:
+        """Refuse what only a stage after the training would miss.
+
+        Raises:
+            TunebuildError: a task cannot be done.
+        """
+        require_tasks(self.tasks)
 
     def weights(self, merged: Tree) -> WeightsStage:
         """A model's weights to digests of layers."""
@@ -247,7 +263,7 @@ class Pipeline:
             "merge": merge,
             "evaluate": {
                 "gates": self.spec.gates.model_dump(mode="json"),
-                "evaluation": self.spec.evaluation.model_dump(mode="json"),
+                **asked(self.spec.evaluation, self.tasks),
                 "strategies": list(self.strategies),
             },
             "runtime": self.runtime().inputs(),

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from support.models import save_base
-from support.rows import PAIRS, write_rows
+from support.rows import PAIRS
 from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.metrics import check_gates
@@ -20,16 +20,10 @@ from tunebuild.evaluate.run import _Asked, _general_rows, masked
 from tunebuild.evaluate.sources import by_source
 from tunebuild.evaluate.stage import SAMPLES, EvaluateStage, closer_strategy, read_metrics
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
-from tunebuild.lock.base_model import BaseModel
 from tunebuild.merge.stage import MergeStage
-from tunebuild.prompt import save_prompt
 from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.spec.gates import GatesSpec, ShareAtLeast
-from tunebuild.spec.tuning import LoraSpec, TuningSpec
-from tunebuild.store import Silent, Store
-from tunebuild.store.tree import scan
-from tunebuild.train.run import train_adapter
-from tunebuild.train.settings import TrainSettings
+from tunebuild.store import Silent
 
 
 def row(*labels):
@@ -138,29 +132,6 @@ class Notes:
 
     def say(self, text):
         self.said.append(text)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A quantised base that learnt its rows by heart, in a store."""
-    work = tmp_path_factory.mktemp("answers")
-    base = save_base("llama", work / "base")
-    renderer = write_rows(base, work / "data", held_out=True)
-    save_prompt(work / "data" / "prompt", renderer, base, [])
-    tuning = TuningSpec(epochs=60, batch_size=5, learning_rate=1e-2, lora=LoraSpec(r=16), max_length=128)
-    settings = TrainSettings(tuning, "cpu", "float32")
-    for name in ("work", "trained"):
-        (work / name).mkdir()
-    train_adapter(
-        settings,
-        data=work / "data",
-        base=base,
-        work=work / "work",
-        out=work / "trained",
-        progress=Silent(),
-    )
-    model = BaseModel(base, scan(base).files)
-    return Store(work / "store"), settings, model, scan(work / "data"), scan(work / "trained")
 
 
 def evaluated(trained, strategy, alternative=None, **options):

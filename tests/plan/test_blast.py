@@ -77,6 +77,9 @@ OTHERS = {
     "gates.regression_kl": ["{max: 5}"],
     "gates.regression_top1": ["{min: 0.5}"],
     "evaluation.regression": ["[Who wrote Hamlet?]"],
+    "evaluation.tasks": ["[arc_easy]"],
+    "gates.tasks.min": ["{acc: {min: 0.5}}"],
+    "gates.tasks.max": ["{acc: {max: 0.5}}"],
 }
 
 PEFT = ("merge.strategy=auto", "tuning.method=peft", "tuning.peft={type: prefix_tuning}")
@@ -87,6 +90,8 @@ BEFORE = {
     "tuning.peft.virtual_tokens": PEFT,
     "prompt.template.file": ("prompt.template={file: one.jinja}",),
     "tuning.memory.fit": ("tuning.memory={fit: 10GB}",),
+    "gates.tasks.min": ("evaluation.tasks=[min]",),
+    "gates.tasks.max": ("evaluation.tasks=[max]",),
     "tuning.early_stopping.patience": ("tuning.early_stopping={}",),
     "tuning.early_stopping.min_delta": ("tuning.early_stopping={}",),
 }

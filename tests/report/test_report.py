@@ -182,6 +182,19 @@ def test_sources_are_told_apart_where_there_are_some(records):
     assert "faq.jsonl" not in Page(render_report(replace(facts, evaluated=alone), provenance())).text
 
 
+def test_tasks_have_a_table_with_their_gates(records):
+    facts = records.read()
+    assert "lm-eval" not in render_report(facts, provenance()) + render_card(facts, provenance())
+    tasks = {"faq": {"acc": {"base": 0.125, "tuned": 0.75}, "em,strict": {"base": 0.0, "tuned": 0.5}}}
+    facts = replace(facts, evaluated={**facts.evaluated, "tasks": tasks})
+    told = provenance()
+    told["spec"]["gates"]["tasks"] = {"faq": {"acc": {"min": 0.8, "max": None}}}
+    page = Page(render_report(facts, told))
+    assert page.open == []
+    assert all(said in page.text for said in ("faq acc", "0.125", "0.750", "✗ at least 0.8", "em,strict"))
+    assert "| faq | acc | 0.125 | 0.750 | at least 0.8 |" in render_card(facts, told)
+
+
 @pytest.mark.parametrize(("method", "quantised"), [("lora", False), ("qlora", True)])
 def test_the_method_is_the_one_that_was_used(records, method, quantised):
     facts = records.read()

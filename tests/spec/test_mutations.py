@@ -118,7 +118,15 @@ gates:
     max: 5.0
   regression_top1:
     min: 0.25
+  tasks:
+    arc_easy:
+      acc:
+        min: 0.5
+        max: 1.0
 evaluation:
+  tasks:
+    - arc_easy
+  task_limit: 100
   samples: 8
   max_tokens: 32
   regression:
@@ -145,7 +153,7 @@ image:
 """
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz_"
-FREE = {"columns", "where"}  # mappings whose keys are the user's own
+FREE = {"columns": 1, "where": 1, "tasks": 2}  # mappings whose keys are the user's own, so many levels deep
 
 
 @dataclass(frozen=True)
@@ -219,7 +227,7 @@ def mutants() -> list[Mutant]:
 
     for line, path, value in fields():
         key, old = str(path[-1]), lines[line]
-        if path[-2:-1] and path[-2] in FREE:
+        if any(0 < len(path) - 1 - depth <= FREE.get(part, 0) for depth, part in enumerate(path)):
             continue
         for number, typo in enumerate(typos(key, chance, siblings(path))):
             if number >= 15:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tunebuild.errors import Diagnostic, TunebuildError
+from tunebuild.spec._base import Section
 from tunebuild.spec.gates import GatesSpec
 
 if TYPE_CHECKING:
@@ -64,22 +65,31 @@ def check_gates(gates: GatesSpec, metrics: Metrics) -> None:
         TunebuildError: with exit status 3, every figure that is beyond its limit.
     """
     problems = []
-    for name, limit in gates:
-        if limit is None:
-            continue
+    for name, limit in _limits(gates):
         value = metrics.get(name)
         if value is None:
             hint = "raise evaluation.samples, or take the gate out"
+            if name.startswith("tasks."):
+                measured = (f"gates.{known}" for known in metrics if known.startswith("tasks."))
+                hint = f"there are: {', '.join(measured)}"
             problems.append(Diagnostic("gate", "was not measured", hint, f"gates.{name}"))
             continue
-        low, high = getattr(limit, "min", -math.inf), getattr(limit, "max", math.inf)
-        if not low <= value <= high:  # also where it is not a number
-            allowed = f"at most {high:g}" if high < math.inf else f"at least {low:g}"
+        low, high = getattr(limit, "min", None), getattr(limit, "max", None)
+        too_low = low is not None and not value >= low  # also where it is not a number
+        if too_low or (high is not None and not value <= high):
+            allowed = f"at least {low:g}" if too_low else f"at most {high:g}"
             problems.append(
                 Diagnostic("gate", f"{value:.4g}, {allowed} is allowed", _hint(name), f"gates.{name}")
             )
     if problems:
         raise TunebuildError(tuple(problems), REFUSED)
+
+
+def _limits(gates: GatesSpec) -> Iterator[tuple[str, Section]]:
+    """The limits that are set, by the name of the figure."""
+    yield from ((name, limit) for name, limit in gates if isinstance(limit, Section))
+    for task, limits in gates.tasks.items():
+        yield from ((f"tasks.{task}.{metric}", limit) for metric, limit in limits.items())
 
 
 def divergence(one: Said, other: Said) -> float:

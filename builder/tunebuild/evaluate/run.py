@@ -12,6 +12,7 @@ import torch
 
 from tunebuild.data.privacy import mask
 from tunebuild.evaluate.generate import generate
+from tunebuild.evaluate.harness import do_tasks
 from tunebuild.evaluate.metrics import divergence, measure, measure_regression
 from tunebuild.evaluate.models import (
     Said,
@@ -85,6 +86,7 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     asked = _asked(stage, all_rows)
     steps = 3 if stage.alternative else 2
     progress.step(0, steps, "the trained model")
+    harness = (stage.base.directory, stage.tasks, stage.evaluation.task_limit)
     full = stage.settings.full
     if full:
         model = load_base(stage.base.directory, stage.settings).eval()
@@ -96,6 +98,7 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
         base_answers = asked.answers(alone)
         general = _general_rows(asked, base_answers)
         base_general = ask(alone, general) if general else None
+        base_tasks = do_tasks(alone, *harness)
     if full:
         del model
         gc.collect()
@@ -112,6 +115,7 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     merged = ask(model, rows)
     tuned_answers = asked.answers(model)
     merged_general = ask(model, general) if general else None
+    tuned_tasks = do_tasks(model, *harness)
     del model
     gc.collect()
     figures = measure(base, trained, merged, targets(rows))
@@ -128,6 +132,10 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
         figures |= measure_texts([s["tuned"] for s in samples], expected)
         before = measure_texts([s["base"] for s in samples], expected)
         figures |= {f"base_{name}": value for name, value in before.items()}
+    tasks = {
+        task: {name: {"base": base_tasks[task][name], "tuned": value} for name, value in found.items()}
+        for task, found in tuned_tasks.items()
+    }
     made = "base and adapter" if stage.strategy == "none" else "merged"
     kind = "held-out" if rows_file == "eval.arrow" else "training"
     progress.say(
@@ -141,8 +149,12 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
             f"F1 {figures['base_token_f1']:.2f} -> {figures['token_f1']:.2f}, "
             f"ROUGE-L {figures['base_rouge_l']:.2f} -> {figures['rouge_l']:.2f}"
         )
+    for task, found in tasks.items():
+        reached = ", ".join(f"{name} {v['base']:.3g} -> {v['tuned']:.3g}" for name, v in found.items())
+        progress.say(f"task {task}: {reached}")
     record = {
         "metrics": figures,
+        "tasks": tasks,
         "rows": len(rows),
         "of": rows_file,
         "available": len(all_rows),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 
 from tunebuild import resources
 from tunebuild.evaluate.metrics import Metrics
+from tunebuild.evaluate.tasks import Task
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.lock.base_model import BaseModel
 from tunebuild.merge.stage import Strategy
@@ -32,6 +34,7 @@ class EvaluateStage:
         evaluation: how many answers are written out.
         strategy: how the merged files were made.
         alternative: another strategy, to be measured beside it.
+        tasks: what ``evaluation.tasks`` means.
     """
 
     settings: TrainSettings
@@ -42,6 +45,7 @@ class EvaluateStage:
     merged: Tree
     strategy: Strategy
     alternative: Strategy | None = None
+    tasks: tuple[Task, ...] = ()
     name: str = "evaluate"
     version: int = 3
 
@@ -51,7 +55,7 @@ class EvaluateStage:
             "method": self.settings.tuning.method,
             "device": self.settings.device,
             "compute_dtype": self.settings.compute_dtype,
-            "evaluation": self.evaluation.model_dump(mode="json"),
+            **asked(self.evaluation, self.tasks),
             "general": general_prompts(),
             "strategies": [self.strategy, *([self.alternative] if self.alternative else [])],
             "base": dict(self.base.weight_digests),
@@ -61,7 +65,9 @@ class EvaluateStage:
             "merged": {f.path: f.digest for f in self.merged.files if f.path.startswith("model/")},
             "rows": {f.path: f.digest for f in self.data.files if f.path in (self._rows, SOURCES)},
             "prompt": {f.path: f.digest for f in self.data.files if f.path == "prompt/prompt.json"},
-            "libraries": {name: package_version(name) for name in _LIBRARIES},
+            "libraries": {
+                name: package_version(name) for name in (*_LIBRARIES, *(("lm_eval",) if self.tasks else ()))
+            },
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
@@ -80,9 +86,20 @@ class EvaluateStage:
         return "eval.arrow" if "eval.arrow" in names else "train.arrow"
 
 
+def asked(evaluation: EvaluationSpec, tasks: Sequence[Task]) -> Inputs:
+    """What the models are asked, with tasks by what they are instead of where they stand."""
+    return {
+        "evaluation": evaluation.model_dump(mode="json", exclude={"tasks"}),
+        "tasks": [task.inputs() for task in tasks],
+    }
+
+
 def read_metrics(output: Tree) -> Metrics:
-    """The figures of a finished evaluation."""
-    metrics: dict[str, float] = json.loads(output.path(_RECORD).read_text("utf-8"))["metrics"]
+    """The figures of a finished evaluation; those of tasks as ``tasks.TASK.METRIC``, as gates name them."""
+    record = json.loads(output.path(_RECORD).read_text("utf-8"))
+    metrics: dict[str, float] = record["metrics"]
+    for task, found in record["tasks"].items():
+        metrics |= {f"tasks.{task}.{name}": value["tuned"] for name, value in found.items()}
     return metrics
 
 

@@ -59,6 +59,7 @@ def make_plan(
     Raises:
         TunebuildError: what the build would refuse, too.
     """
+    pipeline.check_tasks()
     stages: list[StagePlan] = []
     data_stage = pipeline.data()
     stages.append(_look(pipeline, data_stage))

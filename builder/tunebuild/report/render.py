@@ -86,6 +86,7 @@ def _shared(facts: Facts, provenance: Mapping[str, Any]) -> dict[str, Any]:
         "answers": list(_rows(facts, spec, ("eval_", "exact_match", "token_f1", "rouge_l"))),
         "merge": list(_rows(facts, spec, ("merge_", "training_"))),
         "regression": list(_rows(facts, spec, ("regression_",))),
+        "tasks": list(_task_rows(facts, spec)),
         "sources": [
             {"name": provenance["sources"][int(number)], **values}
             for number, values in sorted(facts.evaluated.get("sources", {}).items(), key=lambda s: int(s[0]))
@@ -102,15 +103,25 @@ def _rows(facts: Facts, spec: Mapping[str, Any], prefixes: tuple[str, ...]) -> I
         if not name.startswith(prefixes) or name not in facts.metrics:
             continue
         base = facts.metrics.get(f"base_{name.removeprefix('eval_')}")
-        limit = gates.get(name) or {}
-        gate = " and ".join(
-            f"{word} {limit[key]:g}"
-            for key, word in (("min", "at least"), ("max", "at most"))
-            if key in limit
-        )
         value = facts.metrics[name]
-        passed = limit.get("min", -math.inf) <= value <= limit.get("max", math.inf)
+        gate, passed = _held(gates.get(name) or {}, value)
         yield Row(name, label, "" if base is None else figure(name, base), figure(name, value), gate, passed)
+
+
+def _task_rows(facts: Facts, spec: Mapping[str, Any]) -> Iterator[Row]:
+    for task, found in facts.evaluated.get("tasks", {}).items():
+        gates = spec["gates"]["tasks"].get(task, {})
+        for name, value in found.items():
+            gate, passed = _held(gates.get(name, {}), value["tuned"])
+            yield Row(name, task, figure(name, value["base"]), figure(name, value["tuned"]), gate, passed)
+
+
+def _held(limit: Mapping[str, float | None], value: float) -> tuple[str, bool]:
+    """A gate in words, and whether a value keeps it."""
+    low, high = limit.get("min"), limit.get("max")
+    ends = (("at least", low), ("at most", high))
+    gate = " and ".join(f"{word} {end:g}" for word, end in ends if end is not None)
+    return gate, (low is None or value >= low) and (high is None or value <= high)
 
 
 def figure(name: str, value: float) -> str:

@@ -222,6 +222,30 @@ def gates_have_answers(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
             yield Diagnostic("gate", "needs answers", "raise evaluation.samples", path)
 
 
+def tasks_exist(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """A task beside the spec is there and inside its directory, and what was trained can do tasks."""
+    for index, name in enumerate(spec.evaluation.tasks):
+        path = f"evaluation.tasks[{index}]"
+        if name.startswith("./"):
+            place = (directory / name).resolve()
+            if not (place.is_dir() and place.is_relative_to(directory.resolve())):
+                yield from exists_inside(name, path, directory)
+        elif name.endswith(".yaml") or "/" in name:
+            yield Diagnostic("bad-task", f"'{name}' is no name of a task", f"did you mean ./{name}?", path)
+    tuning = spec.tuning
+    if spec.evaluation.tasks and tuning.method == "peft" and tuning.peft and tuning.peft.type != "ia3":
+        message = "lm-eval does not reckon with virtual tokens before a prompt"
+        yield Diagnostic("bad-task", message, "take the tasks out", "evaluation.tasks")
+
+
+def task_gates_say_something(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """A limit on a task's figure has an end."""
+    for task, limits in spec.gates.tasks.items():
+        for metric, limit in limits.items():
+            if limit.min is None and limit.max is None:
+                yield Diagnostic("gate", "says nothing", "min or max", f"gates.tasks.{task}.{metric}")
+
+
 def _gates(spec: Spec, names: Sequence[str]) -> Iterator[str]:
     """Paths of the gates that are set, of these."""
     return (f"gates.{name}" for name in names if getattr(spec.gates, name, None) is not None)
@@ -280,6 +304,8 @@ CHECKS: tuple[Check, ...] = (
     init_suits_the_base,
     gates_have_rows,
     gates_have_answers,
+    tasks_exist,
+    task_gates_say_something,
     template_is_known,
     secrets_stay_outside,
 )

@@ -28,6 +28,16 @@ class ShareAtLeast(Section):
     """The lowest value that passes, between 0 and 1."""
 
 
+class Bounds(Section):
+    """Limits of a task's figure."""
+
+    min: float | None = Field(default=None, examples=[0.6])
+    """The lowest value that passes."""
+
+    max: float | None = Field(default=None, examples=[20])
+    """The highest value that passes."""
+
+
 class GatesSpec(Section):
     """Limits. A build that is beyond one ends with status 3 and makes no image. Figures of held-out rows
     are of at most 64 of them, evenly spread; of training rows if none are held out."""
@@ -64,3 +74,9 @@ class GatesSpec(Section):
 
     regression_top1: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.5}])
     """Share of the base's tokens there that the merged model would write, too."""
+
+    tasks: dict[str, dict[str, Bounds]] = Field(
+        default_factory=dict, examples=[{"arc_easy": {"acc": {"min": 0.6}}}]
+    )
+    """Figures of the tuned model in `evaluation.tasks`, by task and by metric as lm-eval names it. One that
+    comes out of a filter has that behind a comma, as in `exact_match,strict-match`."""

@@ -1,0 +1,176 @@
+"""Tasks of lm-eval: what a spec may name, and what base and tuned model reach."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from support.rows import PAIRS
+from tunebuild.errors import TunebuildError
+from tunebuild.evaluate.metrics import check_gates
+from tunebuild.evaluate.stage import EvaluateStage, read_metrics
+from tunebuild.evaluate.tasks import read_tasks, require_tasks
+from tunebuild.merge.stage import MergeStage
+from tunebuild.prompt import load_prompt
+from tunebuild.spec import Spec
+from tunebuild.spec.checks import broken_rules
+from tunebuild.spec.evaluation import EvaluationSpec
+from tunebuild.spec.gates import Bounds, GatesSpec
+from tunebuild.store import Silent
+from tunebuild.store.digest import digest_file, digest_json
+
+WITHOUT = "lm-eval is not installed: pip install 'tunebuild[lm-eval]'"
+CHOICE = """\
+task: choice
+dataset_path: json
+dataset_kwargs: {data_files: {test: rows/items.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{prompt}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: "{{answer}}"
+target_delimiter: ""
+metric_list: [{metric: acc}]
+"""
+WRITTEN = """\
+task: written
+dataset_path: json
+dataset_kwargs: {data_files: {test: [rows/items.jsonl]}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{prompt}}"
+doc_to_target: "{{choices[answer]}}"
+generation_kwargs: {until: ["\\n"], max_gen_toks: 24, do_sample: false}
+metric_list: [{metric: exact_match}]
+"""
+
+
+def write_tasks(directory, prompts, **files):
+    """A directory of tasks and their documents beside a spec."""
+    (directory / "tasks" / "rows").mkdir(parents=True)
+    choices = [answer for _, answer in PAIRS]
+    rows = [{"prompt": p, "choices": choices, "answer": n} for n, p in enumerate(prompts)]
+    (directory / "tasks" / "rows" / "items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    for name, text in files.items():
+        (directory / "tasks" / f"{name}.yaml").write_text(text)
+
+
+def read(directory, *names, gated=()):
+    return read_tasks(names, directory, digest_file, gated)
+
+
+def test_base_and_tuned_model_do_tasks_that_stand_beside_the_spec(trained, tmp_path):
+    pytest.importorskip("lm_eval", reason=WITHOUT)
+    store, settings, base, data, adapter = trained
+    renderer = load_prompt(data.path("prompt"))
+    prompts = [renderer.prompt_text([{"role": "user", "content": question}]) for question, _ in PAIRS]
+    write_tasks(tmp_path, prompts, choice=CHOICE, written=WRITTEN)
+    merged = store.ensure(MergeStage("dequantized", base, adapter), Silent())
+
+    def figures(limit):
+        asked = EvaluationSpec(samples=0, tasks=("./tasks",), task_limit=limit)
+        tasks = read(tmp_path, "./tasks")
+        stage = EvaluateStage(settings, asked, base, data, adapter, merged, "dequantized", tasks=tasks)
+        output = store.ensure(stage, Silent())
+        return read_metrics(output), json.loads(output.path("metrics.json").read_text())["tasks"]
+
+    metrics, tasks = figures(None)
+    assert tasks["choice"]["acc"]["base"] <= 0.4
+    assert tasks["choice"]["acc"]["tuned"] == metrics["tasks.choice.acc"] >= 0.9
+    assert tasks["written"]["exact_match"]["base"] == 0
+    assert metrics["tasks.written.exact_match"] >= 0.5
+    one = figures(1)[1]["choice"]["acc"]
+    assert {one["base"], one["tuned"]} <= {0.0, 1.0}
+
+    check_gates(GatesSpec(tasks={"choice": {"acc": Bounds(min=0.9)}}), metrics)
+    with pytest.raises(TunebuildError, match=r"gates\.tasks\.choice\.acc: .* at most 0\.1 is allowed"):
+        check_gates(GatesSpec(tasks={"choice": {"acc": Bounds(min=0, max=0.1)}}), metrics)
+    with pytest.raises(TunebuildError, match=r"acc_norm: was not measured; there are: .*choice\.acc"):
+        check_gates(GatesSpec(tasks={"choice": {"acc_norm": Bounds(min=0)}}), metrics)
+
+
+def key(tasks):
+    return digest_json([task.inputs() for task in tasks])
+
+
+def test_a_task_is_its_contents_wherever_it_stands(tmp_path):
+    for name in ("one", "two"):
+        write_tasks(tmp_path / name, ["a", "b"], choice=CHOICE)
+    one, two = (read(tmp_path / name, "./tasks/choice.yaml") for name in ("one", "two"))
+    assert key(one) == key(two) == key(read(tmp_path / "one", "./tasks"))
+    (tmp_path / "two" / "tasks" / "rows" / "items.jsonl").write_text("{}\n")
+    assert key(read(tmp_path / "two", "./tasks")) != key(one)
+    (tmp_path / "one" / "tasks" / "choice.yaml").write_text(CHOICE.replace("acc}", "acc_norm}"))
+    assert key(read(tmp_path / "one", "./tasks")) != key(one)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("task: [", "cannot be read"),
+        (CHOICE + "process_docs: !function code.run\n", "runs no code"),
+        (CHOICE + "include: other.yaml\n", "has 'include'"),
+        (CHOICE.replace("task: choice", "group: x"), "names no task"),
+        (CHOICE.replace("_path: json", "_path: org/name"), "names no files of documents"),
+        (
+            CHOICE.replace("rows/items", "rows/others"),
+            "'rows/others.jsonl', which is no file in",
+        ),
+        (CHOICE.replace("rows/items.jsonl", "../../secret.jsonl"), "no file in the spec's directory"),
+    ],
+)
+def test_a_task_that_cannot_be_done_is_refused_before_anything_is_trained(tmp_path, text, said):
+    (tmp_path / "secret.jsonl").write_text("{}\n")
+    write_tasks(tmp_path / "spec", [], choice=text)
+    with pytest.raises(TunebuildError, match=said) as refused:
+        read(tmp_path / "spec", "arc_easy", "./tasks/choice.yaml")
+    assert refused.value.diagnostics[0].path == "evaluation.tasks[1]"
+
+
+def test_what_the_library_refuses_is_refused_before_anything_is_trained(tmp_path):
+    pytest.importorskip("lm_eval", reason=WITHOUT)
+    write_tasks(tmp_path, ["a"], choice=CHOICE + "no_such_key: 1\n")
+    with pytest.raises(TunebuildError, match=r"evaluation\.tasks: .*not do them: .*no_such_key"):
+        require_tasks(read(tmp_path, "./tasks"))
+    with pytest.raises(TunebuildError, match="lm-eval has no task 'arc_esy'"):
+        require_tasks(read(tmp_path, "arc_easy", "arc_esy"))
+
+
+@pytest.mark.parametrize(
+    ("task", "peft", "said"),
+    [
+        ("arc_easy", "ia3", None),
+        ("arc_easy", "prompt_tuning", "evaluation.tasks: lm-eval does not reckon with virtual tokens"),
+        ("tasks/a.yaml", "ia3", "did you mean ./tasks/a.yaml"),
+        ("./none.yaml", "ia3", "there is no file './none.yaml'"),
+    ],
+)
+def test_a_spec_names_tasks_that_there_are(tmp_path, task, peft, said):
+    spec = {
+        "apiVersion": "tunebuild/v1",
+        "name": "x",
+        "data": {"train": [{"path": "a.jsonl"}]},
+        "model": {"base": "org/model"},
+        "tuning": {"method": "peft", "peft": {"type": peft}},
+        "merge": {"strategy": "none"},
+        "evaluation": {"tasks": [task]},
+    }
+    (tmp_path / "a.jsonl").touch()
+    problems = [str(found) for found in broken_rules(Spec.model_validate(spec), tmp_path)]
+    assert (said in "".join(problems)) if said else problems == []
+
+
+def test_names_are_told_apart(tmp_path):
+    write_tasks(tmp_path, [], choice=CHOICE)
+    with pytest.raises(TunebuildError, match="two tasks of the name 'choice'"):
+        read(tmp_path, "./tasks", "choice")
+    with pytest.raises(TunebuildError, match=r"gates\.tasks\.chance: no task 'chance'.*there are: choice"):
+        read(tmp_path, "./tasks", gated=["chance"])
+
+
+def test_without_the_library_a_build_does_not_begin(tmp_path, monkeypatch):
+    monkeypatch.setattr("tunebuild.evaluate.tasks.find_spec", lambda name: None)
+    with pytest.raises(TunebuildError, match=r"evaluation\.tasks: .*pip install 'tunebuild\[lm-eval\]'"):
+        require_tasks(read(tmp_path, "arc_easy"))
+    require_tasks(())
