@@ -35,7 +35,8 @@ def command(
     """Show the rows of SPEC as the model gets them.
 
     The prompt is printed with its control tokens; what carries loss is green, or stands between ⟦ and ⟧
-    where there are no colours. Every row that is not used is counted by its reason.
+    where there are no colours. Secrets and personal data in it are masked. Every row that is not used is
+    counted by its reason.
 
     The rows are really read and tokenised, and kept for the build.
     """

@@ -14,8 +14,9 @@ import pyarrow as pa
 from tunebuild.data.columns import Array, Columns
 from tunebuild.data.findings import Findings
 from tunebuild.data.prepare import Prepared, prepare
+from tunebuild.data.privacy import masked_start
 from tunebuild.data.rejects import Rejects
-from tunebuild.data.rows import BEFORE_MASKING, Reject
+from tunebuild.data.rows import EXCERPT, Reject
 from tunebuild.data.selection import Selection, select
 from tunebuild.data.tokenised import open_rows, with_labels
 from tunebuild.errors import fail
@@ -138,7 +139,8 @@ def _unused(batch: pa.RecordBatch, start: int, columns: Columns, chosen: Selecti
         else:
             code, reason = "not-sampled", "was not drawn at its weight"
         file, line = columns.names[columns.source[index]], int(columns.line[index])
-        yield Reject(file, line, code, reason, batch["messages"][index - start].as_py()[:BEFORE_MASKING])
+        excerpt = masked_start(batch["messages"][index - start].as_py(), EXCERPT)
+        yield Reject(file, line, code, reason, excerpt)
 
 
 def summarise(columns: Columns, chosen: Selection, rejected: Counter[str]) -> dict[str, Any]:

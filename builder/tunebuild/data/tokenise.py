@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from tunebuild.data.formats import PLAIN, RowRejected, to_conversation
 from tunebuild.data.likeness import question_digest, row_digest
-from tunebuild.data.privacy import scan
-from tunebuild.data.rows import BEFORE_MASKING, Finding, Reject
+from tunebuild.data.privacy import masked_start, scan
+from tunebuild.data.rows import EXCERPT, Finding, Reject
 from tunebuild.data.shorten import shorten
 from tunebuild.data.sources import SourceRow
 from tunebuild.prompt import Example, Message, PromptRefused, Renderer, Samples
@@ -236,5 +236,5 @@ class _TooLong(Exception):
 
 def reject(shown: str, row: SourceRow, code: str, reason: str) -> Reject:
     """A row of a file, not used."""
-    excerpt = "" if row.value is None else str(row.value)[:BEFORE_MASKING]
+    excerpt = "" if row.value is None else masked_start(str(row.value), EXCERPT)
     return Reject(shown, row.line, code, reason, excerpt)
