@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.metrics import check_gates
 from tunebuild.evaluate.stage import closer_strategy, read_metrics
+from tunebuild.fitting import check_context, check_rows
 from tunebuild.image.bundle import BundleParts
 from tunebuild.image.oci import Image
 from tunebuild.image.plan import ImagePlan
 from tunebuild.image.runtime_process import prepare_runtime
 from tunebuild.pipeline import Pipeline
 from tunebuild.report.facts import Records
+from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.store import Progress, Stage, Tree
 
 #: Makes the progress of one stage from its name.
@@ -76,8 +78,12 @@ def build(
         )
 
     store = pipeline.store
+    check_context(pipeline)
+    if pipeline.spec.serving.limits.context is None and pipeline.context < DEFAULT_CONTEXT:
+        reporter("spec").say(f"serving.limits.context is {pipeline.context}: the base has no more positions")
     with ThreadPoolExecutor(1) as beside:
         data = ensure(pipeline.data())
+        check_rows(pipeline, data)
         found = store.find(pipeline.runtime())
         preparing = None if found else beside.submit(prepare)
         trained = ensure(pipeline.train(data, spared_cores=1 if preparing else 0))

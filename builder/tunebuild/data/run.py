@@ -84,6 +84,7 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
             check = {"messages": question, "expected": answer["content"]}
             file.write(json.dumps(check, ensure_ascii=False) + "\n")
     stats = summarise(columns, chosen, rejects.counts)
+    stats["longest"] = _longest(columns, chosen)
     stats["found"] = dict(sorted(findings.counts.items()))
     (out / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", "utf-8")
     unused = ", ".join(f"{count} {code}" for code, count in stats["rejected"].items())
@@ -165,6 +166,14 @@ def summarise(columns: Columns, chosen: Selection, rejected: Counter[str]) -> di
         },
         "histogram": _histogram(lengths),
     }
+
+
+def _longest(columns: Columns, chosen: Selection) -> dict[str, int]:
+    """The longest row that is trained on or held out; its source by number, as in the stage's inputs."""
+    used = np.flatnonzero((chosen.times > 0) | chosen.evaluated)
+    row = used[columns.tokens[used].argmax()]
+    place = {"source": int(columns.source[row]), "line": int(columns.line[row])}
+    return {"tokens": int(columns.tokens[row]), **place}
 
 
 def _histogram(lengths: Array) -> list[dict[str, int]]:

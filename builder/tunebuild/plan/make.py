@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.stage import closer_strategy
+from tunebuild.fitting import check_context, check_rows
 from tunebuild.image.oci import Image
 from tunebuild.image.reading import open_archive
 from tunebuild.image.runtime import runtime_layers
@@ -26,6 +27,7 @@ from tunebuild.plan.report import (
     LayerPlan,
     MemoryPlan,
     Plan,
+    ServingPlan,
     StagePlan,
     TrainingPlan,
 )
@@ -59,10 +61,12 @@ def make_plan(
     Raises:
         TunebuildError: what the build would refuse, too.
     """
+    check_context(pipeline)
     stages: list[StagePlan] = []
     data_stage = pipeline.data()
     stages.append(_look(pipeline, data_stage))
     data = pipeline.store.ensure(data_stage, reporter("data"))
+    check_rows(pipeline, data)
     trained = _follow(pipeline, stages, lambda: pipeline.train(data), "train", data)
     merged = _follow(pipeline, stages, lambda: pipeline.merge(_known(trained)), "merge", trained)
     evaluated = _follow(
@@ -111,6 +115,7 @@ def make_plan(
         data=_data(stats),
         training=_training(pipeline, computed, stats["rows"]["train"]),
         memory=_memory(computed),
+        serving=ServingPlan(context=pipeline.context, positions=pipeline.base.positions),
         disk=_disk(pipeline, merged, runtime, planned, archive),
         image=planned,
         lock="behind" if drift else "matches" if pipeline.lock else "none",

@@ -27,7 +27,9 @@ def as_markdown(plan: Plan) -> str:
         autoescape=False,  # noqa: S701 - Markdown; cells are escaped by the filter
     )
     environment.filters.update(size=size, short=short, cell=_cell)
-    return environment.get_template("plan.md.j2").render(plan=plan, why=why, histogram=histogram)
+    return environment.get_template("plan.md.j2").render(
+        plan=plan, why=why, histogram=histogram, serving=serving
+    )
 
 
 def size(count: float) -> str:
@@ -59,6 +61,13 @@ def why(stage: StagePlan) -> str:
     return "has not run yet"
 
 
+def serving(plan: Plan) -> str:
+    """The context, and how it stands to the base."""
+    context, positions = plan.serving.context, plan.serving.positions
+    beside = "" if positions is None else f"; the base has positions for {positions:,}"
+    return f"{context:,} tokens{beside}"
+
+
 def histogram(bins: Sequence[Bin]) -> str:
     """One bar a line."""
     most = max(bar.rows for bar in bins)
@@ -88,6 +97,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     )
     yield from (f"          {reason}" for reason in training.reasons)
     yield from _memory(plan)
+    yield f"serving   context of {serving(plan)}"
     needed = ", ".join(f"{what} {size(count)}" for what, count in plan.disk.needed.items()) or "nothing"
     yield f"disk      {needed}; {size(plan.disk.free)} free"
     yield from _image(plan)

@@ -101,6 +101,15 @@ class MemoryPlan(_Part):
     """What the device has; null if that is not known."""
 
 
+class ServingPlan(_Part):
+    """The endpoint."""
+
+    context: int
+    """Longest prompt and answer together, in tokens."""
+    positions: int | None
+    """Tokens that the base has positions for; null if it names no end."""
+
+
 class DiskPlan(_Part):
     """Disk space, estimated, in bytes."""
 
@@ -168,6 +177,8 @@ class Plan(_Part):
     """The training."""
     memory: MemoryPlan
     """Its memory."""
+    serving: ServingPlan
+    """The endpoint."""
     disk: DiskPlan
     """Disk space."""
     image: ImagePlanned
