@@ -108,7 +108,7 @@ class Tokeniser:
             else:
                 talks.append((row, messages))
         examples = self._examples([messages for _, messages in talks])
-        for (row, _), outcome in zip(talks, examples, strict=True):
+        for (row, messages), outcome in zip(talks, examples, strict=True):
             try:
                 if isinstance(outcome, PromptRefused):
                     raise outcome
@@ -118,7 +118,10 @@ class Tokeniser:
                 rejects.append(reject(chunk.shown, row, "too-long", str(error)))
             except PromptRefused as refusal:
                 diagnostic = refusal.diagnostics[0]
-                rejects.append(reject(chunk.shown, row, diagnostic.code, diagnostic.message))
+                code = diagnostic.code
+                if code == "template-refused" and self.renderer.refuses_system(messages):
+                    code = "system-refused" if messages[0]["role"] == "system" else "spec-system-refused"
+                rejects.append(reject(chunk.shown, row, code, diagnostic.message))
         batch = _batch(samples, near=self.near)
         return Tokenised(batch, sorted(rejects, key=lambda r: r.line), findings)
 
