@@ -63,9 +63,11 @@ def build(
         progress = reporter(stage.name)
         if found := store.find(stage):
             progress.say("unchanged")
-            return found
-        ran.append(stage.name)
-        return store.ensure(stage, progress)
+        else:
+            ran.append(stage.name)
+            found = store.ensure(stage, progress)
+        store.note_use(stage, pipeline.spec.name)
+        return found
 
     def prepare() -> Tree:
         ran.append("runtime")
@@ -102,6 +104,7 @@ def build(
             raise
         weights = ensure(pipeline.weights(merged))
         runtime = preparing.result() if preparing else ensure(pipeline.runtime())
+        store.note_use(pipeline.runtime(), pipeline.spec.name)
         stage = pipeline.image(records, weights, runtime)
     output = ensure(stage)
     return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(ran))

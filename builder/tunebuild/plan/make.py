@@ -127,7 +127,7 @@ def make_plan(
 def _look(pipeline: Pipeline, stage: Stage) -> StagePlan:
     if pipeline.store.find(stage):
         return StagePlan(name=stage.name, status="unchanged")
-    reason = pipeline.store.why(stage)
+    reason = pipeline.store.why(stage, pipeline.spec.name)
     why = Change(field=reason.field, old=reason.old, new=reason.new) if reason.field else None
     scratch = pipeline.store.scratch(stage)
     going = any(scratch.glob("checkpoints/checkpoint-*/sealed.json"))

@@ -58,7 +58,7 @@ def why(stage: StagePlan) -> str:
         return f"after {stage.after}"
     if stage.why:
         return f"{stage.why.field}: {short(stage.why.old)} -> {short(stage.why.new)}"
-    return "has not run yet"
+    return "not built before"
 
 
 def serving(plan: Plan) -> str:

@@ -32,7 +32,7 @@ class StagePlan(_Part):
     status: Literal["unchanged", "run", "resume"]
     """`run`: it has to; `resume`: it goes on from a checkpoint."""
     why: Change | None = None
-    """The first input that differs from the most similar earlier run."""
+    """The first input that differs from the most similar earlier build of that name, if any."""
     after: str | None = None
     """The earlier stage whose output has to be known first."""
 
