@@ -178,9 +178,9 @@ def test_an_excerpt_shows_no_half_of_a_secret(stage, tmp_path):
 def test_rejected_rows_are_counted_and_masked_everywhere(stage, tmp_path):
     tree = Store(tmp_path / "store").ensure(stage(secrets="reject", personal="reject"), Silent())
     assert [(r["line"], r["code"], r["reason"]) for r in lines(tree, "rejects.jsonl")] == [
-        (2, "secret", "holds a GitHub Token"),
-        (3, "personal", "holds a IBAN"),
-        (4, "secret", "holds a GitHub Token"),
+        (2, "secret", "GitHub Token found"),
+        (3, "personal", "IBAN found"),
+        (4, "secret", "GitHub Token found"),
     ]
     for hidden in (SECRETS["GitHub Token"], PERSONAL["IBAN"]):
         for file in (name for name in tree.path().rglob("*") if name.is_file()):

@@ -20,6 +20,7 @@ from tunebuild.data.rows import EXCERPT, Reject
 from tunebuild.data.selection import Selection, select
 from tunebuild.data.tokenised import open_rows, with_labels
 from tunebuild.errors import fail
+from tunebuild.grammar import counted
 from tunebuild.prompt import Message
 from tunebuild.prompt.directory import save_prompt
 from tunebuild.store import Progress
@@ -92,8 +93,8 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
     if findings.counts:
         progress.say(f"found in rows: {', '.join(f'{n} {kind}' for kind, n in stats['found'].items())}")
     progress.say(
-        f"{rows['train']} training rows, {rows['eval']} held out, "
-        f"{rows['rejected']} not used{f' ({unused})' if unused else ''}; "
+        f"{counted(rows['train'], 'training row')}, {rows['eval']:,} held out, "
+        f"{rows['rejected']:,} not used{f' ({unused})' if unused else ''}; "
         f"{stats['supervised_share']:.0%} of {stats['tokens']:,} tokens carry loss"
     )
 

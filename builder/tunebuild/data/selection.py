@@ -12,6 +12,7 @@ from tunebuild.data.columns import Array, Columns, first_equal
 from tunebuild.data.near import first_near, joined_labels
 from tunebuild.data.rejects import Rejects
 from tunebuild.errors import fail
+from tunebuild.grammar import counted
 from tunebuild.spec.data import DataSpec
 
 # Codes of rejects whose cause is not in the rows: whose system turn it is, what to change, and how.
@@ -122,7 +123,7 @@ def check_rejects(kept: int, rejects: Rejects, max_rejected: float) -> None:
     _refuse_system(rejects, total)
     raise fail(
         "rejected",
-        f"{rejects.bad} of {total} rows cannot be used ({share:.1%}, "
+        f"{rejects.bad} of {counted(total, 'row')} cannot be used ({share:.1%}, "
         f"at most {max_rejected:.1%} may be rejected){_lines(rejects.first_bad, rejects.bad)}",
         "mend the rows, or raise data.max_rejected",
         path="data.max_rejected",
@@ -138,7 +139,7 @@ def _refuse_system(rejects: Rejects, total: int) -> None:
             others = [reject for reject in rejects.first_bad if reject.code != code]
             raise fail(
                 "system-refused",
-                f"the template does not take {whose}, so {count} of {total} rows cannot be used: "
+                f"the template does not take {whose}, so {count} of {counted(total, 'row')} cannot be used: "
                 f"{shown.reason}{_lines(others, rejects.bad - count)}",
                 hint,
                 path=path,

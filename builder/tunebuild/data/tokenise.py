@@ -104,7 +104,7 @@ class Tokeniser:
             found = self._findings(chunk.shown, row.line, messages)
             findings += found
             if refused := next((f for f in found if f.outcome == "rejected"), None):
-                rejects.append(reject(chunk.shown, row, refused.found, f"holds a {refused.kind}"))
+                rejects.append(reject(chunk.shown, row, refused.found, f"{refused.kind} found"))
             else:
                 talks.append((row, messages))
         examples = self._examples([messages for _, messages in talks])

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tunebuild import resources
+from tunebuild.grammar import counted
 from tunebuild.plan.report import Bin, Plan, StagePlan
 
 _BAR = 40
@@ -92,8 +93,8 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield f"tokens    {data.tokens:,}, {data.supervised_share:.0%} carry loss; tokens a row:"
     yield from (f"          {line}" for line in histogram(data.histogram).splitlines())
     yield (
-        f"training  {training.method} on {training.device} in {training.compute_dtype}: {training.steps:,} "
-        f"steps, {training.epochs:g} epochs"
+        f"training  {training.method} on {training.device} in {training.compute_dtype}: "
+        f"{counted(training.steps, 'step')}, {training.epochs:g} epoch{'' if training.epochs == 1 else 's'}"
     )
     yield from (f"          {reason}" for reason in training.reasons)
     yield from _memory(plan)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from tunebuild.grammar import counted
 from tunebuild.report.facts import Facts
 from tunebuild.report.render import figures_of
 
@@ -59,7 +60,10 @@ def _lines(
     )
     lora = spec["tuning"]["lora"]
     adapter = "" if built["method"] == "full" else f", LoRA r {lora['r']}, alpha {lora['alpha']}"
-    yield "training", f"{built['method']}, {built['steps']:,} steps{adapter}; merge: {built['strategy']}"
+    yield (
+        "training",
+        f"{built['method']}, {counted(built['steps'], 'step')}{adapter}; merge: {built['strategy']}",
+    )
     of = "held-out rows" if built["held_out"] else "training rows"
     for number, row in enumerate(built["figures"]):
         change = f"{row['base']} -> {row['tuned']}" if row["base"] else row["tuned"]
