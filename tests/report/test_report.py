@@ -249,6 +249,9 @@ def test_a_summary_is_a_dozen_lines(records):
     ):
         assert said in text
     assert "docker load" not in as_text(known, figures, "sha256:abc", "")
+    known["spec"]["tuning"]["peft"] = {"type": "ia3"}
+    text = as_text(known, {**figures, "method": "peft"}, "sha256:abc", "")
+    assert "training  peft, 4 steps, ia3; merge" in text
 
 
 def test_the_hub_reads_the_card(records):

@@ -58,8 +58,10 @@ def _lines(
         f"{rows['train']:,} trained on, {rows['eval']:,} held out, {rows['rejected']:,} not used; "
         f"{built['tokens']:,} tokens, from {', '.join(dict.fromkeys(provenance['sources']))}",
     )
-    lora = spec["tuning"]["lora"]
-    adapter = "" if built["method"] == "full" else f", LoRA r {lora['r']}, alpha {lora['alpha']}"
+    lora, peft = spec["tuning"]["lora"], spec["tuning"].get("peft")
+    adapter = f", LoRA r {lora['r']}, alpha {lora['alpha']}" if built["method"] in ("lora", "qlora") else ""
+    if built["method"] == "peft" and peft:
+        adapter = f", {peft['type']}"
     yield (
         "training",
         f"{built['method']}, {counted(built['steps'], 'step')}{adapter}; merge: {built['strategy']}",
