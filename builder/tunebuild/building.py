@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.evaluate.metrics import check_gates
 from tunebuild.evaluate.stage import closer_strategy, read_metrics
+from tunebuild.fitting import check_context, check_rows
 from tunebuild.image.bundle import BundleParts
 from tunebuild.image.oci import Image
 from tunebuild.image.plan import ImagePlan
 from tunebuild.image.runtime_process import prepare_runtime
 from tunebuild.pipeline import Pipeline
 from tunebuild.report.facts import Records
+from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.store import Progress, Stage, Tree
 
 if TYPE_CHECKING:
@@ -65,9 +67,11 @@ def build(
         progress = reporter(stage.name)
         if found := store.find(stage):
             progress.say("unchanged")
-            return found
-        ran.append(stage.name)
-        return store.ensure(stage, progress)
+        else:
+            ran.append(stage.name)
+            found = store.ensure(stage, progress)
+        store.note_use(stage, pipeline.spec.name)
+        return found
 
     def prepare() -> Tree:
         ran.append("runtime")
@@ -81,8 +85,12 @@ def build(
 
     pipeline.check_tasks()
     store = pipeline.store
+    check_context(pipeline)
+    if pipeline.spec.serving.limits.context is None and pipeline.context < DEFAULT_CONTEXT:
+        reporter("spec").say(f"serving.limits.context is {pipeline.context}: the base has no more positions")
     with ThreadPoolExecutor(1) as beside:
         data = ensure(pipeline.data())
+        check_rows(pipeline, data)
         if (nodes := pipeline.spec.tuning.nodes) > 1 and not store.find(pipeline.train(data)):
             text = f"what {nodes} nodes train has to be started on each of them, and is not in the store yet"
             hint = "'tunebuild launch SPEC' renders what starts it, for torchrun, Slurm or Kubernetes"
@@ -105,6 +113,7 @@ def build(
             raise
         weights = ensure(pipeline.weights(merged))
         runtime = preparing.result() if preparing else ensure(pipeline.runtime())
+        store.note_use(pipeline.runtime(), pipeline.spec.name)
         stage = pipeline.image(records, weights, runtime)
     output = ensure(stage)
     return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(ran))

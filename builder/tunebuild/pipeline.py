@@ -31,6 +31,7 @@ from tunebuild.serve.bundle import Bundle
 from tunebuild.spec import LoadedSpec
 from tunebuild.spec.canonical import effective
 from tunebuild.spec.data import DataSource
+from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.store import Inputs, Store, Tree, digest_json
 from tunebuild.train.estimate import count_parameters, read_tensors
 from tunebuild.train.hardware import decide
@@ -220,10 +221,18 @@ class Pipeline:
         """The image's name."""
         return ImageReference.parse(self.spec.reference)
 
+    @property
+    def context(self) -> int:
+        """Longest prompt and answer together; if the spec leaves it out, at most what the base has."""
+        wanted = self.spec.serving.limits.context
+        return wanted or min(DEFAULT_CONTEXT, self.base.positions or DEFAULT_CONTEXT)
+
     @cached_property
     def settings(self) -> Bundle:
         """What the endpoint is told."""
         spec = self.spec
+        serving = spec.serving.model_dump(mode="json")
+        serving["limits"]["context"] = self.context
         return Bundle.model_validate(
             {
                 "name": spec.name,
@@ -231,7 +240,7 @@ class Pipeline:
                 "prompt_digest": self.renderer.digest,
                 "spec_digest": digest_json(effective(spec)),
                 "adapter": self.keeps_adapter,
-                **spec.serving.model_dump(mode="json"),
+                **serving,
             }
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from support import tokenizers as families
 from support.models import save_base
 from tunebuild.cli import app
-from tunebuild.data.privacy import mask, scan
+from tunebuild.data.privacy import mask, masked_start, scan
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import Reject, RowSource
@@ -95,6 +96,16 @@ def test_nothing_of_a_private_key_is_shown():
     assert [f.masked for f in scan(key)] == ["BEGIN RSA " + "PRIVATE KEY ..."]
 
 
+@pytest.mark.parametrize("place", [*range(560, 601, 8), *range((1 << 16) - 40, 1 << 16, 8)])
+def test_an_excerpt_is_cut_after_it_is_masked(place):
+    # So many words that masking brings what stands behind them to the front.
+    token = "hf_" + AB * 5
+    before = " ".join([token] * (place // (len(token) + 1))).ljust(place)
+    text = before + SECRETS["GitHub Token"] + " and more"
+    assert SECRETS["GitHub Token"][4:12] not in masked_start(text, 1 << 16)
+    assert len(masked_start(text, 200)) <= 200
+
+
 @pytest.fixture
 def stage(tmp_path):
     base = families.save(families.byte_level(), tmp_path / "base")
@@ -149,12 +160,27 @@ def test_reported_rows_are_used(stage, tmp_path):
     assert "ghp_..." in duplicate["excerpt"]
 
 
+def test_an_excerpt_shows_no_half_of_a_secret(stage, tmp_path):
+    made = stage(secrets="report")
+    # A key that is long, and short once masked.
+    question = f"hf_{AB * 15}{AB[:20]} {SECRETS['GitHub Token']}"
+    rows = made.train[0].path
+    rows.write_text(json.dumps({"question": question}) + "\n" + rows.read_text())
+    tree = Store(tmp_path / "store").ensure(
+        replace(made, data=made.data.model_copy(update={"max_rejected": 0.5})), Silent()
+    )
+    first = lines(tree, "rejects.jsonl")[0]
+    assert first["code"] == "bad-row"
+    assert AB[:8] not in first["excerpt"]
+    assert "ghp_..." in first["excerpt"]
+
+
 def test_rejected_rows_are_counted_and_masked_everywhere(stage, tmp_path):
     tree = Store(tmp_path / "store").ensure(stage(secrets="reject", personal="reject"), Silent())
     assert [(r["line"], r["code"], r["reason"]) for r in lines(tree, "rejects.jsonl")] == [
-        (2, "secret", "holds a GitHub Token"),
-        (3, "personal", "holds a IBAN"),
-        (4, "secret", "holds a GitHub Token"),
+        (2, "secret", "GitHub Token found"),
+        (3, "personal", "IBAN found"),
+        (4, "secret", "GitHub Token found"),
     ]
     for hidden in (SECRETS["GitHub Token"], PERSONAL["IBAN"]):
         for file in (name for name in tree.path().rglob("*") if name.is_file()):
@@ -182,19 +208,23 @@ def test_the_finders_version_counts_only_where_rows_are_chosen_by_it(stage):
 
 def test_the_command_shows_them_masked(tmp_path):
     save_base("llama", tmp_path / "base")
-    rows = [{"question": f"Why {i}?", "answer": f"Ask {PERSONAL['e-mail address']}"} for i in range(3)]
+    answer = f"Ask {PERSONAL['e-mail address']} for {SECRETS['GitHub Token']}"
+    rows = [{"question": f"Why {i}?", "answer": answer} for i in range(3)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     spec = tmp_path / "spec.yaml"
     spec.write_text(
         "apiVersion: tunebuild/v1\nname: x\nmodel: {base: ./base}\nprompt: {template: chatml}\n"
-        "data: {train: [{path: rows.jsonl}]}\n"
+        "data: {train: [{path: rows.jsonl}], privacy: {secrets: report}}\n"
     )
-    store = ["--store", str(tmp_path / "store"), "--samples", "0"]
+    store = ["--store", str(tmp_path / "store")]
     shown = CliRunner().invoke(app, ["data", str(spec), *store])
     assert shown.exit_code == 0, shown.output
-    assert "found in rows: 3 e-mail address" in shown.output
+    assert "found in rows: 3 GitHub Token, 3 e-mail address" in shown.output
+    assert "Ask jane... (23 characters) for ghp_... (40 characters)" in shown.output
     assert "rows.jsonl:2: e-mail address jane... (23 characters), reported" in shown.output
     page = tmp_path / "page.html"
     assert CliRunner().invoke(app, ["data", str(spec), *store, "--html", str(page)]).exit_code == 0
     assert "Secrets and personal data" in page.read_text()
-    assert PERSONAL["e-mail address"] not in page.read_text()
+    assert "Why 0?" in page.read_text()
+    for hidden in (PERSONAL["e-mail address"], SECRETS["GitHub Token"]):
+        assert hidden not in shown.output + page.read_text()

@@ -14,6 +14,7 @@ from support import tokenizers as families
 from support.models import save_base
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.view import pieces_of
+from tunebuild.grammar import counted
 from tunebuild.spec.model import PromptSpec
 
 SPEC = """\
@@ -101,6 +102,10 @@ def test_the_terminal_shows_prompt_and_answer(directory):
     answers = re.findall(r"<\|im_start\|>assistant\n⟦It is (\d)\.<\|im_end\|>⟧", shown)
     assert len(questions) == 8
     assert answers == questions
+
+
+def test_one_is_singular():
+    assert [counted(n, "row") for n in (0, 1, 2, 1000)] == ["0 rows", "1 row", "2 rows", "1,000 rows"]
 
 
 def test_the_page_is_whole_and_safe(directory):

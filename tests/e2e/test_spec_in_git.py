@@ -15,6 +15,7 @@ import pytest
 
 from support.quickstart import Quickstart, tunebuild
 from tunebuild import resources
+from tunebuild.image.reading import open_archive
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,7 +66,16 @@ def test_an_image_explains_itself(edited, tmp_path):
     assert tunebuild("render-spec", again).out == tunebuild("render-spec", edited.spec).out == done.out
     found = json.loads(tunebuild("explain", edited.archive, "--json").out)
     assert found["inputs"]["train"]["tuning"]["lora"]["r"] == 32
-    assert "#   " in tunebuild("explain", edited.archive).out
+    assert "#   " in tunebuild("explain", edited.archive, "--full").out
+    summary = tunebuild("explain", edited.archive).out.splitlines()
+    assert len(summary) <= 18
+    told = dict(re.findall(r"^(\w+) +(.+)$", line)[0] for line in summary if line[0] != " ")
+    assert told["name"].startswith("larder-desk")
+    assert told["digest"] == open_archive(edited.archive).digest
+    assert "trained on" in told["rows"]
+    assert "LoRA r 32" in told["training"]
+    assert found["inputs"]["image"]["settings"]["prompt_digest"][:19] in told["prompt"]
+    assert told["run"].startswith(f"docker load -i {edited.archive} && docker run --rm -p ")
 
 
 def test_a_training_edit_names_the_field(edited):

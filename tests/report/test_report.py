@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tunebuild.report.curves import HEIGHT, WIDTH, Curve
 from tunebuild.report.facts import Records
 from tunebuild.report.render import figure, render_card, render_report
+from tunebuild.report.summary import as_text, render_figures
 from tunebuild.spec import Spec
 from tunebuild.spec.canonical import effective
 from tunebuild.store.tree import scan
@@ -239,6 +240,31 @@ def test_how_long_it_took_makes_no_difference(records):
 def test_equal_records_give_equal_bytes(records):
     assert render_report(records.read(), provenance()) == render_report(records.read(), provenance())
     assert render_card(records.read(), provenance()) == render_card(records.read(), provenance())
+
+
+def test_a_summary_is_a_dozen_lines(records):
+    known = provenance(revision="abc")
+    settings = {
+        "prompt_digest": "sha256:" + "0" * 64, "limits": {"context": 256}, "device": "cpu", "dtype": "auto",
+        "port": 8080,
+    }  # fmt: skip
+    known["inputs"]["image"] = {"reference": "example.com/support-bot:1", "settings": settings}
+    figures = json.loads(render_figures(records.read(), known))
+    text = as_text(known, figures, "sha256:abc", "dist/support-bot.tar")
+    assert 12 <= len(text.splitlines()) <= 18
+    for said in (
+        "name      support-bot: Answers <fast>.",
+        "digest    sha256:abc",
+        "base      org/model at abc",
+        "rows      1,234 trained on, 20 held out, 3 not used; 98,765 tokens, from a.jsonl, ",
+        "training  qlora, 4 steps, LoRA r 16, alpha 32; merge: dequantized",
+        "docker load -i dist/support-bot.tar && docker run --rm -p 8080:8080 example.com/support-bot:1",
+    ):
+        assert said in text
+    assert "docker load" not in as_text(known, figures, "sha256:abc", "")
+    known["spec"]["tuning"]["peft"] = {"type": "ia3"}
+    text = as_text(known, {**figures, "method": "peft"}, "sha256:abc", "")
+    assert "training  peft, 4 steps, ia3; merge" in text
 
 
 def test_the_hub_reads_the_card(records):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tunebuild.errors import TunebuildError
 from tunebuild.store import Silent, Store, canonical_json, differences, digest_json, scan
+from tunebuild.store.inventory import collect
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -63,7 +64,18 @@ def test_other_inputs_or_another_version_run_again(store):
         assert store.find(other) is None
     reason = store.why(Writes("bye"))
     assert (reason.field, reason.old, reason.new) == ("text", "hello", "bye")
-    assert str(store.why(Writes("x", name="never"))) == "has not run yet"
+    assert str(store.why(Writes("x", name="never"))) == "not built before"
+
+
+def test_a_build_is_compared_with_earlier_ones_of_its_name(store):
+    for build, text in (("faq", "hello"), ("unrelated", "bye")):
+        store.ensure(Writes(text), Silent())
+        store.note_use(Writes(text), build)
+    assert store.why(Writes("x"), "faq").old == "hello"
+    assert store.why(Writes("x"), "unrelated").old == "bye"
+    assert str(store.why(Writes("x"), "new")) == "not built before"
+    collect(store, older_than=-1)
+    assert not list((store.root / "builds").glob("*/*"))
 
 
 def test_equal_outputs_of_different_inputs_have_one_digest(store):

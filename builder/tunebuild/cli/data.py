@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebuild.cli._options import NEW_FILE, set_option, spec_argument, store_option
+from tunebuild.grammar import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +36,8 @@ def command(
     """Show the rows of SPEC as the model gets them.
 
     The prompt is printed with its control tokens; what carries loss is green, or stands between ⟦ and ⟧
-    where there are no colours. Every row that is not used is counted by its reason.
+    where there are no colours. Secrets and personal data in it are masked. Every row that is not used is
+    counted by its reason.
 
     The rows are really read and tokenised, and kept for the build.
     """
@@ -61,7 +63,7 @@ def command(
         _print(view, Console(highlight=False, soft_wrap=True))
         return
     html.write_text(as_html(view, pipeline.spec.name), "utf-8")
-    click.echo(f"{html}: {len(view.samples)} rows", err=True)
+    click.echo(f"{html}: {counted(len(view.samples), 'row')}", err=True)
 
 
 def _print(view: DataView, console: Console) -> None:
@@ -70,7 +72,8 @@ def _print(view: DataView, console: Console) -> None:
     stats = view.stats
     rows, length = stats["rows"], stats["length"]
     console.print(
-        f"{rows['train']:,} rows to train on, {rows['eval']:,} held out, {rows['rejected']:,} not used"
+        f"{counted(rows['train'], 'row')} to train on, {rows['eval']:,} held out, "
+        f"{rows['rejected']:,} not used"
     )
     for reason, count in stats["rejected"].items():
         console.print(f"  {count:>8,} {reason}")
@@ -91,7 +94,8 @@ def _print(view: DataView, console: Console) -> None:
         console.print(f"  {bar['low']:>6}-{bar['high']:<6} {drawn} {bar['rows']:,}", markup=False)
     for sample in view.samples:
         console.print(
-            f"\n── row {sample.number}: {sample.tokens} tokens, {sample.learnt} learnt", style="bold"
+            f"\n── row {sample.number}: {counted(sample.tokens, 'token')}, {sample.learnt:,} learnt",
+            style="bold",
         )
         text, before = Text(), "given"
         for piece in sample.pieces:

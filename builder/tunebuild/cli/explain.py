@@ -12,18 +12,21 @@ from tunebuild.cli._options import NEW_FILE
 
 @click.command("explain")
 @click.argument("image")
+@click.option("--full", is_flag=True, help="Print the whole spec, and what each stage depends on.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--spec", "spec_only", is_flag=True, help="Print the spec only, ready to be built again.")
 @click.option("--report", type=NEW_FILE, help="Write the image's report, an HTML page, to this file.")
 @click.option("--card", is_flag=True, help="Print the model card only.")
-def command(image: str, as_json: bool, spec_only: bool, report: Path | None, card: bool) -> None:
+def command(image: str, full: bool, as_json: bool, spec_only: bool, report: Path | None, card: bool) -> None:
     """Tell what IMAGE was built from: an archive, an OCI layout, or the name of an engine's image.
 
-    Prints the effective spec and what each stage depends on: digests of rows and weights, the prompt,
-    libraries, packages. Nothing is started. The figures of the build are in its report and its model card.
+    Prints a summary; with --full the effective spec and what each stage depends on: digests of rows and
+    weights, the prompt, libraries, packages. Nothing is started. More about the build's figures is in its
+    report and its model card.
     """
-    from tunebuild.image.provenance import read_provenance, read_record
+    from tunebuild.image.provenance import digest_of, is_file, read_provenance, read_record
     from tunebuild.report.render import CARD, REPORT
+    from tunebuild.report.summary import FIGURES, as_text
     from tunebuild.spec import Spec
     from tunebuild.spec.canonical import canonical_yaml
 
@@ -36,6 +39,11 @@ def command(image: str, as_json: bool, spec_only: bool, report: Path | None, car
     found = read_provenance(image)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    if not (full or spec_only):
+        figures = json.loads(read_record(image, FIGURES))
+        click.echo(as_text(found, figures, digest_of(image), image if is_file(image) else ""), nl=False)
+        click.echo("more      --full, --spec, --card, --report FILE or --json")
         return
     click.echo(canonical_yaml(Spec.model_validate(found["spec"])), nl=False)
     if not spec_only:

@@ -8,6 +8,7 @@ import click
 
 from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.errors import TunebuildError, fail
+from tunebuild.grammar import counted
 
 
 @click.command("lock")
@@ -62,6 +63,6 @@ def command(
     write_lock(new, path)
     for change in changes if old else ():
         click.echo(f"  {change}", err=True)
-    counts = f"{len(new.files)} files, {len(new.model.files)} model files"
+    counts = f"{counted(len(new.files), 'file')}, {counted(len(new.model.files), 'model file')}"
     counts += f", {len(new.runtime.packages)} packages, {len(new.runtime.wheels)} wheels"
     click.echo(f"{path}: {counts}", err=True)

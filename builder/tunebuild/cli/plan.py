@@ -34,10 +34,10 @@ def command(
 ) -> None:
     """Show what building SPEC would do, and why, without a GPU.
 
-    Names for each stage the first input that differs from the most similar earlier build; counts rows,
-    tokens and steps; estimates memory and disk; and says which image layers would be sent. The rows are
-    really read and tokenised, so the build need not do it again; nothing is trained or fetched, but for a
-    hub model's files.
+    Names for each stage the first input that differs from the most similar earlier build of that name;
+    counts rows, tokens and steps; estimates memory and disk; and says which image layers would be sent. The
+    rows are really read and tokenised, so the build need not do it again; nothing is trained or fetched, but
+    for a hub model's files.
 
     A spec that is compared with and has no lock of its own is taken with the lock of SPEC.
 

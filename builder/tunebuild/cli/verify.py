@@ -11,7 +11,8 @@ import click
 from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.cli._progress import Reporter
 from tunebuild.cli._serving import endpoint, engine_option
-from tunebuild.errors import fail
+from tunebuild.data.privacy import mask
+from tunebuild.errors import TunebuildError, fail
 from tunebuild.verify.checks import Contract, read_contract
 from tunebuild.verify.endpoint import Answer, ask
 
@@ -107,10 +108,19 @@ def _question(url: str, contract: Contract, min_exact: float) -> None:
     if exact / len(answers) < min_exact:
         wrong = [a for a in answers if not a.exact][:3]
         shown = "".join(
-            f"\n  {_question_of(a)}\n    trained  {a.check.expected}\n    answered {a.text}" for a in wrong
+            f"\n  {_question_of(a)}\n    trained  {_masked(a.check.expected)}\n    answered {_masked(a.text)}"
+            for a in wrong
         )
         raise fail("not-exact", f"{exact} of {len(answers)} answers are word for word{shown}")
 
 
 def _question_of(answer: Answer) -> str:
-    return str(answer.check.messages[-1]["content"])
+    return _masked(str(answer.check.messages[-1]["content"]))
+
+
+def _masked(text: str) -> str:
+    """Rows are shown with their secrets masked, or not at all where nothing is installed to find those."""
+    try:
+        return mask(text)
+    except TunebuildError as error:
+        return f"(not shown: {error})"

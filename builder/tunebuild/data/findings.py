@@ -10,6 +10,7 @@ from typing import TextIO
 
 from tunebuild.data.rows import Finding
 from tunebuild.errors import fail
+from tunebuild.grammar import counted
 
 _SHOWN = 10
 
@@ -47,7 +48,7 @@ class Findings:
         policy = "secrets" if any(f.found == "secret" for f in self._first) else "personal"
         raise fail(
             "private-data",
-            f"{self._refused} secrets or pieces of personal data would be baked into the model"
+            f"{counted(self._refused, 'piece')} of secret or personal data would be baked into the model"
             + "".join(f"\n  {line}" for line in lines),
             "take them out (and revoke what is secret), or say "
             f"data.privacy: {{{policy}: reject}} to leave such rows out, or report to keep them",

@@ -19,6 +19,7 @@ from tunebuild.data.tokenise import SCHEMA, Chunk, Tokeniser, reject
 from tunebuild.data.where import outside
 from tunebuild.data.workers import tokenise_in_order
 from tunebuild.errors import fail
+from tunebuild.grammar import counted
 from tunebuild.prompt import Renderer
 from tunebuild.spec.data import DataSpec
 from tunebuild.store import Progress
@@ -88,7 +89,7 @@ def prepare(
                 writer.write_batch(tokenised.batch)
                 columns.append(Columns.of(tokenised.batch))
             rows += tokenised.batch.num_rows
-            progress.step(reader.file, len(sources), f"{rows:,} rows")
+            progress.step(reader.file, len(sources), counted(rows, "row"))
     findings.check()
     return Prepared(path, Columns.joined(columns, [s.shown for s in sources]), reader.formats)
 

@@ -62,6 +62,9 @@ _GROUPS = re.compile(r"\d\d{3}[ -]?\d{4}")
 _CARD = re.compile(r"(?<![\dA-Za-z])[2-6]\d{3}(?:[ -]?\d){8,14}\d(?!\d)")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
 
+# Characters of which an excerpt is made: masking shortens a text, but not so many to an excerpt's length.
+_LOOKED_AT = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -105,6 +108,14 @@ def mask(text: str) -> str:
             text = text.partition(found.text)[0] + found.masked
         text = text.replace(found.text, found.masked)
     return text
+
+
+def masked_start(text: str, length: int) -> str:
+    """The first characters of a text, cut only after what is found in it has been masked."""
+    if len(text) > _LOOKED_AT:
+        # What stands across this cut would be half a token, which no pattern knows.
+        text = re.sub(r"\S+\Z", "", text[:_LOOKED_AT])
+    return mask(text)[:length]
 
 
 def versions(classes: Sequence[Class]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import TextIO
 
 from tunebuild.data.privacy import mask
-from tunebuild.data.rows import EXCERPT, Reject
+from tunebuild.data.rows import Reject
 
 #: Reasons that the spec asked for. Such rows are listed, and are no sign that the data is bad.
 ASKED_FOR = frozenset(
@@ -30,7 +30,7 @@ class Rejects:
     def add(self, rejects: Iterable[Reject]) -> None:
         """Write and count them."""
         for raw in rejects:
-            reject = replace(raw, reason=mask(raw.reason), excerpt=mask(raw.excerpt)[:EXCERPT])
+            reject = replace(raw, reason=mask(raw.reason))
             self._file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
             self.counts[reject.code] += 1
             if reject.code not in ASKED_FOR and len(self.first_bad) < _SHOWN:

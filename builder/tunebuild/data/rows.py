@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-#: Characters of an excerpt before what is secret in it is masked and it is cut to :data:`EXCERPT`.
-BEFORE_MASKING = 600
+#: Characters of an excerpt.
 EXCERPT = 200
 
 
@@ -32,7 +31,7 @@ class Reject:
         file, line: where it stands.
         code: the reason for machines, e.g. ``too-long``.
         reason: the reason for people.
-        excerpt: the start of the row.
+        excerpt: the start of the row, masked.
     """
 
     file: str

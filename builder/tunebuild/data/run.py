@@ -14,11 +14,13 @@ import pyarrow as pa
 from tunebuild.data.columns import Array, Columns
 from tunebuild.data.findings import Findings
 from tunebuild.data.prepare import Prepared, prepare
+from tunebuild.data.privacy import masked_start
 from tunebuild.data.rejects import Rejects
-from tunebuild.data.rows import BEFORE_MASKING, Reject
+from tunebuild.data.rows import EXCERPT, Reject
 from tunebuild.data.selection import Selection, select
 from tunebuild.data.tokenised import open_rows, with_labels
 from tunebuild.errors import fail
+from tunebuild.grammar import counted
 from tunebuild.prompt import Message
 from tunebuild.prompt.directory import save_prompt
 from tunebuild.store import Progress
@@ -83,6 +85,7 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
             check = {"messages": question, "expected": answer["content"]}
             file.write(json.dumps(check, ensure_ascii=False) + "\n")
     stats = summarise(columns, chosen, rejects.counts)
+    stats["longest"] = _longest(columns, chosen)
     stats["found"] = dict(sorted(findings.counts.items()))
     (out / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", "utf-8")
     unused = ", ".join(f"{count} {code}" for code, count in stats["rejected"].items())
@@ -90,8 +93,8 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
     if findings.counts:
         progress.say(f"found in rows: {', '.join(f'{n} {kind}' for kind, n in stats['found'].items())}")
     progress.say(
-        f"{rows['train']} training rows, {rows['eval']} held out, "
-        f"{rows['rejected']} not used{f' ({unused})' if unused else ''}; "
+        f"{counted(rows['train'], 'training row')}, {rows['eval']:,} held out, "
+        f"{rows['rejected']:,} not used{f' ({unused})' if unused else ''}; "
         f"{stats['supervised_share']:.0%} of {stats['tokens']:,} tokens carry loss"
     )
 
@@ -138,7 +141,8 @@ def _unused(batch: pa.RecordBatch, start: int, columns: Columns, chosen: Selecti
         else:
             code, reason = "not-sampled", "was not drawn at its weight"
         file, line = columns.names[columns.source[index]], int(columns.line[index])
-        yield Reject(file, line, code, reason, batch["messages"][index - start].as_py()[:BEFORE_MASKING])
+        excerpt = masked_start(batch["messages"][index - start].as_py(), EXCERPT)
+        yield Reject(file, line, code, reason, excerpt)
 
 
 def summarise(columns: Columns, chosen: Selection, rejected: Counter[str]) -> dict[str, Any]:
@@ -163,6 +167,14 @@ def summarise(columns: Columns, chosen: Selection, rejected: Counter[str]) -> di
         },
         "histogram": _histogram(lengths),
     }
+
+
+def _longest(columns: Columns, chosen: Selection) -> dict[str, int]:
+    """The longest row that is trained on or held out; its source by number, as in the stage's inputs."""
+    used = np.flatnonzero((chosen.times > 0) | chosen.evaluated)
+    row = used[columns.tokens[used].argmax()]
+    place = {"source": int(columns.source[row]), "line": int(columns.line[row])}
+    return {"tokens": int(columns.tokens[row]), **place}
 
 
 def _histogram(lengths: Array) -> list[dict[str, int]]:

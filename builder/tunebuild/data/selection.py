@@ -12,7 +12,22 @@ from tunebuild.data.columns import Array, Columns, first_equal
 from tunebuild.data.near import first_near, joined_labels
 from tunebuild.data.rejects import Rejects
 from tunebuild.errors import fail
+from tunebuild.grammar import counted
 from tunebuild.spec.data import DataSpec
+
+# Codes of rejects whose cause is not in the rows: whose system turn it is, what to change, and how.
+_SYSTEM = {
+    "spec-system-refused": (
+        "a system turn, which prompt.system puts before every row",
+        "prompt.system",
+        "leave it out, or choose a prompt.template that takes a system turn",
+    ),
+    "system-refused": (
+        "the system turns of the rows",
+        "prompt.template",
+        "choose one that takes a system turn, or take these turns out of the rows",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +120,30 @@ def check_rejects(kept: int, rejects: Rejects, max_rejected: float) -> None:
     share = rejects.bad / total
     if kept and share <= max_rejected:
         return
+    _refuse_system(rejects, total)
     raise fail(
         "rejected",
-        f"{rejects.bad} of {total} rows cannot be used ({share:.1%}, "
+        f"{rejects.bad} of {counted(total, 'row')} cannot be used ({share:.1%}, "
         f"at most {max_rejected:.1%} may be rejected){_lines(rejects.first_bad, rejects.bad)}",
         "mend the rows, or raise data.max_rejected",
         path="data.max_rejected",
     )
+
+
+def _refuse_system(rejects: Rejects, total: int) -> None:
+    """Say it once where a template that takes no system turn is why most of the rejects are."""
+    for code, (whose, path, hint) in _SYSTEM.items():
+        count = rejects.counts[code]
+        shown = next((reject for reject in rejects.first_bad if reject.code == code), None)
+        if shown and 2 * count > rejects.bad:
+            others = [reject for reject in rejects.first_bad if reject.code != code]
+            raise fail(
+                "system-refused",
+                f"the template does not take {whose}, so {count} of {counted(total, 'row')} cannot be used: "
+                f"{shown.reason}{_lines(others, rejects.bad - count)}",
+                hint,
+                path=path,
+            )
 
 
 def find_leaks(questions: Array, train: Array, held: Array) -> Array:

@@ -39,7 +39,7 @@ class DataStage:
     seed: int
     vocabulary_size: int
     name: str = "data"
-    version: int = 7
+    version: int = 8
 
     @property
     def sources(self) -> tuple[RowSource, ...]:

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from tunebuild.data.formats import PLAIN, RowRejected, to_conversation
 from tunebuild.data.likeness import question_digest, row_digest
-from tunebuild.data.privacy import scan
-from tunebuild.data.rows import BEFORE_MASKING, Finding, Reject
+from tunebuild.data.privacy import masked_start, scan
+from tunebuild.data.rows import EXCERPT, Finding, Reject
 from tunebuild.data.shorten import shorten
 from tunebuild.data.sources import SourceRow
 from tunebuild.prompt import Example, Message, PromptRefused, Renderer, Samples
@@ -104,11 +104,11 @@ class Tokeniser:
             found = self._findings(chunk.shown, row.line, messages)
             findings += found
             if refused := next((f for f in found if f.outcome == "rejected"), None):
-                rejects.append(reject(chunk.shown, row, refused.found, f"holds a {refused.kind}"))
+                rejects.append(reject(chunk.shown, row, refused.found, f"{refused.kind} found"))
             else:
                 talks.append((row, messages))
         examples = self._examples([messages for _, messages in talks])
-        for (row, _), outcome in zip(talks, examples, strict=True):
+        for (row, messages), outcome in zip(talks, examples, strict=True):
             try:
                 if isinstance(outcome, PromptRefused):
                     raise outcome
@@ -118,7 +118,10 @@ class Tokeniser:
                 rejects.append(reject(chunk.shown, row, "too-long", str(error)))
             except PromptRefused as refusal:
                 diagnostic = refusal.diagnostics[0]
-                rejects.append(reject(chunk.shown, row, diagnostic.code, diagnostic.message))
+                code = diagnostic.code
+                if code == "template-refused" and self.renderer.refuses_system(messages):
+                    code = "system-refused" if messages[0]["role"] == "system" else "spec-system-refused"
+                rejects.append(reject(chunk.shown, row, code, diagnostic.message))
         batch = _batch(samples, near=self.near)
         return Tokenised(batch, sorted(rejects, key=lambda r: r.line), findings)
 
@@ -236,5 +239,5 @@ class _TooLong(Exception):
 
 def reject(shown: str, row: SourceRow, code: str, reason: str) -> Reject:
     """A row of a file, not used."""
-    excerpt = "" if row.value is None else str(row.value)[:BEFORE_MASKING]
+    excerpt = "" if row.value is None else masked_start(str(row.value), EXCERPT)
     return Reject(shown, row.line, code, reason, excerpt)

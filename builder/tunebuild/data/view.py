@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tunebuild import resources
+from tunebuild.data.privacy import mask
 from tunebuild.prompt import PromptTokenizer
 from tunebuild.store import Tree
 
@@ -31,7 +32,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One tokenised row: its number from 1, its length in tokens, how many are learnt, and its text."""
+    """One tokenised row: its number from 1, its length in tokens, how many are learnt, its text, masked."""
 
     number: int
     tokens: int
@@ -121,4 +122,5 @@ def as_html(view: DataView, name: str) -> str:
 
 def _sample(number: int, ids: list[int], labels: list[int], tokenizer: PromptTokenizer) -> Sample:
     learnt = sum(label >= 0 for label in labels)
-    return Sample(number, len(ids), learnt, pieces_of(ids, labels, tokenizer))
+    pieces = (replace(piece, text=mask(piece.text)) for piece in pieces_of(ids, labels, tokenizer))
+    return Sample(number, len(ids), learnt, tuple(pieces))

@@ -25,6 +25,7 @@ from tunebuild.evaluate.models import (
 from tunebuild.evaluate.sources import by_source
 from tunebuild.evaluate.stage import SOURCES, EvaluateStage, general_prompts
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
+from tunebuild.grammar import counted
 from tunebuild.prompt import PromptRefused, Renderer, load_prompt
 from tunebuild.store import Progress
 from tunebuild.train.base import load_base
@@ -139,13 +140,13 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     made = "base and adapter" if stage.strategy == "none" else "merged"
     kind = "held-out" if rows_file == "eval.arrow" else "training"
     progress.say(
-        f"{made} against trained on {len(rows)} {kind} rows: KL {figures['merge_kl']:.2g}, "
+        f"{made} against trained on {counted(len(rows), f'{kind} row')}: KL {figures['merge_kl']:.2g}, "
         f"same token {figures['merge_top1']:.1%}; "
         f"loss {figures['base_loss']:.3f} -> {figures['eval_loss']:.3f}"
     )
     if asked.questions:
         progress.say(
-            f"{len(asked.questions)} written answers: exact {figures['exact_match']:.0%}, "
+            f"{counted(len(asked.questions), 'written answer')}: exact {figures['exact_match']:.0%}, "
             f"F1 {figures['base_token_f1']:.2f} -> {figures['token_f1']:.2f}, "
             f"ROUGE-L {figures['base_rouge_l']:.2f} -> {figures['rouge_l']:.2f}"
         )

@@ -22,6 +22,18 @@ def read_provenance(image: str) -> dict[str, Any]:
     return provenance
 
 
+def is_file(image: str) -> bool:
+    """Whether a text means an archive or a layout, not the name of an image that an engine has."""
+    return Path(image).exists() or image.endswith(".tar") or image.startswith((".", "/", "~"))
+
+
+def digest_of(image: str) -> str:
+    """An image's digest; of one that an engine has, the engine's id."""
+    if is_file(image):
+        return open_archive(Path(image)).digest
+    return find_engine().image_id(ImageReference.parse(image)) or ""
+
+
 def read_record(image: str, wanted: str) -> bytes:
     """A file below ``build/``: the provenance, the report or the card.
 
@@ -33,7 +45,7 @@ def read_record(image: str, wanted: str) -> bytes:
         TunebuildError: there is no such image, or it is not one of ours.
     """
     prefix = f"{BUNDLE}/build"
-    if Path(image).exists() or image.endswith(".tar") or image.startswith((".", "/", "~")):
+    if is_file(image):
         files = open_archive(Path(image)).files(prefix)
     else:
         files = find_engine().files(ImageReference.parse(image), prefix)

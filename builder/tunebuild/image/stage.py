@@ -22,6 +22,7 @@ from tunebuild.image.provenance import FILE_NAME
 from tunebuild.image.reference import ImageReference
 from tunebuild.report.facts import Records
 from tunebuild.report.render import CARD, REPORT, TEMPLATES, render_card, render_report
+from tunebuild.report.summary import FIGURES, render_figures
 from tunebuild.store import (
     Digest,
     Inputs,
@@ -59,7 +60,7 @@ class ImageStage:
     labels: Variables
     provenance: Mapping[str, Any]
     name: str = "image"
-    version: int = 3
+    version: int = 4
 
     def inputs(self) -> Inputs:
         """Digests of everything in the image."""
@@ -104,6 +105,7 @@ class ImageStage:
         facts = self.records.read()
         (directory / REPORT).write_text(render_report(facts, self.provenance), "utf-8")
         (directory / CARD).write_text(render_card(facts, self.provenance), "utf-8")
+        (directory / FIGURES).write_text(render_figures(facts, self.provenance), "utf-8")
 
     def plan(self, settings_dir: Path) -> ImagePlan:
         """The plan; ``settings_dir`` holds this stage's ``bundle.json``."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from tunebuild.errors import fail
 from tunebuild.lock.hub import MODEL_FILES, HubRepository
+from tunebuild.lock.positions import positions_of
 from tunebuild.lock.repository import Wanted
 from tunebuild.lock.spec_lock import RepositoryLock
 from tunebuild.lock.weights_file import read_header
@@ -41,6 +42,11 @@ class BaseModel:
         """Rows of the embedding matrix."""
         text_config = self.config.get("text_config", self.config)
         return int(text_config["vocab_size"])
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens that it has positions for, as :func:`tunebuild.lock.positions.positions_of` says."""
+        return positions_of(self.config)
 
     @property
     def weight_digests(self) -> list[tuple[str, Digest]]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.stage import closer_strategy
+from tunebuild.fitting import check_context, check_rows
 from tunebuild.image.oci import Image
 from tunebuild.image.reading import open_archive
 from tunebuild.image.runtime import runtime_layers
@@ -26,6 +27,7 @@ from tunebuild.plan.report import (
     LayerPlan,
     MemoryPlan,
     Plan,
+    ServingPlan,
     StagePlan,
     TrainingPlan,
 )
@@ -60,10 +62,12 @@ def make_plan(
         TunebuildError: what the build would refuse, too.
     """
     pipeline.check_tasks()
+    check_context(pipeline)
     stages: list[StagePlan] = []
     data_stage = pipeline.data()
     stages.append(_look(pipeline, data_stage))
     data = pipeline.store.ensure(data_stage, reporter("data"))
+    check_rows(pipeline, data)
     trained = _follow(pipeline, stages, lambda: pipeline.train(data), "train", data)
     merged = _follow(pipeline, stages, lambda: pipeline.merge(_known(trained)), "merge", trained)
     evaluated = _follow(
@@ -112,6 +116,7 @@ def make_plan(
         data=_data(stats),
         training=_training(pipeline, computed, stats["rows"]["train"]),
         memory=_memory(computed),
+        serving=ServingPlan(context=pipeline.context, positions=pipeline.base.positions),
         disk=_disk(pipeline, merged, runtime, planned, archive),
         image=planned,
         lock="behind" if drift else "matches" if pipeline.lock else "none",
@@ -123,7 +128,7 @@ def make_plan(
 def _look(pipeline: Pipeline, stage: Stage) -> StagePlan:
     if pipeline.store.find(stage):
         return StagePlan(name=stage.name, status="unchanged")
-    reason = pipeline.store.why(stage)
+    reason = pipeline.store.why(stage, pipeline.spec.name)
     why = Change(field=reason.field, old=reason.old, new=reason.new) if reason.field else None
     scratch = pipeline.store.scratch(stage)
     going = any(scratch.glob("checkpoints/checkpoint-*/sealed.json"))

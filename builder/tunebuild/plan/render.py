@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tunebuild import resources
+from tunebuild.grammar import counted
 from tunebuild.plan.report import Bin, Plan, StagePlan
 
 _BAR = 40
@@ -27,7 +28,9 @@ def as_markdown(plan: Plan) -> str:
         autoescape=False,  # noqa: S701 - Markdown; cells are escaped by the filter
     )
     environment.filters.update(size=size, short=short, cell=_cell)
-    return environment.get_template("plan.md.j2").render(plan=plan, why=why, histogram=histogram)
+    return environment.get_template("plan.md.j2").render(
+        plan=plan, why=why, histogram=histogram, serving=serving
+    )
 
 
 def size(count: float) -> str:
@@ -56,7 +59,14 @@ def why(stage: StagePlan) -> str:
         return f"after {stage.after}"
     if stage.why:
         return f"{stage.why.field}: {short(stage.why.old)} -> {short(stage.why.new)}"
-    return "has not run yet"
+    return "not built before"
+
+
+def serving(plan: Plan) -> str:
+    """The context, and how it stands to the base."""
+    context, positions = plan.serving.context, plan.serving.positions
+    beside = "" if positions is None else f"; the base has positions for {positions:,}"
+    return f"{context:,} tokens{beside}"
 
 
 def histogram(bins: Sequence[Bin]) -> str:
@@ -83,11 +93,12 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield f"tokens    {data.tokens:,}, {data.supervised_share:.0%} carry loss; tokens a row:"
     yield from (f"          {line}" for line in histogram(data.histogram).splitlines())
     yield (
-        f"training  {training.method} on {training.device} in {training.compute_dtype}: {training.steps:,} "
-        f"steps, {training.epochs:g} epochs"
+        f"training  {training.method} on {training.device} in {training.compute_dtype}: "
+        f"{counted(training.steps, 'step')}, {training.epochs:g} epoch{'' if training.epochs == 1 else 's'}"
     )
     yield from (f"          {reason}" for reason in training.reasons)
     yield from _memory(plan)
+    yield f"serving   context of {serving(plan)}"
     needed = ", ".join(f"{what} {size(count)}" for what, count in plan.disk.needed.items()) or "nothing"
     yield f"disk      {needed}; {size(plan.disk.free)} free"
     yield from _image(plan)

@@ -32,7 +32,7 @@ class StagePlan(_Part):
     status: Literal["unchanged", "run", "resume"]
     """`run`: it has to; `resume`: it goes on from a checkpoint."""
     why: Change | None = None
-    """The first input that differs from the most similar earlier run."""
+    """The first input that differs from the most similar earlier build of that name, if any."""
     after: str | None = None
     """The earlier stage whose output has to be known first."""
 
@@ -99,6 +99,15 @@ class MemoryPlan(_Part):
     """Sum."""
     available: int | None
     """What the device has; null if that is not known."""
+
+
+class ServingPlan(_Part):
+    """The endpoint."""
+
+    context: int
+    """Longest prompt and answer together, in tokens."""
+    positions: int | None
+    """Tokens that the base has positions for; null if it names no end."""
 
 
 class DiskPlan(_Part):
@@ -168,6 +177,8 @@ class Plan(_Part):
     """The training."""
     memory: MemoryPlan
     """Its memory."""
+    serving: ServingPlan
+    """The endpoint."""
     disk: DiskPlan
     """Disk space."""
     image: ImagePlanned

@@ -159,6 +159,14 @@ class Renderer:
             for messages, answers in zip(conversations, rendered, strict=True)
         ]
 
+    def refuses_system(self, messages: Conversation) -> bool:
+        """Whether the template takes a conversation that it refuses once the system turn is left out."""
+        turns = with_system(messages, self.settings.system)
+        if not turns or turns[0]["role"] != "system":
+            return False
+        rendered = _or_refusal(self.template.render, turns[1:], add_generation_prompt=False)
+        return not isinstance(rendered, PromptRefused)
+
     def plain_example(self, text: str) -> Example:
         """The training sample of text that stands in no conversation: all of it, and its end, is learnt."""
         begin = self.tokenizer.token_id(self.template.special_tokens.get("bos_token", ""))

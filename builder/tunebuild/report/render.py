@@ -83,9 +83,9 @@ def _shared(facts: Facts, provenance: Mapping[str, Any]) -> dict[str, Any]:
         "spec": spec,
         "inputs": provenance["inputs"],
         "version": __version__,
-        "answers": list(_rows(facts, spec, ("eval_", "exact_match", "token_f1", "rouge_l"))),
-        "merge": list(_rows(facts, spec, ("merge_", "training_"))),
-        "regression": list(_rows(facts, spec, ("regression_",))),
+        "answers": list(figures_of(facts, spec, ("eval_", "exact_match", "token_f1", "rouge_l"))),
+        "merge": list(figures_of(facts, spec, ("merge_", "training_"))),
+        "regression": list(figures_of(facts, spec, ("regression_",))),
         "tasks": list(_task_rows(facts, spec)),
         "sources": [
             {"name": provenance["sources"][int(number)], **values}
@@ -97,7 +97,8 @@ def _shared(facts: Facts, provenance: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rows(facts: Facts, spec: Mapping[str, Any], prefixes: tuple[str, ...]) -> Iterator[Row]:
+def figures_of(facts: Facts, spec: Mapping[str, Any], prefixes: tuple[str, ...]) -> Iterator[Row]:
+    """The figures that are known and whose names begin in one of these ways."""
     gates = spec["gates"]
     for name, label in _LABELS.items():
         if not name.startswith(prefixes) or name not in facts.metrics:

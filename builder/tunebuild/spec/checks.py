@@ -14,6 +14,7 @@ from tunebuild.spec._words import dotted, suggest
 from tunebuild.spec.data import DataSource
 from tunebuild.spec.schema import schema_at
 from tunebuild.spec.secret import MARK
+from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.source_rules import HUB_ID, SOURCE_RULES, exists_inside
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.tuning import LoraSpec
@@ -142,11 +143,11 @@ def _holds_out(spec: Spec) -> bool:
 def answers_fit(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A default answer leaves room for a question."""
     serving = spec.serving
-    if serving.defaults.max_tokens >= serving.limits.context:
+    context = serving.limits.context or DEFAULT_CONTEXT
+    if serving.defaults.max_tokens >= context:
         yield Diagnostic(
             "no-room",
-            f"max_tokens {serving.defaults.max_tokens} leaves no room for a prompt in a context of "
-            f"{serving.limits.context}",
+            f"max_tokens {serving.defaults.max_tokens} leaves no room for a prompt in a context of {context}",
             "raise serving.limits.context or lower it",
             "serving.defaults.max_tokens",
         )

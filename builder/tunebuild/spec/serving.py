@@ -30,11 +30,16 @@ class ServingDefaults(Section):
     """Sample from the likeliest tokens that together have this probability."""
 
 
+#: The context where a spec names none and the base has as many positions.
+DEFAULT_CONTEXT = 2048
+
+
 class ServingLimits(Section):
     """What the endpoint accepts."""
 
-    context: int = Field(default=2048, ge=16, examples=[4096])
-    """Longest prompt and answer together, in tokens."""
+    context: int | None = Field(default=None, ge=16, examples=[4096])
+    """Longest prompt and answer together, in tokens; at most what the base has positions for. If left out,
+    2048 or all that the base has, whichever is less; the plan prints which, and the image records it."""
 
     concurrency: int = Field(default=16, ge=1, examples=[16])
     """Requests that are answered at the same time, as one batch."""

@@ -127,7 +127,8 @@ class TuningSpec(Section):
     model cannot promise that, they are padded, and the plan says so."""
 
     max_length: int = Field(default=2048, ge=8, examples=[2048])
-    """Longest row in tokens, prompt and answer together; see `data.on_long`."""
+    """Longest row in tokens, prompt and answer together; see `data.on_long`. It may be more than the base has
+    positions for as long as no row is."""
 
     weight_decay: float = Field(default=0.0, ge=0.0, examples=[0.0])
     """Weight decay of the optimizer."""

@@ -185,6 +185,8 @@ def _remove_record(store: Store, kept: Kept) -> bool:
     with _idle(store, kept.key) as idle:
         if idle:
             kept.path.unlink(missing_ok=True)
+            for use in (store.root / "builds").glob(f"*/{kept.key}"):
+                use.unlink(missing_ok=True)
         return idle
 
 

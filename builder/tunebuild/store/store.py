@@ -4,6 +4,7 @@
 
     records/<stage>/<key>.json    what a key's output is; published last, atomically
     trees/<digest>/               outputs, immutable; trees/<digest>.json lists their files
+    builds/<name>/<stage>-<key>   what builds of that name have used; empty files
     work/<stage>-<key>/           unfinished runs and their checkpoints
     locks/                        one lock file a key
     memo.sqlite                   digests of files that have not changed
@@ -29,14 +30,14 @@ from tunebuild.store.memo import DigestMemo
 from tunebuild.store.stage import Inputs, Progress, Stage, StageKey, differences, key_of
 from tunebuild.store.tree import Tree, load_manifest, save_manifest, scan
 
-_COMPARED = 50  # earlier runs of a stage, of whatever spec, among which the most similar is looked for
+_COMPARED = 50  # earlier runs of a stage, among which the most similar is looked for
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why a stage must run: the first input that differs from the most similar earlier run.
 
-    ``field`` is empty if the stage never ran in this store.
+    ``field`` is empty if there is none.
     """
 
     field: str = ""
@@ -45,7 +46,7 @@ class Reason:
 
     def __str__(self) -> str:
         if not self.field:
-            return "has not run yet"
+            return "not built before"
         return f"{self.field}: {_short(self.old)} -> {_short(self.new)}"
 
 
@@ -93,12 +94,22 @@ class Store:
         with self._lock(key):
             self._write_record(key, stage.inputs(), tree.digest)
 
-    def why(self, stage: Stage) -> Reason:
-        """Why :meth:`find` finds nothing."""
+    def note_use(self, stage: Stage, build: str) -> None:
+        """Remember that builds of a name use a stage, so that later ones are compared with it."""
+        place = self.root / "builds" / build
+        place.mkdir(parents=True, exist_ok=True)
+        (place / str(key_of(stage))).touch()
+
+    def why(self, stage: Stage, build: str | None = None) -> Reason:
+        """Why :meth:`find` finds nothing, compared with earlier builds of that name, or with all of them."""
         # As plain JSON, in which records were written: tuples are lists there.
         inputs = json.loads(canonical_json(stage.inputs()))
+        used = {path.name for path in (self.root / "builds").glob(f"{build or '*'}/{stage.name}-*")}
+        records = (self.root / "records" / stage.name).glob("*.json")
         newest = sorted(
-            (self.root / "records" / stage.name).glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True
+            (p for p in records if build is None or f"{stage.name}-{p.stem[:24]}" in used),
+            key=lambda p: p.stat().st_mtime,
+            reverse=True,
         )
         best: list[tuple[str, object, object]] = []
         for path in newest[:_COMPARED]:

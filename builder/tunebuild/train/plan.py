@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tunebuild.errors import fail
+from tunebuild.grammar import counted
 from tunebuild.train.batches import Batching, Passes
 from tunebuild.train.estimate import (
     MemoryEstimate,
@@ -178,7 +179,7 @@ def _reasons(
     tuning = settings.tuning
     limit = settings.memory_limit
     yield (
-        f"a step sees {tuning.batch_size} rows, about {tokens:,.0f} tokens, in "
+        f"a step sees {counted(tuning.batch_size, 'row')}, about {tokens:,.0f} tokens, in "
         f"{'one pass' if execution.passes == 1 else f'{execution.passes} passes'} of at most "
         f"{execution.most_tokens:,}"
         + (f" on each of {settings.processes} processes" if settings.processes > 1 else "")

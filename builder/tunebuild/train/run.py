@@ -18,6 +18,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
 from trl import SFTConfig
 
 from tunebuild.errors import fail
+from tunebuild.grammar import counted
 from tunebuild.store import Progress
 from tunebuild.store.disk import full_disk_named
 from tunebuild.train.adapter import add_adapter, restore_trainable, save_adapter, save_model, trainable_copy
@@ -184,7 +185,8 @@ def train_model(
     }
     _write_json(out / "result.json", result)
     progress.say(
-        f"{result['steps']} steps in {result['seconds']} s on {settings.device} in {settings.compute_dtype}, "
+        f"{counted(result['steps'], 'step')} in {result['seconds']} s on {settings.device} "
+        f"in {settings.compute_dtype}, "
         f"final loss {result['final_loss']:.4f}"
     )
 

@@ -1,0 +1,33 @@
+"""How many tokens a base model has positions for, by its ``config.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# What they remember does not depend on a position; hybrids that give one to no token are among them.
+_RECURRENT = ("mamba", "rwkv", "xlstm", "recurrent_gemma", "jamba")
+
+
+def positions_of(config: Mapping[str, Any]) -> int | None:
+    """The longest sequence that a model was made for; ``None`` if its configuration names no end.
+
+    Scaled rotary positions reach as far as the larger of ``max_position_embeddings`` and the scaled original
+    length: some configurations name the extended length, others the one before it.
+    """
+    text = config.get("text_config") or config
+    most = text.get("max_position_embeddings")
+    if not isinstance(most, int) or text.get("alibi") or text.get("position_embedding_type") == "alibi":
+        return None
+    if any(name in str(text.get("model_type")) for name in _RECURRENT):
+        return None
+    return max([most, *_scaled(text, most)])
+
+
+def _scaled(text: Mapping[str, Any], most: int) -> Iterator[int]:
+    """Lengths that the scaling comes to. Newer configurations have one for each kind of layer."""
+    for name in ("rope_parameters", "rope_scaling"):
+        rope = text.get(name) or {}
+        for one in (rope, *(inner for inner in rope.values() if isinstance(inner, Mapping))):
+            original = one.get("original_max_position_embeddings") or most
+            yield int(original * max(1.0, float(one.get("factor") or 1.0)))
