@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
 import pytest
 from hypothesis import example, given, settings
@@ -13,7 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from support import tokenizers as families
 from tunebuild.prompt import PromptTokenizer
 from tunebuild.prompt.seams import Seams
-from tunebuild.prompt.words import _SPLITS, Words, find_words, part
+from tunebuild.prompt.words import _SPLITS, Words, find_words, mark_cuts
 
 # What the rules for splitting turn on: letters, spaces, contractions, numbers, line ends, marks, controls.
 text = st.lists(
@@ -52,7 +53,7 @@ KINDS = {"gpt2": families.byte_level(), **{f"split-{len(p)}": splitting(p) for p
 
 def words_of(tokenizer):
     added = tokenizer.get_added_tokens_decoder()
-    return find_words(tokenizer, tokenizer.to_str(), added, Seams(tokenizer, added).cuts)
+    return find_words(tokenizer, tokenizer.to_str(), added, Seams(tokenizer, added))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,7 +70,7 @@ def test_joined_ids_are_the_texts_ids(kind, texts):
 def test_words_are_remembered_until_twice_as_many_came(monkeypatch):
     tokenizer = KINDS["gpt2"]
     monkeypatch.setattr("tunebuild.prompt.words._MOST", 3)
-    words, alone = words_of(tokenizer), Words(tokenizer, None)
+    words, alone = words_of(tokenizer), Words(tokenizer, Seams(tokenizer, {}), ())
     assert words._control is not None
     for number in range(20):
         one = [f"hello {number} device <|im_end|> {'x' * 50}<|im_end|>", " a", "a", ""]
@@ -78,10 +79,17 @@ def test_words_are_remembered_until_twice_as_many_came(monkeypatch):
         assert len(words._known) <= 3 + 5
 
 
-@given(text)
-def test_parts_are_the_text(whole):
-    (first,), *others = part(whole)
-    assert " ".join([first, *others]) == whole
+@given(st.lists(text, min_size=1, max_size=4))
+def test_cuts_are_behind_visible_signs_and_around_controls(texts):
+    control = "<|im_end|>"
+    for whole, marked in zip(texts, mark_cuts(texts, "\0", [control]), strict=True):
+        assert marked.replace("\0", "") == whole
+        assert marked.count(f"\0{control}\0") == whole.count(control)
+        for piece in marked.split(f"\0{control}\0"):
+            parts = piece.split("\0")
+            assert all(after[0] == " " for after in parts[1:])
+            assert all(re.search(r"(^|[!-~\w])$", before) for before in parts[:-1])
+            assert not any(re.search(r"[!-~\w] ", part) for part in parts)
 
 
 @pytest.mark.parametrize("family", [f for f in families.FAMILIES if f != "byte-level"])

@@ -13,15 +13,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from string import ascii_letters, digits
 from typing import Any, Literal
 
 from tunebuild.errors import fail
 
 Class = Literal["secret", "personal"]
 
-# What every token of these plugins has: so many characters without a space, or one of the words.
-# It begins with the sign before them, so that in a word a search does not begin anew at each letter.
-_TOKEN_LIKE = re.compile(r"[^A-Za-z0-9_\-+/=.:@][A-Za-z0-9_\-+/=.:@]{16}")
+# What every token of these plugins has: so many of these characters in a row, or one of the words. Made one
+# character, a row of them is found many times faster than by a pattern.
+_TOKEN_BYTES = bytes(ord("x") if chr(b) in f"{ascii_letters}{digits}_-+/=.:@" else 0 for b in range(256))
+_TOKEN_LIKE = b"x" * 16
 _WORDS = ("PRIVATE KEY", "://")
 _PLUGINS = (
     ("aws", "AWSKeyDetector"),
@@ -56,9 +58,10 @@ _PLACEHOLDER = re.compile(r"(?i)example|^(user|username|pass|passwd|password|sec
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@((?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24})\b")
 _RESERVED = re.compile(r"(?i)(^|\.)(example\.(com|net|org)|example|test|invalid|localhost|local)$")
 _PHONE = re.compile(r"\+\d[\d ()./-]{6,18}\d")
-# Cards and IBANs have eight digits in a row, or in two groups. A pattern that begins with one digit, not with
-# four, is looked for twice as fast.
+# Cards and IBANs have eight digits in a row, or in two groups. Any digit of Unicode is one here.
 _GROUPS = re.compile(r"\d\d{3}[ -]?\d{4}")
+_DIGIT_BYTES = bytes(ord("0") if chr(b) in digits else ord("-") if chr(b) in " -" else 0 for b in range(256))
+_ASCII_GROUPS = (b"00000000", b"0000-0000")
 _CARD = re.compile(r"(?<![\dA-Za-z])[2-6]\d{3}(?:[ -]?\d){8,14}\d(?!\d)")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
 
@@ -127,7 +130,8 @@ def versions(classes: Sequence[Class]) -> dict[str, str]:
 
 
 def _secrets(text: str) -> Iterator[Found]:
-    if not (_TOKEN_LIKE.search("\n" + text) or any(word in text for word in _WORDS)):
+    run = _TOKEN_LIKE in text.encode(errors="replace").translate(_TOKEN_BYTES)
+    if not (run or any(word in text for word in _WORDS)):
         return
     seen: set[str] = set()
     for kind, pattern in _patterns():
@@ -157,7 +161,7 @@ def _personal(text: str) -> Iterator[Found]:
         for match in _PHONE.finditer(text):
             if _is_phone(match[0]):
                 yield Found("personal", "telephone number", match[0])
-    if _GROUPS.search(text):
+    if _may_hold_groups(text):
         for match in _CARD.finditer(text):
             if _stdnum().luhn.is_valid(re.sub("[ -]", "", match[0])):
                 yield Found("personal", "card number", match[0])
@@ -167,6 +171,13 @@ def _personal(text: str) -> Iterator[Found]:
             tries = [" ".join(words[:count]) for count in range(len(words), 0, -1)]
             if iban := next((t for t in tries if _stdnum().iban.is_valid(t)), ""):
                 yield Found("personal", "IBAN", iban)
+
+
+def _may_hold_groups(text: str) -> bool:
+    if not text.isascii():
+        return _GROUPS.search(text) is not None
+    marked = text.encode().translate(_DIGIT_BYTES)  # the same, and many times faster
+    return any(groups in marked for groups in _ASCII_GROUPS)
 
 
 def _is_phone(text: str) -> bool:

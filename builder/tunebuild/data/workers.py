@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import threading
@@ -55,6 +56,10 @@ def _start(tokeniser: Tokeniser) -> None:
     _tokeniser = tokeniser
     # There is a process for each core already.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Rows make many objects and few cycles, and what is there already stays for good.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

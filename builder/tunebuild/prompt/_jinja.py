@@ -55,6 +55,18 @@ def _tojson(
     )
 
 
+_DICT_ATTRIBUTES = frozenset(dir(dict))
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, which finds an item of a plain dictionary without looking for an attribute first."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if type(obj) is dict and attribute in obj and attribute not in _DICT_ATTRIBUTES:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
 @lru_cache(maxsize=32)
 def compile_template(source: str, pinned_date: str | None) -> jinja2.Template:
     """Compile a chat template.
@@ -72,7 +84,7 @@ def compile_template(source: str, pinned_date: str | None) -> jinja2.Template:
             raise ClockRefused("the template prints today's date")
         return date.fromisoformat(pinned_date).strftime(pattern)
 
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
     )
     environment.filters["tojson"] = _tojson

@@ -91,10 +91,7 @@ class PromptTokenizer:
     def encoder(self, texts: Iterable[str]) -> Callable[[str], list[int]]:
         """:meth:`encode` for these texts. Those without quoted user text are encoded now, on all cores."""
         plain = list({text: None for text in texts if _USER not in text})
-        known: dict[str, list[int]] = {}
-        for start in range(0, len(plain), _BATCH):
-            batch = plain[start : start + _BATCH]
-            known.update(zip(batch, self._encode_batch(batch, check=start == 0), strict=True))
+        known = dict(zip(plain, self._encode_all(plain), strict=True))
         return lambda text: known[text] if text in known else self.encode(text)
 
     @cached_property
@@ -134,17 +131,22 @@ class PromptTokenizer:
     def _control_spelling(self, literal: str) -> str:
         return f"{_CONTROL}{self._places[literal]}{_CLOSE}"
 
-    def _encode_batch(self, texts: list[str], *, check: bool) -> list[list[int]]:
-        if self._words is not None:
+    def _encode_all(self, texts: list[str]) -> list[list[int]]:
+        if self._words is not None and texts:
             found = self._words.encode(texts)
-            if not check or found[0] == self.encode(texts[0]):
+            if found[0] == self.encode(texts[0]):
                 return found
             self._words = None  # should never be; whole texts are always right
-        return [e.ids for e in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+        batches = (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))
+        return [
+            encoded.ids
+            for batch in batches
+            for encoded in self._plain.encode_batch_fast(batch, add_special_tokens=False)
+        ]
 
     @cached_property
     def _words(self) -> Words | None:
-        return find_words(self._plain, self.definition, self._added, self.seams.cuts)
+        return find_words(self._plain, self.definition, self._added, self.seams)
 
     @cached_property
     def _twin(self) -> Tokenizer:

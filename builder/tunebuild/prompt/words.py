@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
-#: A part of a text without the space before it, or the beginning of a text, which has none.
-Part = str | tuple[str]
+from tunebuild.prompt.seams import Seams
 
 _SPLITS = frozenset(
     (
@@ -31,10 +31,11 @@ _SPLITS = frozenset(
     )
 )
 # Letters, digits and ASCII signs are no white space to any tokenizer.
-_NO_CUT = re.compile(r"[^!-~\w] ")
 _CUT = re.compile(r"(?<=[!-~\w]) ")
 # Some 10 MB. The ones remembered before are kept until there are as many again.
 _MOST = 50_000
+# Signs to mark cuts with; one that is in none of the texts is taken.
+_SEPARATORS = "\0\1\2\3\4\5\6\7"
 # Longer parts are rarely met again.
 _LONGEST = 40
 _PROBES = (
@@ -49,47 +50,60 @@ class Words:
 
     Args:
         tokenizer: the tokenizer.
-        control: an added token that parts every text (:meth:`tunebuild.prompt.seams.Seams.cuts`), by which
-            words are joined to be encoded as one text, which is faster; ``None`` where there is none.
+        seams: says which control tokens part every text.
+        controls: added tokens. At those that part every text, texts are cut, too; by one of them words are
+            joined to be encoded as one text, which is faster.
     """
 
-    def __init__(self, tokenizer: Tokenizer, control: str | None) -> None:
+    def __init__(self, tokenizer: Tokenizer, seams: Seams, controls: Sequence[str]) -> None:
         self._tokenizer = tokenizer
-        self._control = control
-        self._known: dict[Part, bytes] = {}
-        self._before: dict[Part, bytes] = {}
+        self._seams = seams
+        self._controls = controls
+        self._control = next(filter(seams.cuts, controls), None)
+        self._known: dict[str, bytes] = {}
+        self._before: dict[str, bytes] = {}
 
-    def __reduce__(self) -> tuple[type[Words], tuple[Tokenizer, str | None]]:
-        return Words, (self._tokenizer, self._control)
+    def __reduce__(self) -> tuple[type[Words], tuple[Tokenizer, Seams, Sequence[str]]]:
+        return Words, (self._tokenizer, self._seams, self._controls)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text."""
+        """The ids of each text. Many at once are faster: each of their words is looked up once."""
+        import pyarrow as pa  # servers do not have it, and do not come here
+        import pyarrow.compute as pc
+
+        separator = next((c for c in _SEPARATORS if not any(c in text for text in texts)), None)
+        if separator is None:
+            return [e.ids for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         if len(self._known) > _MOST:
             self._known, self._before = {}, self._known
-        parted = [part(text) for text in texts]
-        found = [list(map(self._known.get, parts)) for parts in parted]
-        holes = [
-            (row, place, parts[place])
-            for row, parts in zip(found, parted, strict=True)
-            if None in row
-            for place, ids in enumerate(row)
-            if ids is None
-        ]
-        new = self._learn({missing: None for _, _, missing in holes})
-        for row, place, missing in holes:
-            row[place] = new[missing]
-        return [np.frombuffer(b"".join(row), np.int32).tolist() for row in found]  # type: ignore[arg-type]
+        controls = [c for c in self._controls if c in texts[0] and self._seams.cuts(c)]
+        marked = pa.array(mark_cuts(texts, separator, controls), pa.large_string())
+        parts = pc.split_pattern(marked, separator)
+        codes = parts.flatten().dictionary_encode()
+        words = self._ids(codes.dictionary.to_pylist())
+        # Where the ids of each different word lie, then where those of each place in the texts do.
+        data, sizes = np.frombuffer(b"".join(words), np.int32), np.fromiter(map(len, words), np.int64) // 4
+        which = codes.indices.to_numpy()
+        counts, ends = sizes[which], np.concatenate(([0], np.cumsum(sizes[which])))
+        shifts = (np.cumsum(sizes) - sizes)[which] - ends[:-1]
+        ids = data[np.arange(ends[-1]) + np.repeat(shifts, counts)].tolist()
+        return [ids[start:end] for start, end in pairwise(ends[parts.offsets.to_numpy()].tolist())]
 
-    def _learn(self, parts: Mapping[Part, None]) -> dict[Part, bytes]:
-        """Ids of parts that are not known, and from now on are."""
-        new = {p: self._before[p] for p in parts if p in self._before}
-        self._known.update(new)
-        unseen = {p: p[0] if isinstance(p, tuple) else " " + p for p in parts if p not in new}
-        for (p, text), ids in zip(unseen.items(), self._encode(list(unseen.values())), strict=True):
-            new[p] = ids
-            if len(text) <= _LONGEST:
-                self._known[p] = ids
-        return new
+    def _ids(self, parts: list[str]) -> list[bytes]:
+        """Ids of different parts, which from now on are known."""
+        found = list(map(self._known.get, parts))
+        unseen = []
+        for place in [place for place, ids in enumerate(found) if ids is None]:
+            part = parts[place]
+            if (ids := self._before.get(part)) is None:
+                unseen.append(place)
+            else:
+                found[place] = self._known[part] = ids
+        for place, ids in zip(unseen, self._encode([parts[place] for place in unseen]), strict=True):
+            found[place] = ids
+            if len(parts[place]) <= _LONGEST:
+                self._known[parts[place]] = ids
+        return found  # type: ignore[return-value]
 
     def _encode(self, texts: list[str]) -> list[bytes]:
         if self._control is None or not texts:
@@ -105,16 +119,31 @@ class Words:
         return [data[start:end] for start, end in zip([0, *4 * ends[:-1] + 4], 4 * ends, strict=True)]
 
 
-def part(text: str) -> list[Part]:
-    """A text cut at each space that stands behind a visible sign, without those spaces."""
-    parts: list[Part] = [*(text.split(" ") if _NO_CUT.search(text) is None else _CUT.split(text))]
-    # The key of a beginning is never that of a part with a space before it.
-    parts[0] = (str(parts[0]),)
-    return parts
+def mark_cuts(texts: Sequence[str], separator: str, controls: Sequence[str]) -> list[str]:
+    """Texts with a separator before each space behind a visible sign, and on both sides of controls."""
+    marked = [
+        _CUT.sub(separator + " ", text) if odd else text.replace(" ", separator + " ")
+        for text, odd in zip(texts, _may_hold_no_cut(texts), strict=True)
+    ]
+    for control in controls:
+        marked = [text.replace(control, separator + control + separator) for text in marked]
+    return marked
+
+
+def _may_hold_no_cut(texts: Sequence[str]) -> list[bool]:
+    """Whether a space may stand in each text that is not behind a visible sign; ``False`` is certain."""
+    encoded = [text.encode() for text in texts]
+    data = np.frombuffer(b"".join(encoded), np.uint8)
+    visible = (data[:-1] > 0x20) & (data[:-1] < 0x7F)
+    places = np.flatnonzero((data[1:] == 0x20) & ~visible) + 1
+    ends = np.cumsum([len(text) for text in encoded])
+    odd = np.zeros(len(texts) + 1, bool)
+    odd[np.searchsorted(ends, places, "right")] = True
+    return [bool(one) for one in odd[:-1]]
 
 
 def find_words(
-    tokenizer: Tokenizer, definition: str, added: Mapping[int, AddedToken], cuts: Callable[[str], bool]
+    tokenizer: Tokenizer, definition: str, added: Mapping[int, AddedToken], seams: Seams
 ) -> Words | None:
     """Words of a tokenizer; ``None`` if it does not part texts between them, as far as is known.
 
@@ -122,7 +151,7 @@ def find_words(
         tokenizer: the tokenizer.
         definition: its ``tokenizer.json``.
         added: its added tokens by id.
-        cuts: says of an added token whether it parts every text.
+        seams: says of an added token whether it parts every text.
     """
     parsed = json.loads(definition)
     normalizer = parsed.get("normalizer") or {"type": "NFC"}
@@ -141,8 +170,9 @@ def find_words(
         # A token with a space would be cut in two.
         if token.lstrip or token.rstrip or token.single_word or " " in token.content or not token.content:
             return None
-    words = Words(tokenizer, next((token.content for token in added.values() if cuts(token.content)), None))
-    literals = [token.content for token in list(added.values())[:20]]
+    controls = [token.content for token in added.values()]
+    words = Words(tokenizer, seams, controls)
+    literals = controls[:20]
     for probe in (*_PROBES, *(f"x {a}y z{b} q" for a in literals for b in literals[:3])):
         if words.encode([probe]) != [tokenizer.encode(probe, add_special_tokens=False).ids]:
             return None
