@@ -15,7 +15,7 @@ def check_context(pipeline: Pipeline) -> None:
     Raises:
         TunebuildError: ``positions``.
     """
-    positions, context = pipeline.base.positions, pipeline.context
+    positions, context = pipeline.positions, pipeline.context
     if positions is not None and context > positions:
         raise fail(
             "positions",
@@ -34,7 +34,7 @@ def check_rows(pipeline: Pipeline, data: Tree) -> None:
     Raises:
         TunebuildError: ``positions``, with the longest row.
     """
-    positions = pipeline.base.positions
+    positions = pipeline.positions
     if positions is None or pipeline.spec.tuning.max_length <= positions:
         return
     longest = json.loads(data.path("stats.json").read_text("utf-8"))["longest"]

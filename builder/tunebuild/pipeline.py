@@ -222,10 +222,16 @@ class Pipeline:
         return ImageReference.parse(self.spec.reference)
 
     @property
+    def positions(self) -> int | None:
+        """How many tokens the base has positions for, those that an adapter puts before a row left out."""
+        positions = self.base.positions
+        return None if positions is None else positions - self.train_settings.virtual_tokens
+
+    @property
     def context(self) -> int:
         """Longest prompt and answer together; if the spec leaves it out, at most what the base has."""
         wanted = self.spec.serving.limits.context
-        return wanted or min(DEFAULT_CONTEXT, self.base.positions or DEFAULT_CONTEXT)
+        return wanted or min(DEFAULT_CONTEXT, self.positions or DEFAULT_CONTEXT)
 
     @cached_property
     def settings(self) -> Bundle:

@@ -102,3 +102,8 @@ def test_a_row_beyond_the_positions_is_refused(spec, verb, where):
     assert "and the base has positions for 256" in error
     out, error = run("plan", spec, *extra, "--set", "tuning.max_length=256", "--set", "data.on_long=drop")
     assert "1 rejected: too-long" in out
+
+
+def test_tokens_that_an_adapter_puts_first_take_positions(spec):
+    peft = ["--set", "tuning.method=peft", "--set", "tuning.peft={type: prompt_tuning, virtual_tokens: 6}"]
+    assert "context of 250 tokens; the base has positions for 250" in run("plan", spec, *peft)[0]

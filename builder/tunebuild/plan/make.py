@@ -116,7 +116,7 @@ def make_plan(
         data=_data(stats),
         training=_training(pipeline, computed, stats["rows"]["train"]),
         memory=_memory(computed),
-        serving=ServingPlan(context=pipeline.context, positions=pipeline.base.positions),
+        serving=ServingPlan(context=pipeline.context, positions=pipeline.positions),
         disk=_disk(pipeline, merged, runtime, planned, archive),
         image=planned,
         lock="behind" if drift else "matches" if pipeline.lock else "none",
