@@ -8,6 +8,8 @@ import torch
 from transformers import (
     FalconConfig,
     FalconForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -15,6 +17,8 @@ from transformers import (
     Phi3Config,
     Phi3ForCausalLM,
     PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from support import tokenizers as families
@@ -58,11 +62,31 @@ def phi(vocabulary: int, **changes: object) -> PreTrainedModel:
     return Phi3ForCausalLM(Phi3Config(**options))
 
 
+def qwen(vocabulary: int, **changes: object) -> PreTrainedModel:
+    """Heads that are wider than the model, and norms of queries and keys."""
+    options = {
+        **_SIZE, "num_key_value_heads": 2, "intermediate_size": 128, "max_position_embeddings": 256,
+        "head_dim": 32, "tie_word_embeddings": True, "vocab_size": vocabulary, **changes,
+    }  # fmt: skip
+    return Qwen3ForCausalLM(Qwen3Config(**options))
+
+
+def gemma(vocabulary: int, **changes: object) -> PreTrainedModel:
+    """Norms that add one, embeddings that are scaled, layers with a window and layers without."""
+    options = {
+        **_SIZE, "num_key_value_heads": 1, "intermediate_size": 128, "max_position_embeddings": 256,
+        "head_dim": 16, "sliding_window": 32, "layer_types": ["sliding_attention", "full_attention"],
+        "pad_token_id": 0, "vocab_size": vocabulary, **changes,
+    }  # fmt: skip
+    return Gemma3ForCausalLM(Gemma3TextConfig(**options))
+
+
 ARCHITECTURES = {"llama": llama, "mistral": mistral, "falcon": falcon}
 #: Those, and what is looked at only where it differs.
-ALL_ARCHITECTURES = {**ARCHITECTURES, "phi": phi}
+ALL_ARCHITECTURES = {**ARCHITECTURES, "phi": phi, "qwen": qwen, "gemma": gemma}
 _TOKENIZERS = {
     "llama": "byte-level", "mistral": "sentence-piece-first", "falcon": "byte-level", "phi": "byte-level",
+    "qwen": "byte-level", "gemma": "sentence-piece-first",
 }  # fmt: skip
 
 

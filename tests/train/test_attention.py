@@ -8,14 +8,10 @@ from transformers import (
     AttentionInterface,
     Gemma2Config,
     Gemma2ForCausalLM,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
     Lfm2Config,
     Lfm2ForCausalLM,
     Llama4ForCausalLM,
     Llama4TextConfig,
-    Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
 from support.models import ALL_ARCHITECTURES
@@ -37,13 +33,7 @@ CHUNKS = {
 
 def model_of(name):
     torch.manual_seed(0)
-    if name in ALL_ARCHITECTURES:
-        return ALL_ARCHITECTURES[name](512)
-    if name == "qwen":
-        return Qwen3ForCausalLM(Qwen3Config(**SMALL))
-    return Gemma3ForCausalLM(
-        Gemma3TextConfig(**SMALL, sliding_window=8, layer_types=["sliding_attention", "full_attention"])
-    )
+    return ALL_ARCHITECTURES[name](512)
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "phi", "qwen", "gemma"])
