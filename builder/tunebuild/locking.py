@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from tunebuild import __version__, resources
+from tunebuild.data_sources import wanted_datasets
 from tunebuild.errors import fail
 from tunebuild.image.runtime import RuntimeStage, locked_runtime
 from tunebuild.lock.base_model import locked_model
@@ -67,7 +68,7 @@ def find_drift(pipeline: Pipeline, lock: SpecLock) -> tuple[Drift, ...]:
         template=_template(pipeline),
         files=_files(pipeline),
         model=model,
-        datasets={name: lock.datasets.get(name, nothing) for name in pipeline.datasets()},
+        datasets={name: lock.datasets.get(name, nothing) for name in wanted_datasets(pipeline.spec)},
         runtime=runtime,
     )
     return drift(lock, now)
@@ -143,7 +144,7 @@ def _datasets(pipeline: Pipeline, old: SpecLock | None, free: frozenset[str]) ->
     locked = {name: kept for name, kept in old.datasets.items() if name not in free} if old else {}
     return {
         name: wanted.lock(locked.get(name), pipeline.hub_cache)
-        for name, wanted in pipeline.datasets().items()
+        for name, wanted in wanted_datasets(pipeline.spec).items()
     }
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebuild.data.prompt_source import build_renderer
-from tunebuild.data.rows import RowSource
 from tunebuild.data.stage import DataStage
+from tunebuild.data_sources import SourceFiles
 from tunebuild.errors import fail
 from tunebuild.evaluate.stage import EvaluateStage, asked
 from tunebuild.evaluate.tasks import Task, read_tasks, require_tasks
@@ -20,9 +20,6 @@ from tunebuild.image.stage import ImageStage, server_digests
 from tunebuild.image.weights import WeightsStage, weight_digests
 from tunebuild.image.wheels.lock import serving_requirements
 from tunebuild.lock.base_model import BaseModel, find_base_model
-from tunebuild.lock.dataset_files import Split
-from tunebuild.lock.hub import HubRepository
-from tunebuild.lock.repository import Wanted
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage, Strategy
 from tunebuild.prompt import Renderer
@@ -30,7 +27,6 @@ from tunebuild.report.facts import Records
 from tunebuild.serve.bundle import Bundle
 from tunebuild.spec import LoadedSpec
 from tunebuild.spec.canonical import effective
-from tunebuild.spec.data import DataSource
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.store import Inputs, Store, Tree, digest_json
 from tunebuild.train.estimate import count_parameters, read_tensors
@@ -91,8 +87,9 @@ class Pipeline:
     def data(self) -> DataStage:
         """Rows to tokens."""
         data = self.spec.data
-        train = self._sources(data.train, "data.train")
-        held_out = self._sources(data.eval.files, "data.eval.files")
+        files = SourceFiles(self.loaded.directory, self.hub_cache, self.lock, self.store.memo.digest)
+        train = tuple(files.find(data.train, "data.train"))
+        held_out = tuple(files.find(data.eval.files, "data.eval.files"))
         return DataStage(
             data=self.spec.data,
             train=train,
@@ -290,55 +287,6 @@ class Pipeline:
             },
         }
         return own
-
-    def datasets(self) -> dict[str, Wanted]:
-        """The dataset repositories that the spec names, under the names that a lock uses."""
-        data = self.spec.data
-        found: dict[str, Wanted] = {}
-        for place, sources in (("data.train", data.train), ("data.eval.files", data.eval.files)):
-            for index, source in enumerate(sources):
-                if source.hub is not None:
-                    found[_dataset(source)] = _wanted(source, f"{place}[{index}].hub")
-        return found
-
-    def _sources(self, sources: tuple[DataSource, ...], place: str) -> tuple[RowSource, ...]:
-        return tuple(
-            RowSource(file, shown, source.format, dict(source.columns), dict(source.where), source.weight)
-            for index, source in enumerate(sources)
-            for file, shown in self._files(source, f"{place}[{index}].hub")
-        )
-
-    def _files(self, source: DataSource, path: str) -> list[tuple[Path, str]]:
-        """The files of a source and how messages name them."""
-        if source.hub is None:
-            return [(self.loaded.directory / name, name) for name in source.files(self.loaded.directory)]
-        locked = self.lock.datasets.get(_dataset(source)) if self.lock else None
-        wanted = _wanted(source, path)
-        directory = wanted.fetch(locked, self.hub_cache, self.store.memo.digest)
-        names = wanted.names(locked, self.hub_cache)
-        for name in names:
-            if not (directory / name).is_file():
-                raise fail("no-file", f"{source.hub} has no file '{name}'", path=path)
-        # Repositories have files of the same names.
-        above = f"{source.hub}/" if source.split else ""
-        return [(directory / name, above + name) for name in names]
-
-
-def _dataset(source: DataSource) -> str:
-    repository = f"{source.hub}@{source.revision or 'main'}"
-    split = _split(source)
-    return f"{repository}#{split}" if split else f"{repository}/{source.path}"
-
-
-def _split(source: DataSource) -> Split | None:
-    return Split(source.split, source.config) if source.split else None
-
-
-def _wanted(source: DataSource, path: str) -> Wanted:
-    assert source.hub is not None
-    repository = HubRepository("dataset", source.hub, path)
-    files = () if source.path is None else (source.path,)
-    return Wanted(repository, source.revision, source.token, files, _split(source))
 
 
 def _without(inputs: Inputs, name: str) -> dict[str, Any]:

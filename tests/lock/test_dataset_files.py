@@ -12,6 +12,7 @@ import pytest
 from support.hub import Hub
 from support.models import save_base
 from tunebuild.data.sources import read_rows
+from tunebuild.data_sources import wanted_datasets
 from tunebuild.errors import TunebuildError
 from tunebuild.lock.dataset_files import Split, find_split, recall_split
 from tunebuild.lock.hub import HubRepository
@@ -130,7 +131,7 @@ def test_rows_come_from_a_split_at_the_locked_commit(hub, tmp_path):
     hub.commit(SHARDS, "main")
     save_base("llama", tmp_path / "base")
     source = "{hub: org/tiny, split: train}"
-    ((name, wanted),) = pipeline(tmp_path, source).datasets().items()
+    ((name, wanted),) = wanted_datasets(pipeline(tmp_path, source).spec).items()
     assert name == "org/tiny@main#train"
     locked = wanted.lock(None, tmp_path / "store" / "hub")
     assert locked.files == {n: digest_bytes(SHARDS[n]) for n in sorted(SHARDS)[2:4]}

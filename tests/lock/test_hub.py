@@ -9,6 +9,7 @@ import pytest
 
 from support.hub import Hub
 from support.models import save_base
+from tunebuild.data_sources import wanted_datasets
 from tunebuild.errors import TunebuildError
 from tunebuild.lock.base_model import find_base_model, locked_model
 from tunebuild.lock.hub import HubRepository, fetch, resolve
@@ -226,7 +227,7 @@ def test_rows_come_from_a_dataset_repository(hub, tmp_path):
     loaded, store = load_spec(tmp_path / "spec.yaml"), Store(tmp_path / "store")
     with pytest.raises(TunebuildError, match="'org/tiny' is not pinned to a commit"):
         Pipeline(loaded, store).data()
-    ((name, wanted),) = Pipeline(loaded, store).datasets().items()
+    ((name, wanted),) = wanted_datasets(loaded.spec).items()
     assert name == "org/tiny@main/data/train.jsonl"
     locked = wanted.lock(None, store.root / "hub")
     assert locked.files == {"data/train.jsonl": digest_bytes(rows)}
