@@ -83,9 +83,8 @@ def build(
             reporter("runtime"),
         )
 
-    pipeline.check_tasks()
+    _check_early(pipeline)
     store = pipeline.store
-    check_context(pipeline)
     if pipeline.spec.serving.limits.context is None and pipeline.context < DEFAULT_CONTEXT:
         reporter("spec").say(f"serving.limits.context is {pipeline.context}: the base has no more positions")
     with ThreadPoolExecutor(1) as beside:
@@ -125,5 +124,17 @@ def train(pipeline: Pipeline, reporter: Reporter, together: Together) -> None:
     Raises:
         TunebuildError: what a stage cannot do.
     """
-    data = pipeline.store.ensure(pipeline.data(), reporter("data"))
-    pipeline.store.ensure(pipeline.train(data, together=together), reporter("train"))
+    store = pipeline.store
+    _check_early(pipeline)
+    data = store.ensure(pipeline.data(), reporter("data"))
+    check_rows(pipeline, data)
+    store.ensure(pipeline.train(data, together=together), reporter("train"))
+    for stage in (pipeline.data(), pipeline.train(data)):
+        store.note_use(stage, pipeline.spec.name)
+
+
+def _check_early(pipeline: Pipeline) -> None:
+    """Refuse what can be known to fail before hours of training."""
+    pipeline.check_tasks()
+    check_context(pipeline)
+    _ = pipeline.strategies

@@ -131,7 +131,9 @@ def test_an_image_file_that_is_not_there(name):
 def test_a_server_that_is_interrupted_says_that_it_stopped(quickstart):
     argv = [sys.executable, "-c", "from tunebuild.cli import main; main()", "run", quickstart.spec]
     argv += ["--store", quickstart.store, "--engine", "none", "--port", "0"]
-    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+    # A shell has its background jobs ignore interrupts, and so would all that they start.
+    hearing = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, **hearing) as process:
         said = ""
         while "curl" not in said:
             said += process.stderr.readline()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from support.models import save_base
+from support.rows import write_rows
 from tunebuild.errors import TunebuildError
 from tunebuild.merge.run import merge_adapter
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
@@ -17,6 +19,8 @@ from tunebuild.store import Silent
 from tunebuild.train.adapter import add_adapter, save_adapter, trainable_copy
 from tunebuild.train.base import load_base
 from tunebuild.train.hardware import decide
+from tunebuild.train.plan import plan_training
+from tunebuild.train.run import train_adapter
 from tunebuild.train.settings import TrainSettings
 
 IDS = torch.arange(20, 52)[None, :]
@@ -59,6 +63,32 @@ def test_the_saved_adapter_is_the_difference_on_the_published_base(tmp_path, ini
     merge_adapter("original", base=base, trained=tmp_path, out=tmp_path / "out", progress=Silent())
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
     assert torch.allclose(logits(merged), trained, atol=1e-4)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_a_training_saves_what_it_changed(tmp_path, init):
+    base = save_base("llama", tmp_path / "base")
+    write_rows(base, tmp_path / "rows")
+    tuning = TuningSpec(
+        method="lora", lora=LoraSpec(r=4, alpha=8, init=init), epochs=1, batch_size=4, learning_rate=1e-2,
+        warmup_steps=0, max_length=128,
+    )  # fmt: skip
+    places = {name: tmp_path / name for name in ("work", "out")}
+    for place in places.values():
+        place.mkdir()
+    settings = TrainSettings(tuning, "cpu", "float32")
+    train_adapter(settings, data=tmp_path / "rows", base=base, progress=Silent(), **places)
+    published = AutoModelForCausalLM.from_pretrained(base)
+    before = logits(published)
+    after = logits(PeftModel.from_pretrained(published, places["out"] / "adapter"))
+    assert (after - before).abs().max() > 0.01
+
+
+def test_a_rank_beyond_a_weight_is_refused():
+    tensors = {"model.layers.0.k_proj.weight": (8, 64), "model.embed_tokens.weight": (64, 64)}
+    settings = TrainSettings(TuningSpec(method="lora", lora=LoraSpec(r=16, init="pissa")), "cpu", "float32")
+    with pytest.raises(TunebuildError, match=r"no rank of 16 out of model.layers.0.k_proj, which is 8 x 64"):
+        plan_training({}, tensors, settings, np.array([5]))
 
 
 def lost(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -16,7 +17,7 @@ class Reporter:
     """Draws one bar a running stage. Call it with a stage's name for that stage's progress."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(file=sys.stderr, highlight=False)  # whatever is put in its place for a while
         self.bars = Progress(
             TextColumn("  {task.description:<8}"),
             BarColumn(bar_width=28),

@@ -100,6 +100,7 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
         general = _general_rows(asked, base_answers)
         base_general = ask(alone, general) if general else None
         base_tasks = do_tasks(alone, *harness)
+    del alone
     if full:
         del model
         gc.collect()

@@ -117,7 +117,7 @@ def restore_trainable(model: PeftModel, saved: dict[str, torch.Tensor]) -> None:
     """
     for name, parameter in model.named_parameters():
         if name in saved:
-            parameter.data = saved[name]
+            parameter.data = saved[name].clone()  # steps write in place
 
 
 def save_adapter(

@@ -81,7 +81,7 @@ def count_parameters(tensors: Shapes) -> int:
 
 def adapter_parameters(tensors: Shapes, lora: LoraSpec) -> int:
     """Trainable parameters: ``r * (in + out)`` for each linear layer that gets an adapter."""
-    return sum(lora.r * sum(shape) for shape in _targets(tensors, lora).values())
+    return sum(lora.r * sum(shape) for shape in adapted_layers(tensors, lora).values())
 
 
 def trained_parameters(tensors: Shapes, tuning: TuningSpec) -> int:
@@ -145,7 +145,7 @@ def estimate_memory(
     return MemoryEstimate(
         weights=_weights(tensors, tuning.method, width),
         adapters=0 if settings.full else trained,
-        gradients=trained,
+        gradients=trained * (2 if settings.processes > 1 else 1),  # DDP sums a copy
         optimizer=2 * trained,
         activations=activations + backward + (dense if tuning.method == "qlora" else 0),
         logits=max(0, logits - backward),
@@ -174,7 +174,8 @@ def linear_layers(tensors: Shapes) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _targets(tensors: Shapes, lora: LoraSpec) -> dict[str, tuple[int, ...]]:
+def adapted_layers(tensors: Shapes, lora: LoraSpec) -> dict[str, tuple[int, ...]]:
+    """Shapes, ``(out, in)``, of the linear layers that LoRA adapts."""
     linears = linear_layers(tensors)
     if lora.targets == "all-linear":
         return linears
@@ -202,7 +203,7 @@ def _kept_by_a_layer(
     """Bytes that a decoder layer keeps of each token until its gradient is made."""
     lora = settings.tuning.lora
     hidden, inner = int(config["hidden_size"]), _inner(config, tensors)
-    adapters = _targets(tensors, lora) if settings.tuning.method in ("lora", "qlora") else {}
+    adapters = adapted_layers(tensors, lora) if settings.tuning.method in ("lora", "qlora") else {}
     adapted = [shape for name, shape in adapters.items() if _index(name) == 0]
     heads = int(config["num_attention_heads"])
     head = int(config.get("head_dim") or hidden // heads)

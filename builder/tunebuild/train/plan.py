@@ -14,10 +14,12 @@ import numpy as np
 
 from tunebuild.errors import fail
 from tunebuild.grammar import counted
+from tunebuild.spec.tuning import TuningSpec
 from tunebuild.train.batches import Batching, Passes
 from tunebuild.train.estimate import (
     MemoryEstimate,
     Shapes,
+    adapted_layers,
     count_parameters,
     estimate_memory,
     linear_layers,
@@ -93,6 +95,7 @@ def plan_training(
         ends = sorted({name.rpartition(".")[2] for name in linear_layers(tensors)})
         hint = f"use all-linear, or some of: {', '.join(ends)}"
         raise fail("lora-targets", "no layer has one of these names", hint, path="tuning.lora.targets")
+    _refuse_wide_rank(tensors, settings.tuning)
     layers = number_of_layers(tensors)
     limit = settings.memory_limit
     usable = float("inf") if limit is None else limit * (1 - _KEPT_FREE)
@@ -118,6 +121,16 @@ def plan_training(
             raise fail("memory", f"training takes {need}, {have} are allowed", hint, path="tuning.memory.fit")
     reasons = _reasons(settings, execution, memory, layers, step, uncompiled, bool(fitting), len(lengths))
     return TrainingPlan(execution, memory, limit, round(step), (*settings.notes, *reasons))
+
+
+def _refuse_wide_rank(tensors: Shapes, tuning: TuningSpec) -> None:
+    lora = tuning.lora
+    if tuning.method not in ("lora", "qlora") or lora.init not in ("pissa", "olora", "loftq"):
+        return
+    for name, shape in adapted_layers(tensors, lora).items():
+        if lora.r > min(shape):
+            text = f"{lora.init} takes no rank of {lora.r} out of {name}, which is {shape[0]} x {shape[1]}"
+            raise fail("init", text, "lower it, or use another init", path="tuning.lora.r")
 
 
 def _ways_to_checkpoint(settings: TrainSettings, layers: int) -> list[int]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
+from transformers import EarlyStoppingCallback, GenerationConfig, PreTrainedModel, TrainerCallback
 from trl import SFTConfig
 
 from tunebuild.errors import fail
@@ -121,6 +121,9 @@ def train_model(
         model.set_attn_implementation("sdpa")
     _bound_memory(settings)
     quantisation = describe_quantisation(model, settings)
+    if settings.full:
+        # The base's own, which the merge copies, may be one that transformers loads and refuses to save.
+        model.generation_config = GenerationConfig()
     adapter = None if settings.full else add_adapter(model, tuning, base=base, fused=execution.fused)
     prepare_layers(model, execution)
     initial = trainable_copy(adapter) if adapter else {}
