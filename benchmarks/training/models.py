@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,13 @@ from tunebuild.train.attention import try_packing
 from tunebuild.train.base import keep_4bit_weights_unpacked, quantise_layer
 from tunebuild.train.estimate import count_parameters, linear_parameters
 from tunebuild.train.hardware import decide
+from tunebuild.train.memory import grow_segments
 from tunebuild.train.plan import TrainingPlan, plan_training
 from tunebuild.train.rows import load_rows
 from tunebuild.train.run import train_model
 from tunebuild.train.settings import TrainSettings
 
-# As the train stage does, before there is a card's allocator.
-os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+grow_segments()  # as the train stage does, before there is a card's allocator
 
 # Hidden size, layers, inner size, heads, key-value heads, vocabulary.
 SHAPES = {

@@ -126,10 +126,12 @@ def train(pipeline: Pipeline, reporter: Reporter, together: Together) -> None:
     """
     store = pipeline.store
     _check_early(pipeline)
-    data = store.ensure(pipeline.data(), reporter("data"))
+    preparing = pipeline.data()
+    data = store.ensure(preparing, reporter("data"))
     check_rows(pipeline, data)
-    store.ensure(pipeline.train(data, together=together), reporter("train"))
-    for stage in (pipeline.data(), pipeline.train(data)):
+    training = pipeline.train(data, together=together)
+    store.ensure(training, reporter("train"))
+    for stage in (preparing, training):
         store.note_use(stage, pipeline.spec.name)
 
 
