@@ -2,14 +2,15 @@
 
 A base of Mistral-7B's shape with as many layers as the wanted size needs, random weights, and a random
 adapter on all linear layers are made here. Each contender runs in a process of its own, with the base in the
-page cache if it fits there: copy and merge in turn, twice, so that they meet the same disk; then PEFT's
-merge_and_unload and save_pretrained. Printed are wall time, the peak memory as the kernel counts it, the
-ratio of the faster merge to the faster copy, and how many tensors differ from PEFT's. PEFT needs the whole
-model in memory; --without-peft leaves it and the comparison out.
+page cache if it fits there: a copy, the merge into the published weights and the one into what QLoRA made of
+them, in turn, twice, so that they meet the same disk; then PEFT's merge_and_unload and save_pretrained.
+Printed are wall time, the peak memory as the kernel counts it, the ratio of the faster merge to the faster
+copy, and how many tensors differ from PEFT's. PEFT needs the whole model in memory; --without-peft leaves it
+and the comparison out.
 
     python benchmarks/merge.py                          about 3 GB, fits a laptop
     python benchmarks/merge.py --gigabytes 14.5 --directory /mnt/scratch
-                                                        the whole 7B shape; needs 45 GB of disk, 20 of memory
+                                                        the whole 7B shape; needs 60 GB of disk, 20 of memory
     python benchmarks/merge.py --gigabytes 0.01 --tiny  rehearses in a few seconds
 """
 
@@ -23,7 +24,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -105,6 +109,10 @@ def make(directory: Path, gigabytes: float, *, tiny: bool) -> None:
     save()
     (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     save_file(update, adapter / "adapter_model.safetensors", {"format": "pt"})
+    quantised = [name.removesuffix(".weight") for name in weight_map if "_proj" in name]
+    record = {"modules": quantised, "load_dtype": "bfloat16", "blocksize": 64, "double_quant": True}
+    record["bitsandbytes"] = version("bitsandbytes")
+    (directory / "trained" / "quantisation.json").write_text(json.dumps(record))
     settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 2 * RANK}
     settings |= {
         "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -123,15 +131,12 @@ def copy(directory: Path) -> None:
                 sink.write(block)
 
 
-def ours(directory: Path) -> None:
+def ours(directory: Path, strategy: Literal["original", "dequantized"]) -> None:
     """The product's merge."""
-    (directory / "ours").mkdir()
+    out = directory / strategy
+    out.mkdir()
     merge_adapter(
-        "original",
-        base=directory / "base",
-        trained=directory / "trained",
-        out=directory / "ours",
-        progress=Silent(),
+        strategy, base=directory / "base", trained=directory / "trained", out=out, progress=Silent()
     )
 
 
@@ -145,7 +150,13 @@ def peft(directory: Path) -> None:
     merged.save_pretrained(directory / "peft", max_shard_size="2GB")
 
 
-CONTENDERS = {"copy": copy, "ours": ours, "peft": peft}
+CONTENDERS = {
+    "copy": copy,
+    "original": partial(ours, strategy="original"),
+    "dequantized": partial(ours, strategy="dequantized"),
+    "peft": peft,
+}
+TURNS = ("copy", "original", "dequantized")
 
 
 def differing(one: Path, other: Path) -> int:
@@ -163,7 +174,7 @@ def run(name: str, directory: Path) -> dict[str, float]:
     argv = [sys.executable, __file__, "--run", name, "--directory", str(directory)]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    text = f"{name:<5} {found['seconds']:7.1f} s  peak {found['peak'] / 1e6:8,.0f} MB"
+    text = f"{name:<11} {found['seconds']:7.1f} s  peak {found['peak'] / 1e6:8,.0f} MB"
     print(f"{text}, {found['libraries'] / 1e6:,.0f} MB of it before it began", flush=True)
     return found
 
@@ -200,18 +211,19 @@ def main() -> None:
         size = sum(f.stat().st_size for f in (directory / "base").glob("*.safetensors"))
         adapter = sum(f.stat().st_size for f in (directory / "trained").rglob("*.safetensors"))
         print(f"base {size / 1e9:.2f} GB, adapter {adapter / 1e6:.0f} MB on all linear layers", flush=True)
-        found: dict[str, list[dict[str, float]]] = {"copy": [], "ours": []}
-        for name in ("copy", "ours", "copy", "ours"):
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in TURNS}
+        for name in TURNS * 2:
             found[name].append(run(name, directory))
-            if name == "copy":
-                shutil.rmtree(directory / "copy")
-        copied, merged = (min(one["seconds"] for one in found[name]) for name in ("copy", "ours"))
-        highest = max(one["peak"] for one in found["ours"])
-        print(f"merge / copy: {merged / copied:.2f} in time (floor 1.5)")
-        print(f"peak less the adapter: {(highest - adapter) / 1e6:,.0f} MB (floor 1,000)", flush=True)
+            if name != "original":  # which is compared with PEFT's
+                shutil.rmtree(directory / name)
+        copied, *merged = (min(one["seconds"] for one in found[name]) for name in TURNS)
+        for name, seconds in zip(TURNS[1:], merged, strict=True):
+            highest = max(one["peak"] for one in found[name])
+            print(f"{name} / copy: {seconds / copied:.2f} in time (floor 1.5)")
+            print(f"peak less the adapter: {(highest - adapter) / 1e6:,.0f} MB (floor 1,000)", flush=True)
         if not options.without_peft:
             run("peft", directory)
-            differ = differing(directory / "ours" / "model", directory / "peft")
+            differ = differing(directory / "original" / "model", directory / "peft")
             print(f"tensors that differ from PEFT's: {differ}")
 
 

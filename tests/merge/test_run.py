@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -20,7 +19,6 @@ from support.models import ALL_ARCHITECTURES, ARCHITECTURES, save_base
 from support.rows import write_rows
 from tunebuild.errors import TunebuildError
 from tunebuild.merge.adapter_file import Adapter, LowRankUpdate
-from tunebuild.merge.nf4 import NF4RoundTrip
 from tunebuild.merge.run import merge_adapter
 from tunebuild.merge.safetensors_io import copy_tensor, list_tensors, make_shard, plan_shards
 from tunebuild.merge.tensors import TensorMerger
@@ -258,26 +256,6 @@ def test_dequantized_equals_bitsandbytes_own_dequantisation(tmp_path, dora):
     plain = model.dequantize()
     expected = PeftModel.from_pretrained(plain, trained / "adapter").merge_and_unload().state_dict()
     assert [n for n, t in ours.items() if not torch.equal(t, expected[n])] == []
-
-
-@pytest.mark.parametrize("shape", [(700, 256), (64, 64), (130, 96), (33, 100)], ids=str)
-@pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
-def test_a_round_trip_in_pieces_is_that_of_the_whole(tmp_path, shape, double, dtype):
-    torch.manual_seed(0)
-    weight = torch.randn(shape).to(dtype)
-    save_file({"w": weight}, tmp_path / "model.safetensors")
-    (stored,) = list_tensors(tmp_path)
-    trip = NF4RoundTrip(frozenset({"w"}), dtype, 64, double).begin(stored, 40)
-    pieces = [
-        trip.piece(n, min(trip.rows, shape[0] - first))
-        for n, first in enumerate(range(0, shape[0], trip.rows))
-    ]
-    codes, state = quantize_4bit(weight, blocksize=64, compress_statistics=double, quant_type="nf4")
-    state.shape = torch.Size((1, weight.numel()))  # in one row, where the kernel is right for every width
-    assert len(pieces) > 1 or shape[0] <= 64
-    assert torch.equal(torch.cat(pieces), dequantize_4bit(codes, state).view(shape))
-    assert float((torch.cat(pieces) - weight).norm() / weight.norm()) < 0.12
 
 
 def test_another_bitsandbytes_is_refused(tmp_path):

@@ -113,7 +113,7 @@ def _write_model(
     ]
     changes: dict[str, float] = {}
     total, done = sum(t.size for t in tensors), 0
-    with one_thread_each(workers(tensors, merger.round_trip)) as pool:
+    with one_thread_each(workers()) as pool:
         for (tensor, place), change in zip(jobs, pool.map(lambda job: merger.write(*job), jobs), strict=True):
             done += tensor.size
             progress.step(done, total, place.file.name)

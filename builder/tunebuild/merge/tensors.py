@@ -95,12 +95,11 @@ class TensorMerger:
             count = quantised.rows
         buffer = torch.empty(min(count, rows), columns) if update else None
         with tensor.file.open("rb", buffering=0) as source:
-            for number, first in enumerate(range(0, rows, count)):
+            for first in range(0, rows, count):
                 there = min(count, rows - first)
+                old = tensor.read_rows(source.fileno(), first, there)
                 if quantised is not None:
-                    old = quantised.piece(number, there)
-                else:
-                    old = tensor.read_rows(source.fileno(), first, there)
+                    old = quantised.piece(first, old)
                 new = update.add_to(old, first, buffer[:there]) if update and buffer is not None else old
                 yield first, old, new
 
