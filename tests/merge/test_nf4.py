@@ -68,11 +68,12 @@ def test_values_on_a_border_and_beside_it_get_the_same_code(tmp_path, largest):
 SIZES = st.sampled_from([0.0, 1e-30, 1e-3, 1.0, 1e30])
 
 
-@given(st.integers(0, 1 << 32), st.integers(1, 5000), SIZES, st.sampled_from([1, 3, 9]), st.booleans())
+@given(st.integers(0, 1 << 32), st.integers(1, 2500), SIZES, st.sampled_from([1, 3, 9]), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_any_values_are_rounded_as_bitsandbytes_rounds_them(seed, count, size, power, double):
     """Spread evenly, or crowded around zero, with zeros among them."""
-    drawn = torch.rand(count, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    # An even number: for odd ones bitsandbytes compiles a kernel each.
+    drawn = torch.rand(2 * count, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     weight = (drawn**power * (drawn < 0.9) * size)[None]
     with TemporaryDirectory() as directory:
         assert_same(ours(weight, Path(directory), 64, double, 1), theirs(weight, 64, double))
