@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tunebuild.data.rows import RowSource
+from tunebuild.data.sources import count_rows
 from tunebuild.errors import fail
 from tunebuild.lock.dataset_files import Split
 from tunebuild.lock.hub import HubRepository
@@ -45,7 +47,8 @@ class SourceFiles:
     digest: Callable[[Path], Digest]
 
     def find(self, sources: tuple[DataSource, ...], place: str) -> Iterator[RowSource]:
-        """Their rows, file by file; downloads what is not here yet.
+        """Their rows, file by file; downloads what is not here yet, and of a source with ``max_rows`` no more
+        than that takes.
 
         Args:
             sources: of the spec.
@@ -55,24 +58,35 @@ class SourceFiles:
             TunebuildError: ``no-file``: a repository lacks one.
         """
         for index, source in enumerate(sources):
-            for file, shown in self._files(source, f"{place}[{index}].hub"):
-                columns, where = dict(source.columns), dict(source.where)
-                yield RowSource(file, shown, source.format, columns, where, source.weight)
+            columns, where, left = dict(source.columns), dict(source.where), source.max_rows
+            names, locate = self._files(source, f"{place}[{index}].hub")
+            # Repositories have files of the same names.
+            above = f"{source.hub}/" if source.split else ""
+            for number, name in enumerate(names, 1):
+                file, shown = locate(name), above + name
+                yield RowSource(file, shown, source.format, columns, where, source.weight, left)
+                if left is not None and number < len(names):
+                    left -= count_rows(file, shown, left)
+                    if not left:
+                        break
 
-    def _files(self, source: DataSource, path: str) -> list[tuple[Path, str]]:
-        """The files of a source and how messages name them."""
+    def _files(self, source: DataSource, path: str) -> tuple[Sequence[str], Callable[[str], Path]]:
+        """The names of a source's files, and what finds one of them."""
         if source.hub is None:
-            return [(self.directory / name, name) for name in source.files(self.directory)]
+            return source.files(self.directory), self.directory.joinpath
         locked = self.lock.datasets.get(_name(source)) if self.lock else None
         wanted = _wanted(source, path)
-        directory = wanted.fetch(locked, self.hub_cache, self.digest)
         names = wanted.names(locked, self.hub_cache)
-        for name in names:
-            if not (directory / name).is_file():
+        fetch = partial(wanted.fetch, locked, self.hub_cache, self.digest)
+        together = fetch(names) if source.max_rows is None else None
+
+        def locate(name: str) -> Path:
+            file = (together or fetch((name,))) / name
+            if not file.is_file():
                 raise fail("no-file", f"{source.hub} has no file '{name}'", path=path)
-        # Repositories have files of the same names.
-        above = f"{source.hub}/" if source.split else ""
-        return [(directory / name, above + name) for name in names]
+            return file
+
+        return names, locate
 
 
 def _name(source: DataSource) -> str:

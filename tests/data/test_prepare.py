@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -98,6 +99,19 @@ def test_every_format_gives_the_same_conversation(format_name, row):
         {"role": "user", "content": "q"},
         {"role": "assistant", "content": "a"},
     ]
+
+
+def test_rows_behind_the_most_are_not_read(tmp_path, renderer):
+    rows = [{"question": f"q{n}", "answer": "a"} for n in range(1200)]
+    whole = stage(tmp_path, renderer, rows)
+    limited = replace(whole, train=(replace(whole.train[0], most=701),))
+    assert limited.inputs() != whole.inputs()
+    for one, expected in ((whole, 1200), (limited, 701)):
+        work = tmp_path / str(expected)
+        (work / "out").mkdir(parents=True)
+        one.run(work, work / "out", Silent())
+        stats = json.loads((work / "out" / "stats.json").read_text())
+        assert stats["rows"] == {"train": expected, "eval": 0, "rejected": 0}
 
 
 def test_alpaca_input_follows_the_instruction():

@@ -127,6 +127,13 @@ def pipeline(tmp_path, source, lock=None):
     return Pipeline(load_spec(tmp_path / "spec.yaml"), Store(tmp_path / "store"), lock)
 
 
+def a_lock(datasets):
+    """A lock that says something of data sets alone."""
+    nothing = {"platform": "", "suite": "", "python": "", "requirements": [], "packages": {}, "wheels": {}}
+    model = {"base": "x", "files": {}}
+    return SpecLock(tunebuild="0", template={}, files={}, model=model, datasets=datasets, runtime=nothing)
+
+
 def test_rows_come_from_a_split_at_the_locked_commit(hub, tmp_path):
     hub.commit(SHARDS, "main")
     save_base("llama", tmp_path / "base")
@@ -139,12 +146,7 @@ def test_rows_come_from_a_split_at_the_locked_commit(hub, tmp_path):
         pipeline(tmp_path, source).data()
 
     hub.commit({**SHARDS, "data/train-00002-of-00002.parquet": parquet("new")}, "main")
-    nothing = {"platform": "", "suite": "", "python": "", "requirements": [], "packages": {}, "wheels": {}}
-    model = {"base": "x", "files": {}}
-    lock = SpecLock(
-        tunebuild="0", template={}, files={}, model=model, datasets={name: locked}, runtime=nothing
-    )
-    found = pipeline(tmp_path, source, lock).data().train
+    found = pipeline(tmp_path, source, a_lock({name: locked})).data().train
     assert [s.shown for s in found] == [f"org/tiny/{n}" for n in sorted(SHARDS)[2:4]]
     rows = [row.value["question"] for s in found for row in read_rows(s.path, s.shown)]
     assert rows == ["a", "b", "c"]
@@ -159,6 +161,32 @@ def test_a_commit_in_the_spec_needs_no_lock_and_works_without_the_hub_afterwards
     hub.answer = 503
     assert pipeline(tmp_path, source).data().inputs() == key
     assert json.dumps(key["sources"]).count("digest") == 1
+
+
+@pytest.mark.parametrize("pinned", ["commit", "lock"])
+def test_no_more_files_of_a_split_are_downloaded_than_hold_the_rows_that_are_wanted(hub, tmp_path, pinned):
+    parts = {f"data/train-{n:05d}-of-00004.parquet": parquet(f"q{2 * n}", f"q{2 * n + 1}") for n in range(4)}
+    commit = hub.commit(parts, "main")
+    save_base("llama", tmp_path / "base")
+    source = (
+        f"{{hub: org/tiny, split: train, max_rows: 3, revision: {commit if pinned == 'commit' else 'main'}}}"
+    )
+    lock = None
+    if pinned == "lock":
+        wanted = wanted_datasets(pipeline(tmp_path, source).spec)
+        lock = a_lock({name: one.lock(None, tmp_path / "store" / "hub") for name, one in wanted.items()})
+    stage = pipeline(tmp_path, source, lock).data()
+    names = sorted(parts)
+    assert [(s.shown, s.most) for s in stage.train] == [
+        (f"org/tiny/{names[0]}", 3),
+        (f"org/tiny/{names[1]}", 1),
+    ]
+    fetched = {
+        path.rpartition("/")[2] for method, path, _ in hub.asked if method == "GET" and "/resolve/" in path
+    }
+    assert fetched == {name.rpartition("/")[2] for name in names[:2]}
+    hub.answer = 503
+    assert pipeline(tmp_path, source, lock).data().inputs() == stage.inputs()
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ data:
           not: de
           matches: ^[a-z]+$
       weight: 0.5
+      max_rows: 100
     - path: more.jsonl
       format: alpaca
       hub: org/dataset

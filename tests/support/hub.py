@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-LARGE = ".safetensors"
+LARGE = (".safetensors", ".parquet")  # what the hub keeps apart, with its SHA-256
 
 
 @dataclass

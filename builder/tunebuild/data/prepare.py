@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -111,7 +112,7 @@ class _Reader:
         """Rows in chunks, with those that cannot be read or are not wanted sorted out."""
         missing, readable = set(source.columns.values()), False
         chunk = Chunk(self.file, source.shown, source.format, source.columns)
-        for row in read_rows(source.path, source.shown):
+        for row in islice(read_rows(source.path, source.shown), source.most):
             if len(chunk.rows) + len(chunk.rejects) == _CHUNK_ROWS:
                 yield chunk
                 chunk = Chunk(self.file, source.shown, chunk.format, source.columns)

@@ -13,7 +13,10 @@ EXCERPT = 200
 
 @dataclass(frozen=True, slots=True)
 class RowSource:
-    """A file of rows: where it is, how messages name it, its format and column names, and what to take."""
+    """A file of rows: where it is, how messages name it, its format and column names, and what to take.
+
+    ``most`` is how many rows are read, from the first one on; all of them where it is ``None``.
+    """
 
     path: Path
     shown: str
@@ -21,6 +24,7 @@ class RowSource:
     columns: Mapping[str, str] = field(default_factory=dict)
     where: Mapping[str, Any] = field(default_factory=dict)
     weight: float = 1.0
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -64,6 +66,18 @@ def read_rows(path: Path, shown: str) -> Iterator[SourceRow]:
             yield from reader(stream, shown)
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         raise _bad(shown, 1, f"is damaged: {error}") from None
+
+
+def count_rows(path: Path, shown: str, most: int) -> int:
+    """How many rows :func:`read_rows` would give; ``most`` where there are more.
+
+    Raises:
+        TunebuildError: as there.
+    """
+    if path.suffix.lower() == ".parquet":
+        with _open_parquet(path, shown) as file:
+            return min(most, file.metadata.num_rows)
+    return sum(1 for _ in islice(read_rows(path, shown), most))
 
 
 def _jsonl(stream: BinaryIO, shown: str) -> Iterator[SourceRow]:
@@ -156,16 +170,22 @@ def _tsv(stream: BinaryIO, shown: str) -> Iterator[SourceRow]:
 
 
 def _parquet(path: Path, shown: str) -> Iterator[SourceRow]:
+    with _open_parquet(path, shown) as file:
+        number = 0
+        for batch in file.iter_batches(_PARQUET_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield SourceRow(number, row)
+
+
+@contextmanager
+def _open_parquet(path: Path, shown: str) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(_PARQUET_ROWS):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield SourceRow(number, row)
+            yield file
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise _bad(shown, 1, f"not Parquet: {str(error).splitlines()[0]}") from None
 

@@ -61,6 +61,7 @@ class DataStage:
                         for column, wanted in source.where.items()
                     },
                     "weight": None if held else source.weight,
+                    "most": source.most,
                     "held_out": held,
                 }
                 for digest, (source, held) in zip(

@@ -63,26 +63,32 @@ class Wanted:
         name = self.repository.name
         return RepositoryLock(base=name, revision=self.revision, commit=snapshot.commit, files=files)
 
-    def fetch(self, locked: RepositoryLock | None, cache: Path, digest: Callable[[Path], Digest]) -> Path:
+    def fetch(
+        self,
+        locked: RepositoryLock | None,
+        cache: Path,
+        digest: Callable[[Path], Digest],
+        names: tuple[str, ...] | None = None,
+    ) -> Path:
         """The directory of its files, downloaded once.
+
+        Args:
+            locked: what the lock says of it.
+            cache: where repositories are kept.
+            digest: of a file's content.
+            names: the files that are needed, if not all.
 
         Raises:
             TunebuildError: it is not pinned to a commit, the hub refuses or cannot be reached, or a file is
                 not what the lock names.
         """
         kept = self.kept(locked)
-        commit = self.commit or (kept.commit if kept else None)
-        if commit is None:
-            raise fail(
-                "no-commit",
-                f"'{self.repository.name}' is not pinned to a commit",
-                "run 'tunebuild lock', which resolves the revision, or write its 40-digit commit there",
-                path=self.repository.path,
-            )
+        commit = self._pinned(kept)
         expected = kept.files if kept else None
         patterns = self.patterns
-        if self.split:
-            patterns = tuple(map(glob.escape, self.names(locked, cache)))
+        if names is not None:
+            patterns = tuple(map(glob.escape, names))
+            expected = {n: d for n, d in kept.files.items() if n in names} if kept else None
         return fetch(
             self.repository, commit, cache, self._secret(), patterns, expected=expected, digest=digest
         )
@@ -97,8 +103,17 @@ class Wanted:
             return self.patterns
         if kept := self.kept(locked):
             return tuple(sorted(kept.files))
-        assert self.commit is not None
-        return recall_split(self.repository, self.commit, self.split, cache, self._secret()).names
+        return recall_split(self.repository, self._pinned(None), self.split, cache, self._secret()).names
+
+    def _pinned(self, kept: RepositoryLock | None) -> str:
+        if commit := self.commit or (kept.commit if kept else None):
+            return commit
+        raise fail(
+            "no-commit",
+            f"'{self.repository.name}' is not pinned to a commit",
+            "run 'tunebuild lock', which resolves the revision, or write its 40-digit commit there",
+            path=self.repository.path,
+        )
 
     def _secret(self) -> str | None:
         if not self.token:

@@ -75,6 +75,10 @@ class DataSource(Section):
     """Only rows whose columns have these values (one of these, for a list), or meet these
     conditions, are used."""
 
+    max_rows: int | None = Field(default=None, ge=1, examples=[100_000])
+    """Only so many rows are read, the first ones of the files in order. Of a split, files are downloaded one
+    by one until they hold so many, so a data set that is larger than the disk can be used."""
+
     weight: float = Field(default=1.0, gt=0.0, le=100.0, examples=[0.5])
     """How often a row of this source is trained on in an epoch: 2 is twice, 0.5 a seeded half of the rows.
     Not for `eval.files`: a row that is held out is measured once."""
