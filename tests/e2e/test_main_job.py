@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import re
 import shutil
 import signal
@@ -232,3 +233,19 @@ def test_render_writes_a_context_that_any_builder_takes(quickstart, tmp_path):
     dockerfile = (tmp_path / "context" / "Dockerfile").read_text()
     assert "FROM scratch" in dockerfile
     assert not re.search(r"^RUN", dockerfile, re.MULTILINE)
+
+
+def test_merged_weights_are_written_once(quickstart):
+    """Layers are ranges of the merge's own files: nothing is tarred on disk before it is loaded or pushed."""
+    files = [path for path in quickstart.store.rglob("*") if path.is_file() and not path.is_symlink()]
+    for shard in (path for path in files if re.fullmatch(r"model-merged.*\.safetensors", path.name)):
+        middle = shard.read_bytes()[shard.stat().st_size // 2 :][:4096]
+        holders = []
+        for path in files:
+            if path.stat().st_size < len(middle):
+                continue
+            with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if content.find(middle) >= 0:
+                    holders.append(path)
+        assert holders == [shard]
+    assert shard.stat().st_size > 1_000_000
