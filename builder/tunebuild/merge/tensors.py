@@ -18,7 +18,7 @@ from tunebuild.merge.safetensors_io import Place, StoredTensor, copy_tensor, wri
 AS_STORED, ROUND_TRIPPED, MERGED = "model-base", "model-dequantized", "model-merged"
 KINDS = (AS_STORED, ROUND_TRIPPED, MERGED)
 
-_BLOCK = 1 << 20  # values worked on together: 4 MB in 32 bits
+_BLOCK = 1 << 19  # values worked on together: 2 MB in 32 bits, of which every core holds a few
 
 #: Number of the first row of a block, and the rows before and after the merge.
 _Block = tuple[int, torch.Tensor, torch.Tensor]
