@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tunebuild.errors import TunebuildError, fail
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Makes the progress of one stage from its name.
 Reporter = Callable[[str], Progress]
+#: Told what was recorded where a gate refuses it, before that is raised.
+Refused = Callable[[Pipeline, Records], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,7 @@ class Built:
     ran: tuple[str, ...]
 
 
-def build(
-    pipeline: Pipeline, reporter: Reporter, refused: Callable[[Pipeline, Records], None] | None = None
-) -> Built:
+def build(pipeline: Pipeline, reporter: Reporter, refused: Refused | None = None) -> Built:
     """Run what has not been run yet.
 
     The image's runtime is prepared beside the training, which leaves the disk and the network idle.
@@ -61,20 +61,10 @@ def build(
     Raises:
         TunebuildError: what a stage cannot do, with positions in the spec; or several nodes must train.
     """
-    ran: list[str] = []
-
-    def ensure(stage: Stage) -> Tree:
-        progress = reporter(stage.name)
-        if found := store.find(stage):
-            progress.say("unchanged")
-        else:
-            ran.append(stage.name)
-            found = store.ensure(stage, progress)
-        store.note_use(stage, pipeline.spec.name)
-        return found
+    running = _Running(pipeline, reporter)
 
     def prepare() -> Tree:
-        ran.append("runtime")
+        running.ran.append("runtime")
         return prepare_runtime(
             pipeline.spec.image,
             pipeline.requirements,
@@ -88,19 +78,79 @@ def build(
     if pipeline.spec.serving.limits.context is None and pipeline.context < DEFAULT_CONTEXT:
         reporter("spec").say(f"serving.limits.context is {pipeline.context}: the base has no more positions")
     with ThreadPoolExecutor(1) as beside:
-        data = ensure(pipeline.data())
+        data = running.rows()
+        found = store.find(pipeline.runtime())
+        preparing = None if found else beside.submit(prepare)
+        records = running.measured(data, refused, spared_cores=1 if preparing else 0)
+        weights = running.ensure(pipeline.weights(records.merge))
+        runtime = preparing.result() if preparing else running.ensure(pipeline.runtime())
+        store.note_use(pipeline.runtime(), pipeline.spec.name)
+        stage = pipeline.image(records, weights, runtime)
+    output = running.ensure(stage)
+    return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(running.ran))
+
+
+def measured(pipeline: Pipeline, reporter: Reporter, refused: Refused | None = None) -> Records:
+    """Run what has not been run yet of a build up to its gates: no weights' layers, no runtime, no image.
+
+    Args, Raises: as :func:`build`.
+    """
+    _check_early(pipeline)
+    running = _Running(pipeline, reporter)
+    return running.measured(running.rows(), refused)
+
+
+def ensure(pipeline: Pipeline, reporter: Reporter, stage: Stage, ran: list[str] | None = None) -> Tree:
+    """A stage's output, found or made.
+
+    Args:
+        pipeline: of the stage.
+        reporter: makes its progress.
+        stage: the stage.
+        ran: gets its name if it was not found.
+    """
+    store, progress = pipeline.store, reporter(stage.name)
+    if found := store.find(stage):
+        progress.say("unchanged")
+    else:
+        if ran is not None:
+            ran.append(stage.name)
+        found = store.ensure(stage, progress)
+    store.note_use(stage, pipeline.spec.name)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A build's stages as they run, and the names of those that were not found in the store."""
+
+    pipeline: Pipeline
+    reporter: Reporter
+    ran: list[str] = field(default_factory=list)
+
+    def ensure(self, stage: Stage) -> Tree:
+        """A stage's output, found or made."""
+        return ensure(self.pipeline, self.reporter, stage, self.ran)
+
+    def rows(self) -> Tree:
+        """The data stage's output, for a training that may begin."""
+        pipeline = self.pipeline
+        data = self.ensure(pipeline.data())
         check_rows(pipeline, data)
-        if (nodes := pipeline.spec.tuning.nodes) > 1 and not store.find(pipeline.train(data)):
+        if (nodes := pipeline.spec.tuning.nodes) > 1 and not pipeline.store.find(pipeline.train(data)):
             text = f"what {nodes} nodes train has to be started on each of them, and is not in the store yet"
             hint = "'tunebuild launch SPEC' renders what starts it, for torchrun, Slurm or Kubernetes"
             raise fail("not-trained", text, hint, path="tuning.nodes")
-        found = store.find(pipeline.runtime())
-        preparing = None if found else beside.submit(prepare)
-        trained = ensure(pipeline.train(data, spared_cores=1 if preparing else 0))
+        return data
+
+    def measured(self, data: Tree, refused: Refused | None, spared_cores: int = 0) -> Records:
+        """What training, merge and evaluation wrote, once the gates have let it pass."""
+        pipeline, ensure = self.pipeline, self.ensure
+        trained = ensure(pipeline.train(data, spared_cores=spared_cores))
         merged = ensure(pipeline.merge(trained))
         evaluated = ensure(pipeline.evaluate(data, trained, merged))
         if (closer := closer_strategy(evaluated)) != pipeline.strategies[0]:
-            reporter("merge").say(f"{closer} is closer to the trained model")
+            self.reporter("merge").say(f"{closer} is closer to the trained model")
             merged = ensure(pipeline.merge(trained, closer))
             evaluated = ensure(pipeline.evaluate(data, trained, merged, closer))
         records = Records(data, trained, merged, evaluated)
@@ -110,12 +160,7 @@ def build(
             if refused:
                 refused(pipeline, records)
             raise
-        weights = ensure(pipeline.weights(merged))
-        runtime = preparing.result() if preparing else ensure(pipeline.runtime())
-        store.note_use(pipeline.runtime(), pipeline.spec.name)
-        stage = pipeline.image(records, weights, runtime)
-    output = ensure(stage)
-    return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(ran))
+        return records
 
 
 def train(pipeline: Pipeline, reporter: Reporter, together: Together) -> None:

@@ -18,6 +18,7 @@ from tunebuild.evaluate.models import (
     Said,
     ask,
     choose_rows,
+    few_threads,
     load_merged,
     load_trained,
     targets,
@@ -36,9 +37,6 @@ Texts = dict[str, list[dict[str, str]]]
 """Prompts and answers by name: ``samples`` and ``general``."""
 
 _IGNORED = -100
-# Bytes of a model below which threads wait for each other longer than they work: with a busy neighbour two
-# took 73 s for what one does in 4.5 s.
-_SMALL = 50_000_000
 _REGRESSION_POSITIONS = 512  # of each model's log-probabilities are kept, a large vocabulary makes them large
 
 
@@ -72,13 +70,8 @@ def evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalua
         TunebuildError: the merged files are not a whole model.
     """
     quieten_libraries()
-    before = torch.get_num_threads()
-    if sum(f.size for f in stage.base.files if f.path.endswith(".safetensors")) < _SMALL:
-        torch.set_num_threads(1)
-    try:
+    with few_threads(stage.base):
         return _evaluate(stage, rows_file, progress)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evaluated:

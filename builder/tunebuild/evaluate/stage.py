@@ -82,8 +82,13 @@ class EvaluateStage:
 
     @property
     def _rows(self) -> str:
-        names = {f.path for f in self.data.files}
-        return "eval.arrow" if "eval.arrow" in names else "train.arrow"
+        return rows_measured(self.data)
+
+
+def rows_measured(data: Tree) -> str:
+    """The file of the rows that figures are of."""
+    names = {f.path for f in data.files}
+    return "eval.arrow" if "eval.arrow" in names else "train.arrow"
 
 
 def asked(evaluation: EvaluationSpec, tasks: Sequence[Task]) -> Inputs:

@@ -61,17 +61,17 @@ def render_report(facts: Facts, provenance: Mapping[str, Any]) -> str:
         provenance: ``spec`` (effective), ``inputs`` by stage, and ``sources``: names of files of rows.
     """
     return (
-        _environment("report", html=True)
+        environment("report", html=True)
         .get_template("report.html.j2")
-        .render(**_shared(facts, provenance), plot=(WIDTH, HEIGHT), spec_yaml=_yaml(provenance["spec"]))
+        .render(**_shared(facts, provenance), plot=(WIDTH, HEIGHT), spec_yaml=yaml_text(provenance["spec"]))
     )
 
 
 def render_card(facts: Facts, provenance: Mapping[str, Any]) -> str:
     """A model card for the Hugging Face hub."""
     shared = _shared(facts, provenance)
-    metadata = _yaml(_metadata(facts, provenance["spec"]))
-    return _environment("card", html=False).get_template("README.md.j2").render(**shared, metadata=metadata)
+    metadata = yaml_text(hub_metadata(facts, provenance["spec"]))
+    return environment("card", html=False).get_template("README.md.j2").render(**shared, metadata=metadata)
 
 
 def _shared(facts: Facts, provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def figures_of(facts: Facts, spec: Mapping[str, Any], prefixes: tuple[str, ...])
             continue
         base = facts.metrics.get(f"base_{name.removeprefix('eval_')}")
         value = facts.metrics[name]
-        gate, passed = _held(gates.get(name) or {}, value)
+        gate, passed = held(gates.get(name) or {}, value)
         yield Row(name, label, "" if base is None else figure(name, base), figure(name, value), gate, passed)
 
 
@@ -113,11 +113,11 @@ def _task_rows(facts: Facts, spec: Mapping[str, Any]) -> Iterator[Row]:
     for task, found in facts.evaluated.get("tasks", {}).items():
         gates = spec["gates"]["tasks"].get(task, {})
         for name, value in found.items():
-            gate, passed = _held(gates.get(name, {}), value["tuned"])
+            gate, passed = held(gates.get(name, {}), value["tuned"])
             yield Row(name, task, figure(name, value["base"]), figure(name, value["tuned"]), gate, passed)
 
 
-def _held(limit: Mapping[str, float | None], value: float) -> tuple[str, bool]:
+def held(limit: Mapping[str, float | None], value: float) -> tuple[str, bool]:
     """A gate in words, and whether a value keeps it."""
     low, high = limit.get("min"), limit.get("max")
     ends = (("at least", low), ("at most", high))
@@ -143,7 +143,7 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _metadata(facts: Facts, spec: Mapping[str, Any]) -> dict[str, Any]:
+def hub_metadata(facts: Facts, spec: Mapping[str, Any]) -> dict[str, Any]:
     """What the hub reads. A base beside the spec has no name there, so none is given."""
     base, method = spec["model"]["base"], facts.result["method"]
     metadata: dict[str, Any] = {
@@ -168,7 +168,8 @@ def _metadata(facts: Facts, spec: Mapping[str, Any]) -> dict[str, Any]:
     return metadata
 
 
-def _environment(folder: str, *, html: bool) -> Environment:
+def environment(folder: str, *, html: bool) -> Environment:
+    """Jinja for a folder of ``templates/``, with the filters that reports use."""
     environment = Environment(
         loader=FileSystemLoader(resources.path("templates", folder)),
         undefined=StrictUndefined,
@@ -196,7 +197,8 @@ def _shown(text: str) -> str:
     return "".join(c for c in text.strip() if c.isprintable() or c in "\n\t")
 
 
-def _yaml(value: Any) -> str:
+def yaml_text(value: Any) -> str:
+    """A value as YAML, in the order that it has."""
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
 
 
