@@ -13,7 +13,7 @@ quickstart: $(VENV)/.quickstart  ## set up, build the quickstart, start it, ask 
 	$(BIN)/tunebuild build $(QUICKSTART)/spec.yaml
 	$(BIN)/tunebuild run $(QUICKSTART)/spec.yaml --port 0 --ask "$$(cat $(QUICKSTART)/question.txt)"
 
-test: $(VENV)/.test check  ## all checks and all tests
+test: $(VENV)/.test $(VENV)-export/.ready check  ## all checks and all tests
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.test  ## style, types and import boundaries
@@ -31,7 +31,7 @@ bench: $(VENV)/.test  ## the paired benchmarks
 	for file in benchmarks/*.py; do $(BIN)/python $$file; done
 
 clean:
-	rm -rf $(VENV) examples/*/base examples/*/dist
+	rm -rf $(VENV) $(VENV)-export examples/*/base examples/*/dist
 
 $(VENV)/.quickstart: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,4 +41,10 @@ $(VENV)/.quickstart: pyproject.toml constraints.txt
 $(VENV)/.test: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,docker,image,dev]'
+	touch $@
+
+# What quantises exports, apart from the rest: about a minute and 1.5 GB. Tests of exports need it.
+$(VENV)-export/.ready: templates/export/requirements.txt
+	$(PYTHON) -m venv $(VENV)-export
+	$(VENV)-export/bin/pip install --quiet --requirement $<
 	touch $@

@@ -10,8 +10,11 @@ from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.stage import DataStage
 from tunebuild.data_sources import SourceFiles
 from tunebuild.errors import fail
+from tunebuild.evaluate.exported import ExportedStage
 from tunebuild.evaluate.stage import EvaluateStage, asked
 from tunebuild.evaluate.tasks import Task, read_tasks, require_tasks
+from tunebuild.export.stage import ExportStage
+from tunebuild.export.tool import Tool
 from tunebuild.image.bundle import BundleParts
 from tunebuild.image.oci import Variables
 from tunebuild.image.reference import ImageReference
@@ -27,6 +30,7 @@ from tunebuild.report.facts import Records
 from tunebuild.serve.bundle import Bundle
 from tunebuild.spec import LoadedSpec
 from tunebuild.spec.canonical import effective
+from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.store import Inputs, Store, Tree, digest_json
 from tunebuild.train.estimate import count_parameters, read_tensors
@@ -174,6 +178,15 @@ class Pipeline:
             self.tasks,
         )
 
+    def export(self, export: ExportSpec, records: Records, tool: Tool) -> ExportStage:
+        """The merged model to one in fewer bits."""
+        tuning = self.spec.tuning
+        return ExportStage(export, records.merge, records.data, tuning.seed, self.train_settings.device, tool)
+
+    def exported(self, export: ExportSpec, records: Records, model: Tree) -> ExportedStage:
+        """That to figures, on the rows that the merged model was measured on."""
+        return ExportedStage(export.name, self.train_settings, self.base, records.data, records.train, model)
+
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
         """The tasks that are done."""
@@ -286,6 +299,8 @@ class Pipeline:
                 "server": server_digests(),
             },
         }
+        if self.spec.exports:
+            own["export"] = {"exports": [one.model_dump(mode="json") for one in self.spec.exports]}
         return own
 
 

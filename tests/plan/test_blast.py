@@ -78,11 +78,18 @@ OTHERS = {
     "gates.regression_top1": ["{min: 0.5}"],
     "evaluation.regression": ["[Who wrote Hamlet?]"],
     "evaluation.tasks": ["[arc_easy]"],
+    "exports[].gates.kl": ["{max: 0.3}"],
+    "exports[].gates.lost": ["{max: 0.3}"],
+    "exports[].gates.top1": ["{min: 0.5}"],
+    "exports[].gates.eval_loss": ["{max: 5}"],
+    "exports[].gates.eval_accuracy": ["{min: 0.5}"],
+    "exports[].gates.eval_perplexity": ["{max: 5}"],
     "gates.tasks.min": ["{acc: {min: 0.5}}"],
     "gates.tasks.max": ["{acc: {max: 0.5}}"],
 }
 
 PEFT = ("merge.strategy=auto", "tuning.method=peft", "tuning.peft={type: prefix_tuning}")
+EXPORTS = ("exports=[{format: gptq}]",)
 # What has to stand in the spec for a field to be there.
 BEFORE = {
     "tuning.peft": PEFT,
@@ -162,7 +169,7 @@ def build(tmp_path_factory):
 
 @pytest.mark.parametrize("field", [f for f in FIELDS if f not in UNCHANGING | HUB_ONLY])
 def test_a_field_changes_a_stage_or_is_declared_presentation(build, field):
-    before = BEFORE.get(field, ())
+    before = BEFORE.get(field, EXPORTS if field.startswith("exports[]") else ())
     spec, old = build(*before)
     tried = 0
     for value in other_values(field):
@@ -196,6 +203,7 @@ def test_what_is_declared_exists():
         ("image.tag=other", "metadata", ("image",)),
         ("serving.defaults.max_tokens=3", "serve only", ("image",)),
         ("gates.merge_kl={max: 0.3}", "other gates", ("evaluate", "image")),
+        ("exports=[{format: awq}]", "other exports", ("export", "image")),
         ("merge.strategy=auto", "merge again", ("merge", "evaluate", "weights", "image")),
         ("merge.strategy=none", "merge again", ("merge", "evaluate", "weights", "runtime", "image")),
         ("tuning.seed=3", "retrain", ("data", "train", "merge", "evaluate", "weights", "image")),
@@ -206,6 +214,13 @@ def test_what_is_declared_exists():
 def test_how_far_a_change_reaches(build, override, level, stages):
     found = blast("x", build()[1], build(override)[1])
     assert (found.level, found.stages) == (level, stages)
+
+
+def test_an_export_is_made_again_after_what_comes_before(build):
+    found = blast("x", build(*EXPORTS)[1], build(*EXPORTS, "tuning.epochs=9")[1])
+    assert found.stages == ("train", "merge", "evaluate", "export", "weights", "image")
+    gone = blast("x", build(*EXPORTS)[1], build()[1])
+    assert (gone.level, gone.stages) == ("other exports", ("image",))
 
 
 def test_a_strategy_that_is_not_settled_is_not_named(build):

@@ -132,6 +132,24 @@ evaluation:
   max_tokens: 32
   regression:
     - Who wrote Hamlet?
+exports:
+  - format: awq
+    bits: 8
+    group_size: 64
+    samples: 32
+    gates:
+      kl:
+        max: 0.05
+      lost:
+        max: 0.3
+      top1:
+        min: 0.5
+      eval_loss:
+        max: 1.5
+      eval_accuracy:
+        min: 0.5
+      eval_perplexity:
+        max: 5.0
 serving:
   engine: transformers
   device: cuda

@@ -103,7 +103,7 @@ def test_what_was_meant(directory, line, meant):
         ("tuning: {lora: {epochs: 1}}", "tuning.epochs"),
         ("serving: {context: 64}", "serving.limits.context"),
         ("epochs: 1", "tuning.epochs"),
-        ("format: qa", "data.train[].format or data.eval.files[].format"),
+        ("format: qa", "data.train[].format or data.eval.files[].format or exports[].format"),
     ],
 )
 def test_which_key_was_meant(directory, line, meant):

@@ -34,6 +34,7 @@ _VERBS = {
     "launch": ("tunebuild.cli.launch", "Render what starts a training on several machines."),
     "train": ("tunebuild.cli.train", "Train as one of the processes that a launcher started."),
     "render": ("tunebuild.cli.render", "Write the Docker build context for another builder."),
+    "export": ("tunebuild.cli.export", "Write the tuned model in fewer bits, for vLLM and transformers."),
     "run": ("tunebuild.cli.run", "Start the endpoint of a built spec."),
     "verify": ("tunebuild.cli.verify", "Ask a running endpoint or an image what it was trained on."),
     "explain": ("tunebuild.cli.explain", "Tell what an image was built from."),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tunebuild.errors import Diagnostic, TunebuildError
 from tunebuild.spec._base import Section
+from tunebuild.spec.exports import ExportGates
 from tunebuild.spec.gates import GatesSpec
 
 if TYPE_CHECKING:
@@ -59,30 +60,57 @@ def measure_regression(base: Said, merged: Said) -> dict[str, float]:
 
 
 def check_gates(gates: GatesSpec, metrics: Metrics) -> None:
-    """Hold the figures against the limits.
+    """Hold a build's figures against the limits.
 
     Raises:
         TunebuildError: with exit status 3, every figure that is beyond its limit.
     """
+    _check(_limits(gates), metrics, "gates", _hint)
+
+
+def check_export_gates(gates: ExportGates, metrics: Metrics, path: str) -> None:
+    """Hold an export's figures against its limits.
+
+    Args:
+        gates: the limits.
+        metrics: figures of the exported files, as ``export_figures`` names them.
+        path: where the limits stand in the spec.
+
+    Raises:
+        TunebuildError: with exit status 3, every figure that is beyond its limit.
+    """
+    limits = ((name, limit) for name, limit in gates if isinstance(limit, Section))
+    hint = "use more bits, smaller groups or more samples, or move the gate. Nothing was written"
+    _check(limits, metrics, path, lambda name: hint)
+
+
+def _check(
+    limits: Iterable[tuple[str, Section]], metrics: Metrics, path: str, advice: Callable[[str], str]
+) -> None:
     problems = []
-    for name, limit in _limits(gates):
+    for name, limit in limits:
         value = metrics.get(name)
         if value is None:
             hint = "raise evaluation.samples, or take the gate out"
             if name.startswith("tasks."):
                 measured = (f"gates.{known}" for known in metrics if known.startswith("tasks."))
                 hint = f"there are: {', '.join(measured)}"
-            problems.append(Diagnostic("gate", "was not measured", hint, f"gates.{name}"))
+            problems.append(Diagnostic("gate", "was not measured", hint, f"{path}.{name}"))
             continue
         low, high = getattr(limit, "min", None), getattr(limit, "max", None)
         too_low = low is not None and not value >= low  # also where it is not a number
         if too_low or (high is not None and not value <= high):
             allowed = f"at least {low:g}" if too_low else f"at most {high:g}"
-            problems.append(
-                Diagnostic("gate", f"{value:.4g}, {allowed} is allowed", _hint(name), f"gates.{name}")
-            )
+            text = f"{value:.4g}, {allowed} is allowed"
+            problems.append(Diagnostic("gate", text, advice(name), f"{path}.{name}"))
     if problems:
         raise TunebuildError(tuple(problems), REFUSED)
+
+
+def export_figures(figures: Metrics) -> dict[str, float]:
+    """Figures of :func:`measure` as the gates of exports name them: those of a merge without saying so."""
+    wanted = ("merge_kl", "merge_lost", "merge_top1", "eval_loss", "eval_accuracy", "eval_perplexity")
+    return {name.removeprefix("merge_"): figures[name] for name in wanted}
 
 
 def _limits(gates: GatesSpec) -> Iterator[tuple[str, Section]]:

@@ -14,14 +14,15 @@ from tunebuild.store import differences
 
 # Who comes after whom, and how far a change of a stage's own inputs reaches.
 _AFTER = {
-    "data": ("data", "train", "merge", "evaluate", "weights", "image"),
-    "train": ("train", "merge", "evaluate", "weights", "image"),
-    "merge": ("merge", "evaluate", "weights", "image"),
+    "data": ("data", "train", "merge", "evaluate", "export", "weights", "image"),
+    "train": ("train", "merge", "evaluate", "export", "weights", "image"),
+    "merge": ("merge", "evaluate", "export", "weights", "image"),
     "evaluate": ("evaluate", "image"),
+    "export": ("export", "image"),  # no file of the image, but its spec
     "runtime": ("runtime", "image"),
     "image": ("image",),
 }
-_ORDER = ("data", "train", "merge", "evaluate", "weights", "runtime", "image")
+_ORDER = ("data", "train", "merge", "evaluate", "export", "weights", "runtime", "image")
 _LEVELS = {
     "data": "retrain",
     "train": "retrain",
@@ -29,6 +30,7 @@ _LEVELS = {
     "runtime": "new packages",
     "image": "serve only",
     "evaluate": "other gates",
+    "export": "other exports",
 }
 
 #: Fields that no stage's result depends on: what a file is called, where something comes from, what is kept
@@ -60,13 +62,17 @@ _METADATA = ("labels", "reference", "settings.description", "settings.spec_diges
 def blast(other: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Blast:
     """Compare two builds' own inputs, stage by stage."""
     found = {
-        stage: tuple(Change(field=f, old=a, new=b) for f, a, b in differences(old.get(stage), new[stage]))
+        stage: tuple(
+            Change(field=f, old=a, new=b) for f, a, b in differences(old.get(stage, {}), new.get(stage, {}))
+        )
         for stage in _AFTER
     }
     if any(not change.field.endswith(_DERIVED) for changed in found.values() for change in changed):
         found["image"] = tuple(c for c in found["image"] if not c.field.endswith(_DERIVED))
     changes = {stage: changed for stage, changed in found.items() if changed}
     touched = {later for stage in changes for later in _AFTER[stage]}
+    if not new.get("export"):
+        touched.discard("export")  # the spec asks for none
     stages = tuple(stage for stage in _ORDER if stage in touched)
     return Blast.model_validate(
         {"other": other, "level": _level(changes), "stages": stages, "changes": changes}

@@ -149,7 +149,14 @@ class Blast(_Part):
     other: str
     """What it was compared with."""
     level: Literal[
-        "nothing", "metadata", "other gates", "serve only", "new packages", "merge again", "retrain"
+        "nothing",
+        "metadata",
+        "other exports",
+        "other gates",
+        "serve only",
+        "new packages",
+        "merge again",
+        "retrain",
     ]
     """The farthest-reaching consequence."""
     stages: tuple[str, ...]

@@ -49,7 +49,7 @@ _WORDS = {
     "off": False,
 }
 _SURE = 0.75  # likeness from which on a word is taken for a misspelling before anything else is tried
-_LISTED = 2
+_LISTED = 3
 
 
 def better_value(value: Any, schema: dict[str, Any]) -> str:

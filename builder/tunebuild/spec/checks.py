@@ -211,8 +211,22 @@ def gates_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A limit on what held-out rows show needs held-out rows."""
     limits = ("eval_loss", "eval_perplexity", "eval_accuracy", "exact_match", "token_f1", "rouge_l")
     if not _holds_out(spec):
-        for path in _gates(spec, limits):
+        for path in (*_gates(spec, limits), *_export_gates(spec, limits[:3])):
             yield Diagnostic("gate", _NEEDS_ROWS, _HOLD_OUT, path)
+
+
+def exports_have_weights(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """What is exported is one model, with the adapter in its weights; each export has a folder of its own."""
+    names: list[str] = []
+    for index, export in enumerate(spec.exports):
+        path = f"exports[{index}]"
+        if spec.tuning.method == "peft" or spec.merge.strategy == "none":
+            message = "an adapter that stays beside the base's weights cannot be exported with them"
+            yield Diagnostic("export", message, "merge it, or take the export out", path)
+        if export.name in names:
+            message = f"there is another {export.name}, whose folder it would share"
+            yield Diagnostic("export", message, "take one of them out", path)
+        names.append(export.name)
 
 
 def gates_have_answers(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
@@ -250,6 +264,14 @@ def task_gates_say_something(spec: Spec, directory: Path) -> Iterator[Diagnostic
 def _gates(spec: Spec, names: Sequence[str]) -> Iterator[str]:
     """Paths of the gates that are set, of these."""
     return (f"gates.{name}" for name in names if getattr(spec.gates, name, None) is not None)
+
+
+def _export_gates(spec: Spec, names: Sequence[str]) -> Iterator[str]:
+    """Paths of the gates of exports that are set, of these."""
+    for index, export in enumerate(spec.exports):
+        for name in names:
+            if getattr(export.gates, name, None) is not None:
+                yield f"exports[{index}].gates.{name}"
 
 
 def template_is_known(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
@@ -304,6 +326,7 @@ CHECKS: tuple[Check, ...] = (
     dequantized_needs_qlora,
     init_suits_the_base,
     gates_have_rows,
+    exports_have_weights,
     gates_have_answers,
     tasks_exist,
     task_gates_say_something,

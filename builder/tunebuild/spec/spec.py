@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from tunebuild.spec._base import Section
 from tunebuild.spec.data import DataSpec
 from tunebuild.spec.evaluation import EvaluationSpec
+from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.gates import GatesSpec
 from tunebuild.spec.model import ModelSpec, PromptSpec
 from tunebuild.spec.serving import ImageSpec, ServingSpec
@@ -54,6 +55,9 @@ class Spec(Section):
 
     gates: GatesSpec = Field(default_factory=GatesSpec, examples=[{"eval_loss": {"max": 1.2}}])
     """What a build must reach before there is an image."""
+
+    exports: tuple[ExportSpec, ...] = Field(default=(), max_length=8, examples=[[{"format": "gptq"}]])
+    """The merged model in fewer bits, which `tunebuild export` writes for vLLM and transformers."""
 
     serving: ServingSpec = Field(default_factory=ServingSpec, examples=[{"device": "cpu"}])
     """The endpoint."""

@@ -1,0 +1,64 @@
+"""Measures an export as the merged files were measured."""
+
+from __future__ import annotations
+
+import gc
+import io
+from contextlib import redirect_stderr
+from typing import Any
+
+from tunebuild.evaluate.exported import ExportedStage
+from tunebuild.evaluate.metrics import export_figures, measure
+from tunebuild.evaluate.models import (
+    Said,
+    ask,
+    choose_rows,
+    few_threads,
+    load_merged,
+    load_trained,
+    targets,
+)
+from tunebuild.store import Progress
+from tunebuild.train.base import load_base
+from tunebuild.train.quiet import quieten_libraries
+from tunebuild.train.rows import load_rows
+
+
+def measure_exported(stage: ExportedStage, rows_file: str, progress: Progress) -> dict[str, Any]:
+    """Ask the base, the trained and the exported model the same; one is in memory at a time.
+
+    Raises:
+        TunebuildError: the exported files are not a whole model.
+    """
+    quieten_libraries()
+    rows = choose_rows(load_rows(stage.data.path(rows_file)), stage.base.vocabulary_size)
+    with few_threads(stage.base):
+        progress.step(0, 2, "the trained model")
+        base, trained = _before(stage, rows)
+        progress.step(1, 2, f"the files of {stage.title}")
+        # compressed-tensors draws bars that cannot be turned off; the last comes with the first answer.
+        with redirect_stderr(io.StringIO()):
+            model = load_merged(stage.exported.path("model"), stage.settings)
+            exported = ask(model, rows)
+    figures = export_figures(measure(base, trained, exported, targets(rows)))
+    progress.say(
+        f"{stage.title} against trained: KL {figures['kl']:.2g}, same token {figures['top1']:.1%}; "
+        f"loss {figures['eval_loss']:.3f}"
+    )
+    return {"metrics": figures, "rows": len(rows), "of": rows_file}
+
+
+def _before(stage: ExportedStage, rows: list[dict[str, Any]]) -> tuple[Said, Said]:
+    """What the base and the trained model say."""
+    if stage.settings.full:
+        base = ask(load_base(stage.base.directory, stage.settings).eval(), rows)
+        gc.collect()
+        trained = ask(load_base(stage.trained.path("model"), stage.settings).eval(), rows)
+    else:
+        model = load_trained(stage.base.directory, stage.trained.path("adapter"), stage.settings)
+        with model.disable_adapter():
+            base = ask(model.get_base_model(), rows)
+        trained = ask(model, rows)
+        del model
+    gc.collect()
+    return base, trained

@@ -1,0 +1,61 @@
+"""``exports:`` - the merged model in fewer bits, for other servers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tunebuild.spec._base import Section
+from tunebuild.spec.gates import AtMost, ShareAtLeast, ShareAtMost
+
+
+class ExportGates(Section):
+    """Limits of one export. Each figure is that of `gates`, of the exported files on the same rows."""
+
+    kl: AtMost | None = Field(default=AtMost(max=0.1), examples=[{"max": 0.05}])
+    """Divergence of the exported model from the trained one, in nats a token, as `gates.merge_kl`. Models of
+    billions of weights lose some hundredths in 4 bits and thousandths in 8; small ones lose more."""
+
+    lost: ShareAtMost | None = Field(default=ShareAtMost(max=0.5), examples=[{"max": 0.3}])
+    """That divergence as a share of what training changed: 0 is the trained model, 1 is as far from it as the
+    base."""
+
+    top1: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.9}])
+    """Share of tokens at which exported and trained model prefer the same one."""
+
+    eval_loss: AtMost | None = Field(default=None, examples=[{"max": 1.3}])
+    """Loss of the exported model on held-out rows."""
+
+    eval_accuracy: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.6}])
+    """Share of held-out answers' tokens that the exported model puts first."""
+
+    eval_perplexity: AtMost | None = Field(default=None, examples=[{"max": 6}])
+    """Perplexity of the exported model on held-out rows."""
+
+
+class ExportSpec(Section):
+    """One export. `tunebuild export` makes it; a build does not."""
+
+    format: Literal["gptq", "awq"] = Field(examples=["gptq"])
+    """`gptq` rounds each weight so that the error is made good by those after it. `awq` scales what matters
+    most for the activations before it rounds. Both round weights only: activations stay in 16 bits."""
+
+    bits: Literal[4, 8] = Field(default=4, examples=[4])
+    """Bits of a weight: W4A16 or W8A16. Embeddings, norms and the output layer stay as they are."""
+
+    group_size: Literal[32, 64, 128] = Field(default=128, examples=[128])
+    """How many weights of a row share a scale. Smaller is closer and takes more space; it must divide the
+    width of each layer."""
+
+    samples: int = Field(default=256, ge=1, le=4096, examples=[256])
+    """How many training rows the rounding is calibrated on, drawn with `tuning.seed` and fed as the token ids
+    that were trained on. All of them if there are fewer."""
+
+    gates: ExportGates = Field(default_factory=ExportGates, examples=[{"kl": {"max": 0.05}}])
+    """What this export must reach before anything is written."""
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return f"{self.format}-w{self.bits}a16-g{self.group_size}"
