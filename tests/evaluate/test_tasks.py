@@ -8,7 +8,9 @@ import pytest
 
 from support.rows import PAIRS
 from tunebuild.errors import TunebuildError
+from tunebuild.evaluate.harness import do_tasks
 from tunebuild.evaluate.metrics import check_gates
+from tunebuild.evaluate.models import load_trained
 from tunebuild.evaluate.stage import EvaluateStage, read_metrics
 from tunebuild.evaluate.tasks import read_tasks, require_tasks
 from tunebuild.merge.stage import MergeStage
@@ -135,6 +137,22 @@ def test_what_the_library_refuses_is_refused_before_anything_is_trained(tmp_path
         require_tasks(read(tmp_path, "./tasks"))
     with pytest.raises(TunebuildError, match="lm-eval has no task 'arc_esy'"):
         require_tasks(read(tmp_path, "arc_easy", "arc_esy"))
+
+
+def test_a_group_that_would_measure_nothing_is_refused_before_anything_is_trained(tmp_path):
+    pytest.importorskip("lm_eval", reason=WITHOUT)
+    # 'mmlu' says how its tasks' figures become one.
+    with pytest.raises(TunebuildError, match=r"'galician_bench' is a group .* tasks instead: belebele_glg"):
+        require_tasks(read(tmp_path, "mmlu", "galician_bench"))
+
+
+def test_a_task_without_a_figure_is_no_result(trained, tmp_path):
+    pytest.importorskip("lm_eval", reason=WITHOUT)
+    _, settings, base, _, adapter = trained
+    write_tasks(tmp_path, ["a"], choice=CHOICE.replace("[{metric: acc}]", "[]"))
+    model = load_trained(base.directory, adapter.path("adapter"), settings)
+    with pytest.raises(TunebuildError, match=r"evaluation\.tasks: lm-eval came to no figure in 'choice'"):
+        do_tasks(model, base.directory, read(tmp_path, "./tasks"), None)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def do_tasks(model: Any, tokenizer: Path, tasks: Sequence[Task], limit: int | No
         Means over documents. A metric that comes out of a filter has that filter's name behind a comma.
 
     Raises:
-        TunebuildError: lm-eval cannot do a task.
+        TunebuildError: lm-eval cannot do a task, or comes to no figure in it.
     """
     if not tasks:
         return {}
@@ -52,22 +52,34 @@ def do_tasks(model: Any, tokenizer: Path, tasks: Sequence[Task], limit: int | No
             bootstrap_iters=0,
             log_samples=False,
         )
-    return {task.name: _figures(found["results"][task.name]) for task in tasks}
+    figures = {task.name: _figures(found["results"][task.name]) for task in tasks}
+    for name, values in figures.items():
+        if not values:
+            message = f"lm-eval came to no figure in '{name}'"
+            raise fail("task-failed", message, "take it out", path="evaluation.tasks")
+    return figures
 
 
 def check_tasks(tasks: Sequence[Task]) -> None:
     """Load what stands beside the spec, and look up the names of the rest. Fetches nothing.
 
     Raises:
-        TunebuildError: lm-eval cannot load a task, or has none of that name.
+        TunebuildError: lm-eval cannot load a task, has none of that name, or measures nothing in it: a group
+            that does not say how its tasks' figures become one.
     """
     with _library(tasks) as (manager, wanted):
         manager.load([task for task in wanted if not isinstance(task, str)])
         known = {*manager.all_subtasks, *manager.all_groups}
+        groups = {name: manager.task_index[name].cfg or {} for name in manager.all_groups}
     for name in wanted:
         if isinstance(name, str) and name not in known:
             hint = "'lm-eval ls tasks' lists them"
             raise fail("unknown-task", f"lm-eval has no task '{name}'", hint, path="evaluation.tasks")
+        if name in groups and not groups[name].get("aggregate_metric_list"):
+            parts = [part for part in groups[name].get("task", ()) if isinstance(part, str)]
+            message = f"'{name}' is a group without a figure of its own"
+            hint = f"name its tasks instead: {', '.join(parts)}" if parts else "name tasks of it instead"
+            raise fail("group-without-figure", message, hint, path="evaluation.tasks")
 
 
 @contextmanager
