@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: Makes the progress of one stage from its name.
 Reporter = Callable[[str], Progress]
-#: Told what was recorded where a gate refuses it, before that is raised.
+#: Told what was recorded where a gate refuses it.
 Refused = Callable[[Pipeline, Records], None]
 
 
@@ -90,14 +90,14 @@ def build(pipeline: Pipeline, reporter: Reporter, refused: Refused | None = None
     return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(running.ran))
 
 
-def measured(pipeline: Pipeline, reporter: Reporter, refused: Refused | None = None) -> Records:
+def measured(pipeline: Pipeline, reporter: Reporter) -> Records:
     """Run what has not been run yet of a build up to its gates: no weights' layers, no runtime, no image.
 
     Args, Raises: as :func:`build`.
     """
     _check_early(pipeline)
     running = _Running(pipeline, reporter)
-    return running.measured(running.rows(), refused)
+    return running.measured(running.rows())
 
 
 def ensure(pipeline: Pipeline, reporter: Reporter, stage: Stage, ran: list[str] | None = None) -> Tree:
@@ -143,7 +143,7 @@ class _Running:
             raise fail("not-trained", text, hint, path="tuning.nodes")
         return data
 
-    def measured(self, data: Tree, refused: Refused | None, spared_cores: int = 0) -> Records:
+    def measured(self, data: Tree, refused: Refused | None = None, spared_cores: int = 0) -> Records:
         """What training, merge and evaluation wrote, once the gates have let it pass."""
         pipeline, ensure = self.pipeline, self.ensure
         trained = ensure(pipeline.train(data, spared_cores=spared_cores))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunebuild.building import Refused, Reporter, ensure, measured
+from tunebuild.building import Reporter, ensure, measured
 from tunebuild.errors import Diagnostic, TunebuildError, fail
 from tunebuild.evaluate.exported import read_exported, require_reader
 from tunebuild.evaluate.metrics import REFUSED, check_export_gates, export_figures
@@ -25,7 +25,6 @@ def export(
     tool: Tool,
     directory: Path,
     formats: Sequence[str] = (),
-    refused: Refused | None = None,
 ) -> tuple[Path, ...]:
     """Write a folder for each export. Runs what has not been run yet of what comes before.
 
@@ -35,7 +34,6 @@ def export(
         tool: what quantises.
         directory: gets the folders.
         formats: only exports of these; all if empty.
-        refused: told what was recorded where a gate of the build refuses it.
 
     Returns:
         The folders.
@@ -49,7 +47,7 @@ def export(
     for path, one in chosen:
         check_folder(directory / one.name)
         _check_layers(pipeline, path, one)
-    records = measured(pipeline, reporter, refused)
+    records = measured(pipeline, reporter)
     before = export_figures(read_metrics(records.evaluate))
     made: list[Exported] = []
     problems: list[Diagnostic] = []

@@ -50,6 +50,7 @@ def _print_requirements(context: click.Context, parameter: click.Parameter, want
     callback=_print_requirements,
     help="Print the path of what pip installs there, and do nothing else.",
 )
+@click.option("--locked", is_flag=True, help="Refuse to use anything that the lock file does not name.")
 @set_option
 @store_option
 def command(
@@ -57,6 +58,7 @@ def command(
     output: Path,
     formats: tuple[str, ...],
     python: Path | None,
+    locked: bool,
     overrides: tuple[str, ...],
     store: Path,
 ) -> None:
@@ -84,7 +86,7 @@ def command(
     from tunebuild.export.tool import find_tool
     from tunebuild.exporting import export
 
-    with opened(spec, store, overrides) as (pipeline, reporter):
+    with opened(spec, store, overrides, locked=locked) as (pipeline, reporter):
         folders = export(pipeline, reporter, find_tool(python), output, formats)
     for folder in folders:
         click.echo(folder)
