@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, GenerationConfig
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from support.models import save_base
 from support.rows import PAIRS
@@ -88,6 +88,33 @@ def test_many_at_once_are_answered_as_one_by_one(tmp_path, monkeypatch):
             ids.append(token)
         assert answer == ids[len(prompt) :]
     assert len({len(a) for a in together}) > 1, "some should stop early, or the test shows nothing"
+
+
+@pytest.fixture(scope="module")
+def gpt():
+    """A model with 16 learned positions."""
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=64, n_positions=16, initializer_range=0.3)
+    return GPT2LMHeadModel(config).eval()
+
+
+def test_an_answer_ends_where_the_model_has_no_more_positions(gpt):
+    prompts = [list(range(1, 1 + length)) for length in (4, 15, 16, 17, 9)]
+    unstopped = generate(gpt, prompts, 40, (), positions=16)
+    assert [len(answer) for answer in unstopped] == [12, 1, 0, 0, 7]
+    for prompt, answer in zip(prompts, unstopped, strict=True):
+        short = generate(gpt, [prompt], min(3, len(answer)), ()) if answer else [[]]
+        assert short == [answer[:3]]
+    # What it is for: one more is not to be had.
+    with pytest.raises(IndexError):
+        generate(gpt, [prompts[0]], 14, ())
+
+
+def test_tokens_before_a_prompt_take_positions_from_its_answer(gpt):
+    tuned = get_peft_model(gpt, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)).eval()
+    assert [len(a) for a in generate(tuned, [[1, 2, 3]], 40, (), positions=16 - 5)] == [8]
+    with pytest.raises(IndexError):
+        generate(tuned, [[1, 2, 3]], 40, ())
 
 
 def test_no_general_prompt_takes_another_ones_place():

@@ -11,7 +11,11 @@ _ROWS = 32  # answered at the same time
 
 
 def generate(
-    model: Any, prompts: Sequence[list[int]], max_tokens: int, stop_ids: Collection[int]
+    model: Any,
+    prompts: Sequence[list[int]],
+    max_tokens: int,
+    stop_ids: Collection[int],
+    positions: int | None = None,
 ) -> list[list[int]]:
     """The likeliest answers, token by token, by the batch that the server gives them with at temperature 0.
 
@@ -23,13 +27,16 @@ def generate(
         prompts: token ids, none empty.
         max_tokens: longest answer.
         stop_ids: tokens that end one.
+        positions: most tokens of a prompt and its answer together; no end if left out. Beyond what a model
+            has positions for it fails, if they are learned, or writes nonsense.
 
     Returns:
-        Ids of each answer, without what ended it.
+        Ids of each answer, without what ended it; none of a prompt that leaves no position for any.
     """
     answers: list[list[int]] = [[] for _ in prompts]
+    room = [max_tokens if positions is None else min(max_tokens, positions - len(p)) for p in prompts]
     # Prompts of like length together, so that little is padding.
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    order = sorted((i for i in range(len(prompts)) if room[i] > 0), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), _ROWS):
         batch, running = Batch(model), order[start : start + _ROWS]
         logits = batch.join([prompts[index] for index in running])
@@ -39,7 +46,7 @@ def generate(
             for row, (index, token) in enumerate(zip(running, chosen, strict=True)):
                 if token not in stop_ids:
                     answers[index].append(token)
-                    if len(answers[index]) < max_tokens:
+                    if len(answers[index]) < room[index]:
                         kept.append(row)
             if len(kept) < len(running):
                 batch.keep(kept)

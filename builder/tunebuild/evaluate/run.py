@@ -57,10 +57,13 @@ class _Asked:
     general: list[str]
     general_ids: list[list[int]]
     max_tokens: int
+    positions: int | None = None
 
     def answers(self, model: Any) -> list[list[int]]:
         prompts = [*(q.prompt for q in self.questions), *self.general_ids]
-        return generate(model, prompts, self.max_tokens, self.renderer.stop_ids) if prompts else []
+        if not prompts:
+            return []
+        return generate(model, prompts, self.max_tokens, self.renderer.stop_ids, self.positions)
 
 
 def evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evaluated:
@@ -189,7 +192,10 @@ def _asked(stage: EvaluateStage, rows: Any) -> _Asked:
             general.append(text)
         except PromptRefused:
             continue  # a template that wants more than a user's turn
-    return _Asked(renderer, questions, general, ids, evaluation.max_tokens)
+    positions = stage.base.positions
+    if positions is not None:
+        positions -= stage.settings.virtual_tokens
+    return _Asked(renderer, questions, general, ids, evaluation.max_tokens, positions)
 
 
 def _general_rows(asked: _Asked, answers: list[list[int]]) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ class EvaluateStage:
     alternative: Strategy | None = None
     tasks: tuple[Task, ...] = ()
     name: str = "evaluate"
-    version: int = 3
+    version: int = 4
 
     def inputs(self) -> Inputs:
         """The three models, the rows and what is asked."""
