@@ -1,4 +1,4 @@
-"""``merge.strategy: auto`` where the merge that is closer as a rule is not: weights that 4 bits hold exactly."""
+"""``merge.strategy: auto`` where the merge that is closer as a rule is not: 4 bits hold the base exactly."""
 
 from __future__ import annotations
 
