@@ -20,21 +20,27 @@ def check_layers(base: Path, group_size: int, path: str) -> None:
         path: the export's place in the spec.
 
     Raises:
-        TunebuildError: there is no linear layer but the head, or a layer's width is no multiple.
+        TunebuildError: there is no linear layer but the head, one is of a kind of its own, or its width is no
+            multiple.
     """
     config = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=True)
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     head = skeleton.get_output_embeddings()
     layers = {
-        name: module.in_features
+        name: module
         for name, module in skeleton.named_modules()
         if isinstance(module, nn.Linear) and module is not head
     }
     if not layers:
         message = "the base has no linear layer that could be exported in fewer bits"
         raise fail("export-nothing", message, "take the export out", path=path)
-    for name, width in layers.items():
-        if width % group_size:
-            message = f"{name} has {width} inputs, which is no multiple of {group_size}"
+    for name, module in layers.items():
+        if type(module) is not nn.Linear:  # llm-compressor takes it for one, and transformers then does not
+            message = (
+                f"{name} is of the type {type(module).__name__}, which cannot be read back in fewer bits"
+            )
+            raise fail("export-layer", message, "take the export out", path=path)
+        if module.in_features % group_size:
+            message = f"{name} has {module.in_features} inputs, which is no multiple of {group_size}"
             raise fail("group-size", message, "use a smaller one", path=f"{path}.group_size")
