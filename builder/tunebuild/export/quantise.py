@@ -74,7 +74,7 @@ def _recipe(form: str, bits: int, group_size: int, ignored: list[str]) -> list[A
         "type": "int",
         "strategy": "group",
         "group_size": group_size,
-        # Zero points are what AWQ is used with in 4 bits; servers' kernels have none for 8.
+        # AWQ goes with zero points where there are few bits; with 8, none are needed.
         "symmetric": form == "gptq" or bits == 8,
     }
     settings = {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}, "ignore": ignored}

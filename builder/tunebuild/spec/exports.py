@@ -14,8 +14,8 @@ class ExportGates(Section):
     """Limits of one export. Each figure is that of `gates`, of the exported files on the same rows."""
 
     kl: AtMost | None = Field(default=AtMost(max=0.1), examples=[{"max": 0.05}])
-    """Divergence of the exported model from the trained one, in nats a token, as `gates.merge_kl`. Models of
-    billions of weights lose some hundredths in 4 bits and thousandths in 8; small ones lose more."""
+    """Divergence of the exported model from the trained one, in nats a token, as `gates.merge_kl`, which has
+    the same default. Small models lose more in 4 bits than large ones."""
 
     lost: ShareAtMost | None = Field(default=ShareAtMost(max=0.5), examples=[{"max": 0.3}])
     """That divergence as a share of what training changed: 0 is the trained model, 1 is as far from it as the
