@@ -1,10 +1,12 @@
 """Several cards of a machine beside one: speed, and the losses of the same steps.
 
     python benchmarks/training/processes.py --shape 7B --processes 2
+    python benchmarks/training/processes.py --shape 1B --method full --shard
 
 The base is written to a directory and trained by the build's own train stage, once by one process and once by
-several, in this run. ``--shape tiny`` rehearses on CPU processes over gloo. A step has the same rows in both;
-its loss differs by rounding, since passes are cut otherwise.
+several, in this run; with ``--shard`` they split the model. ``--shape tiny`` rehearses on CPU processes over
+gloo. A step has the same rows in both; its loss differs by rounding, since passes are cut otherwise. The peak
+is that of the first process, without what libraries take.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class _Shown(Silent):
 
 
 def train(base: Path, root: Path, tuning: TuningSpec) -> tuple[list[float], float]:
-    """Losses of the steps, and tokens a second at the median step."""
+    """Losses of the steps, and tokens a second at the median step; prints the peak of memory."""
     settings = decide(tuning, base_parameters=count_parameters(read_tensors(base)))
     work, out = root / f"{tuning.processes}-work", root / f"{tuning.processes}-out"
     work.mkdir()
@@ -44,6 +46,12 @@ def train(base: Path, root: Path, tuning: TuningSpec) -> tuple[list[float], floa
     run(settings, data=root, base=base, work=work, out=out, progress=_Shown())
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
+    memory = json.loads((out / "memory.json").read_text())
+    if memory["measured_peak"]:  # a processor's is not
+        planned, peak = (
+            memory[name] - memory["planned"]["overhead"] for name in ("planned_peak", "measured_peak")
+        )
+        print(f"    peak {peak / 1e9:.2f} GB, planned {planned / 1e9:.2f}", flush=True)
     return [s["loss"] for s in steps], statistics.median(s["tokens_per_second"] for s in steps[2:])
 
 
@@ -53,6 +61,8 @@ def main() -> None:
     parser.add_argument("--shape", default="7B", choices=SHAPES)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--method", choices=("lora", "full"), default="lora")
+    parser.add_argument("--shard", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root, base = Path(scratch), Path(scratch) / "base"
@@ -65,9 +75,14 @@ def main() -> None:
             torch.cuda.empty_cache()
         print(f"{options.shape} made in {time.monotonic() - started:.0f} s", flush=True)
         tuning = TuningSpec(
-            method="lora", epochs=1, batch_size=options.batch_size, max_length=LONGEST, warmup_steps=0
+            method=options.method,
+            epochs=1,
+            batch_size=options.batch_size,
+            max_length=LONGEST,
+            warmup_steps=0,
+            learning_rate=1e-5 if options.method == "full" else 2e-4,
         )
-        several = tuning.model_copy(update={"processes": options.processes})
+        several = tuning.model_copy(update={"processes": options.processes, "shard": options.shard})
         # The several first: a process that has used a card holds some of its memory until it ends.
         losses, speed = train(base, root, several)
         expected, alone = train(base, root, tuning)
