@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -128,9 +130,11 @@ def test_an_image_file_that_is_not_there(name):
     assert f"there is no image at {name.removeprefix('./')}" in done.err
 
 
-def test_a_server_that_is_interrupted_says_that_it_stopped(quickstart):
+@contextmanager
+def running(quickstart, engine):
+    """``tunebuild run``, once it has said that it is ready, and what it said until then."""
     argv = [sys.executable, "-c", "from tunebuild.cli import main; main()", "run", quickstart.spec]
-    argv += ["--store", quickstart.store, "--engine", "none", "--port", "0"]
+    argv += ["--store", quickstart.store, "--engine", engine, "--port", "0"]
     # A shell has its background jobs ignore interrupts, and so would all that they start.
     hearing = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, **hearing) as process:
@@ -138,6 +142,32 @@ def test_a_server_that_is_interrupted_says_that_it_stopped(quickstart):
         while "curl" not in said:
             said += process.stderr.readline()
             assert process.poll() is None, said
+        yield process, said
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman", "none"])
+def test_a_server_that_dies_ends_the_command_with_its_status(quickstart, engine):
+    if engine != "none":
+        need_engine(engine)
+    with running(quickstart, engine) as (process, said):
+        if engine == "none":
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            (server,) = (pid for pid in children if b"tunebuild.serve" in cmdline(pid))
+            os.kill(int(server), signal.SIGKILL)
+        else:
+            container = re.search(rf"{engine} container (\w+)", said)[1]
+            subprocess.run([engine, "kill", "--signal", "KILL", container], check=True)
+        rest = process.stderr.read()
+        assert process.wait(60) == 128 + signal.SIGKILL
+    assert "the server ended by itself, with status 137; its log, above, says why" in rest
+
+
+def cmdline(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_a_server_that_is_interrupted_says_that_it_stopped(quickstart):
+    with running(quickstart, "none") as (process, _):
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait() == 130

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,11 +32,19 @@ engine_option = click.option(
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A running endpoint: its URL, what runs it, and how long it took to be ready (seconds)."""
+    """A running endpoint.
+
+    Attributes:
+        url: its root.
+        runner: what runs it.
+        ready_after: seconds until it was ready.
+        wait: shows its log until it ends by itself; its exit status, 128 and more for a signal.
+    """
 
     url: str
     runner: str
     ready_after: float
+    wait: Callable[[], int]
 
 
 @contextmanager
@@ -62,16 +71,25 @@ def endpoint(built: Built, engine: str, host: str, port: int, *, quiet: bool) ->
 
         with local_server(built.parts, built.settings.root, host, port, quiet=quiet) as process:
             seconds = wait_until_ready(url, lambda: process.poll() is None)
-            yield Endpoint(url, runner, seconds)
+            yield Endpoint(url, runner, seconds, lambda: _wait_for_process(process))
         return
     try:
         wait_ready(container, options)
-        yield Endpoint(url, f"{runner} container {container.id[:12]}", time.monotonic() - started)
-        if not quiet:
-            for line in container.logs(follow=True):
-                print(line, file=sys.stderr)
+        name = f"{runner} container {container.id[:12]}"
+        yield Endpoint(url, name, time.monotonic() - started, lambda: _wait_for_container(container))
     finally:
         container.stop()
+
+
+def _wait_for_process(process: subprocess.Popen[bytes]) -> int:
+    status = process.wait()  # its log goes where ours goes
+    return status if status >= 0 else 128 - status
+
+
+def _wait_for_container(container: Container) -> int:
+    for line in container.logs(follow=True):
+        print(line, file=sys.stderr)
+    return container.wait()
 
 
 def _container(built: Built, engine: str, options: RunOptions) -> tuple[Container, str]:

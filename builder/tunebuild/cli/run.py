@@ -9,7 +9,7 @@ import click
 
 from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.cli._serving import endpoint, engine_option
-from tunebuild.errors import TunebuildError
+from tunebuild.errors import TunebuildError, fail
 
 
 @click.command("run")
@@ -25,7 +25,8 @@ def command(
 ) -> None:
     """Start the endpoint of SPEC, building first what is not built yet.
 
-    The endpoint speaks OpenAI's chat API below /v1. Stop it with Ctrl-C; running answers are finished.
+    The endpoint speaks OpenAI's chat API below /v1. Stop it with Ctrl-C; running answers are finished. A
+    server that ends by itself gives its exit status to this command.
     """
     from tunebuild.cli._building import build_spec
     from tunebuild.verify.endpoint import ask_question
@@ -42,11 +43,12 @@ def command(
                 click.echo(ask_question(running.url, ask))
                 return
             click.echo(_example(running.url, built.parts.settings.name), err=True)
-            if running.runner == "local process":
-                signal.pause()
+            status = running.wait()
     except KeyboardInterrupt:
         click.echo("  stopped", err=True)
         raise TunebuildError((), exit_code=130) from None
+    message = f"the server ended by itself, with status {status}"
+    raise fail("server-ended", message, "its log, above, says why", exit_code=status)
 
 
 def _example(url: str, model: str) -> str:

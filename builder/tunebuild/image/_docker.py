@@ -186,10 +186,14 @@ class DockerContainer:
         if rest:
             yield rest.decode("utf-8", "replace")
 
+    def wait(self) -> int:
+        """Wait until it ends by itself; its exit status."""
+        return int(self._container.wait()["StatusCode"])
+
     def stop(self, grace: int = 30) -> int:
         """SIGTERM, after ``grace`` seconds SIGKILL; remove it; its exit status."""
         self._container.stop(timeout=grace)
-        status = int(self._container.wait()["StatusCode"])
+        status = self.wait()
         self._container.remove(force=True)
         return status
 

@@ -138,6 +138,10 @@ class PodmanContainer:
             for line in process.stdout:
                 yield line.rstrip("\n")
 
+    def wait(self) -> int:
+        """Wait until it ends by itself; its exit status."""
+        return int(_podman("wait", self.id))
+
     def stop(self, grace: int = 30) -> int:
         """SIGTERM, after ``grace`` seconds SIGKILL; remove it; its exit status."""
         _podman("stop", "--time", str(grace), self.id)

@@ -69,6 +69,9 @@ class Container(Protocol):
     def logs(self, *, follow: bool = False) -> Iterator[str]:
         """Lines written so far, or until it ends."""
 
+    def wait(self) -> int:
+        """Wait until it ends by itself; its exit status."""
+
     def stop(self, grace: int = 30) -> int:
         """SIGTERM, after ``grace`` seconds SIGKILL; remove the container; the exit status it had."""
 
