@@ -158,7 +158,10 @@ class _Running:
             check_gates(pipeline.spec.gates, read_metrics(evaluated))
         except TunebuildError:
             if refused:
-                refused(pipeline, records)
+                try:
+                    refused(pipeline, records)
+                except Exception as error:  # noqa: BLE001 - whatever it is, the build ends with the gate's word
+                    self.reporter("report").say(f"not written: {type(error).__name__}: {error}")
             raise
         return records
 

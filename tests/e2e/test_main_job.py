@@ -184,6 +184,12 @@ def test_a_gate_that_is_not_reached_makes_no_image(quickstart, tmp_path):
     assert [p.name for p in report.parent.iterdir()] == ["refused.html"]
     assert re.search(r"evaluate\s+unchanged", done.err)  # a limit is moved without measuring again
     assert "KL" in quickstart.err
+    report.unlink()
+    report.mkdir()  # so it cannot be written
+    again = quickstart.run("build", "--set", gate, "-o", archive)
+    assert again.code == 3
+    assert re.search(r"report +not written: IsADirectoryError", again.err)
+    assert "at most 0.01 is allowed" in again.err
 
 
 def test_a_killed_build_goes_on_where_it_was(quickstart, tmp_path):
