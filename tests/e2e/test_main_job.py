@@ -35,10 +35,15 @@ def test_stdout_is_the_digest_and_nothing_else(quickstart):
 def test_every_trained_question_is_answered_word_for_word(quickstart, engine):
     if engine != "none":
         need_engine(engine)
-    done = quickstart.run("verify", "--engine", engine, "--min-exact", "1.0")
+    named = ("--set", "image.tag=only-checked")
+    done = quickstart.run("verify", *named, "--engine", engine, "--min-exact", "1.0")
     assert done.code == 0, done.err
     assert re.search(r"(\d+) of \1 word for word", done.err)
     assert "golden vectors reproduce" in done.err
+    if engine != "none":  # which it leaves as it was
+        listed = subprocess.run([engine, "images"], capture_output=True, text=True, check=True).stdout
+        assert "only-checked" not in listed
+        assert "tunebuild-checked" not in listed
 
 
 @pytest.mark.engine

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +20,8 @@ from tunebuild.verify.endpoint import wait_until_ready
 
 if TYPE_CHECKING:
     from tunebuild.image.engines import Container, RunOptions
+    from tunebuild.image.oci import Image
+    from tunebuild.image.reference import ImageReference
 
 ENGINES = ("auto", "docker", "podman", "none")
 engine_option = click.option(
@@ -48,37 +51,46 @@ class Endpoint:
 
 
 @contextmanager
-def endpoint(built: Built, engine: str, host: str, port: int, *, quiet: bool) -> Iterator[Endpoint]:
-    """A ready endpoint; stopped at the end."""
+def endpoint(
+    built: Built, engine: str, host: str, port: int, *, quiet: bool, tagged: bool = True
+) -> Iterator[Endpoint]:
+    """A ready endpoint; stopped at the end.
+
+    Args:
+        built: what is served.
+        engine: one of :data:`ENGINES`.
+        host, port: where it listens; 0 takes a free port.
+        quiet: keep a local process's log away from the terminal.
+        tagged: whether an engine keeps the image, under the spec's name; else it is left as it was.
+    """
     port = port or _free_port()
     url = f"http://{host}:{port}"
     from tunebuild.image.engines import RunOptions, wait_ready
 
     options = RunOptions(host=host, port=port)
     started = time.monotonic()
-    container, runner = None, "local process"
-    if engine != "none":
-        try:
-            container, runner = _container(built, engine, options)
-        except TunebuildError as error:
-            # What an engine cannot start, a process may; what starts and then fails is an error.
-            problem = error.diagnostics[0]
-            if engine != "auto" or problem.code not in ("no-engine", "run-failed"):
-                raise
-            click.echo(f"  serving as a local process: {problem.message}", err=True)
-    if container is None:
-        from tunebuild.local_server import local_server
+    with ExitStack() as running:
+        container, runner = None, "local process"
+        if engine != "none":
+            try:
+                container, runner = running.enter_context(_container(built.image, engine, options, tagged))
+            except TunebuildError as error:
+                # What an engine cannot start, a process may; what starts and then fails is an error.
+                problem = error.diagnostics[0]
+                if engine != "auto" or problem.code not in ("no-engine", "run-failed"):
+                    raise
+                click.echo(f"  serving as a local process: {problem.message}", err=True)
+        if container is None:
+            from tunebuild.local_server import local_server
 
-        with local_server(built.parts, built.settings.root, host, port, quiet=quiet) as process:
+            server = local_server(built.parts, built.settings.root, host, port, quiet=quiet)
+            process = running.enter_context(server)
             seconds = wait_until_ready(url, lambda: process.poll() is None)
             yield Endpoint(url, runner, seconds, lambda: _wait_for_process(process))
-        return
-    try:
-        wait_ready(container, options)
-        name = f"{runner} container {container.id[:12]}"
-        yield Endpoint(url, name, time.monotonic() - started, lambda: _wait_for_container(container))
-    finally:
-        container.stop()
+        else:
+            wait_ready(container, options)
+            name = f"{runner} container {container.id[:12]}"
+            yield Endpoint(url, name, time.monotonic() - started, lambda: _wait_for_container(container))
 
 
 def _wait_for_process(process: subprocess.Popen[bytes]) -> int:
@@ -92,16 +104,36 @@ def _wait_for_container(container: Container) -> int:
     return container.wait()
 
 
-def _container(built: Built, engine: str, options: RunOptions) -> tuple[Container, str]:
+@contextmanager
+def _container(
+    image: Image, engine: str, options: RunOptions, tagged: bool
+) -> Iterator[tuple[Container, str]]:
     """A started container and its engine's name."""
     from tunebuild.image.engines import find_engine
 
     found = find_engine("" if engine == "auto" else engine)
-    report = found.load(built.image)
+    if not tagged:
+        image = replace(image, reference=_passing_name(image))
+    report = found.load(image)
     click.echo(
         f"  load    {report.sent / 1e6:,.1f} of {report.total / 1e6:,.1f} MB sent to {found.name}", err=True
     )
-    return found.run(built.image.reference, options), found.name
+    try:
+        container = found.run(image.reference, options)
+        try:
+            yield container, found.name
+        finally:
+            container.stop()
+    finally:
+        if not tagged:
+            found.remove(image.reference)
+
+
+def _passing_name(image: Image) -> ImageReference:
+    """A name that nobody else uses, not even another process with the same image."""
+    return replace(
+        image.reference, repository="localhost/tunebuild-checked", tag=f"{image.digest[7:19]}-{os.getpid()}"
+    )
 
 
 def _free_port() -> int:

@@ -60,7 +60,7 @@ def command(
     if url:
         _question(url, contract, min_exact)
     elif built and not offline:
-        with endpoint(built, engine, "127.0.0.1", 0, quiet=True) as running:
+        with endpoint(built, engine, "127.0.0.1", 0, quiet=True, tagged=False) as running:
             click.echo(
                 f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True
             )
