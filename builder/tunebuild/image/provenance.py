@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tunebuild.errors import fail
-from tunebuild.image.engines import find_engine
+from tunebuild.errors import TunebuildError, fail
+from tunebuild.image.engines import Engine, find_engine
 from tunebuild.image.plan import BUNDLE
-from tunebuild.image.reading import open_archive
+from tunebuild.image.reading import images_near, open_archive
 from tunebuild.image.reference import ImageReference
 
 FILE_NAME = "provenance.json"
@@ -31,7 +31,8 @@ def digest_of(image: str) -> str:
     """An image's digest; of one that an engine has, the engine's id."""
     if is_file(image):
         return open_archive(Path(image)).digest
-    return find_engine().image_id(ImageReference.parse(image)) or ""
+    engine, reference = _in_engine(image)
+    return engine.image_id(reference) or ""
 
 
 def read_record(image: str, wanted: str) -> bytes:
@@ -48,8 +49,27 @@ def read_record(image: str, wanted: str) -> bytes:
     if is_file(image):
         files = open_archive(Path(image)).files(prefix)
     else:
-        files = find_engine().files(ImageReference.parse(image), prefix)
+        engine, reference = _in_engine(image)
+        files = engine.files(reference, prefix)
     for name, content in files:
         if name == wanted:
             return content
     raise fail("no-provenance", f"{image} holds no {wanted} of tunebuild", "did tunebuild build it?")
+
+
+def _in_engine(image: str) -> tuple[Engine, ImageReference]:
+    """The engine that has an image. What leads into a directory may be meant as a path: that is told, too."""
+    try:
+        reference = ImageReference.parse(image)
+        engine = find_engine()
+        if engine.image_id(reference) is None:
+            raise fail("no-image", f"{engine.name} has no image {reference}", "load it first")
+    except TunebuildError as error:
+        path = Path(image)
+        if len(path.parts) == 1 or not path.parent.is_dir():
+            raise
+        why = error.diagnostics[0].message
+        raise fail(
+            "no-image", f"there is no file {image}, and no such image: {why}", images_near(path)
+        ) from None
+    return engine, reference

@@ -10,6 +10,7 @@ import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -17,6 +18,9 @@ from tunebuild.errors import TunebuildError, fail
 from tunebuild.image._blobs import ArchiveFiles, DirectoryFiles, check_digest
 from tunebuild.image.oci import Image, blob_path
 from tunebuild.store.digest import Digest, digest_bytes
+
+_INDEX = "index.json"
+_SHOWN = 3  # images near a path that leads to none
 
 
 class LayoutFiles(Protocol):
@@ -129,13 +133,29 @@ def open_archive(path: Path) -> StoredImage:
             manifest or config is not what its digest says).
     """
     if not path.exists():
-        raise fail("no-image", f"there is no image at {path}", "build it first")
+        raise fail("no-image", f"there is no image at {path}", images_near(path))
+    if path.is_dir() and not (path / _INDEX).is_file():
+        raise fail("no-image", f"{path} is a directory, but no OCI layout", images_near(path))
     try:
         files: LayoutFiles = DirectoryFiles(path) if path.is_dir() else ArchiveFiles(path)
         return _open(path, files)
     except (LookupError, TypeError, ValueError, tarfile.TarError, EOFError) as error:
         hint = "it is damaged or not an OCI image; build or fetch it again"
         raise fail("bad-archive", f"cannot read an image from {path}: {error}", hint) from error
+
+
+def images_near(path: Path) -> str:
+    """What to do about a path that leads to no image: the archives and layouts in that directory."""
+    place = path if path.is_dir() else path.parent
+    found = [
+        near.name
+        for near in (sorted(place.iterdir()) if place.is_dir() else ())
+        if near.suffix == ".tar" or (near / _INDEX).is_file()
+    ]
+    likely = get_close_matches(path.name, found, n=_SHOWN, cutoff=0.0)
+    return (
+        f"did you mean {' or '.join(str(place / name) for name in likely)}?" if likely else "build it first"
+    )
 
 
 def holds(path: Path, image: Image) -> bool:
@@ -147,7 +167,7 @@ def holds(path: Path, image: Image) -> bool:
 
 
 def _open(path: Path, files: LayoutFiles) -> StoredImage:
-    entries = json.loads(_read(files, "index.json"))["manifests"]
+    entries = json.loads(_read(files, _INDEX))["manifests"]
     if len(entries) != 1:
         raise ValueError(f"it holds {len(entries)} images, not one")
     digest = Digest(entries[0]["digest"])
