@@ -1,7 +1,8 @@
-"""``tunebuild explain`` where the image is not what it expects."""
+"""``tunebuild explain`` where the image is not what it expects: not there, or older than what it reads."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from click.testing import CliRunner
 from tunebuild.cli import app
 from tunebuild.image.archive import write_archive, write_layout
 from tunebuild.image.oci import Image
+from tunebuild.image.plan import ImageInputs, assemble, plan_image
+from tunebuild.spec import Spec
+from tunebuild.spec.canonical import effective
 
 
 def explained(*arguments: str) -> tuple[int, str]:
@@ -41,3 +45,29 @@ def test_a_name_that_leads_into_no_directory_stays_a_name(
     monkeypatch.chdir(tmp_path)
     for name in ("team/none-of-ours:1", "none-of-ours"):
         assert "there is no file" not in explained(name)[1]
+
+
+def test_an_image_from_before_there_were_figures_is_summed_up_without_them(
+    inputs: ImageInputs, tmp_path: Path
+) -> None:
+    """Its provenance, too, is of that time: it names no sources."""
+    spec = {
+        "apiVersion": "tunebuild/v1",
+        "name": "old-bot",
+        "data": {"train": [{"path": "a.jsonl"}]},
+        "model": {"base": "org/model", "revision": "abc"},
+    }
+    limits = {"context": 2048}
+    settings = {"prompt_digest": "sha256:0", "device": "cpu", "dtype": "auto", "limits": limits, "port": 80}
+    provenance = {
+        "spec": effective(Spec.model_validate(spec)),
+        "inputs": {"image": {"reference": "old-bot:1", "settings": settings}},
+    }
+    (inputs.bundle / "build").mkdir()
+    (inputs.bundle / "build" / "provenance.json").write_text(json.dumps(provenance))
+    write_archive(assemble(plan_image(inputs)), tmp_path / "old.tar")
+    code, said = explained(str(tmp_path / "old.tar"))
+    assert code == 0, said
+    assert "base      org/model at abc\n" in said
+    assert "figures   not in this image, which an older tunebuild made" in said
+    assert f"docker load -i {tmp_path / 'old.tar'} && docker run --rm -p 80:80 old-bot:1" in said

@@ -24,7 +24,7 @@ def command(image: str, full: bool, as_json: bool, spec_only: bool, report: Path
     weights, the prompt, libraries, packages. Nothing is started. More about the build's figures is in its
     report and its model card.
     """
-    from tunebuild.image.provenance import digest_of, is_file, read_provenance, read_record
+    from tunebuild.image.provenance import digest_of, find_record, is_file, read_provenance, read_record
     from tunebuild.report.render import CARD, REPORT
     from tunebuild.report.summary import FIGURES, as_text
     from tunebuild.spec import Spec
@@ -41,7 +41,8 @@ def command(image: str, full: bool, as_json: bool, spec_only: bool, report: Path
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     if not (full or spec_only):
-        figures = json.loads(read_record(image, FIGURES))
+        record = find_record(image, FIGURES)
+        figures = None if record is None else json.loads(record)
         click.echo(as_text(found, figures, digest_of(image), image if is_file(image) else ""), nl=False)
         click.echo("more      --full, --spec, --card, --report FILE or --json")
         return

@@ -45,16 +45,21 @@ def read_record(image: str, wanted: str) -> bytes:
     Raises:
         TunebuildError: there is no such image, or it is not one of ours.
     """
+    content = find_record(image, wanted)
+    if content is None:
+        raise fail("no-provenance", f"{image} holds no {wanted} of tunebuild", "did tunebuild build it?")
+    return content
+
+
+def find_record(image: str, wanted: str) -> bytes | None:
+    """As :func:`read_record`; ``None`` if the image has no such file."""
     prefix = f"{BUNDLE}/build"
     if is_file(image):
         files = open_archive(Path(image)).files(prefix)
     else:
         engine, reference = _in_engine(image)
         files = engine.files(reference, prefix)
-    for name, content in files:
-        if name == wanted:
-            return content
-    raise fail("no-provenance", f"{image} holds no {wanted} of tunebuild", "did tunebuild build it?")
+    return next((content for name, content in files if name == wanted), None)
 
 
 def _in_engine(image: str) -> tuple[Engine, ImageReference]:

@@ -31,12 +31,12 @@ def render_figures(facts: Facts, provenance: Mapping[str, Any]) -> str:
     return json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
 
 
-def as_text(provenance: Mapping[str, Any], built: Mapping[str, Any], digest: str, place: str) -> str:
+def as_text(provenance: Mapping[str, Any], built: Mapping[str, Any] | None, digest: str, place: str) -> str:
     """Lines for people.
 
     Args:
         provenance: the image's ``provenance.json``.
-        built: its :data:`FIGURES`.
+        built: its :data:`FIGURES`; an image from before there were such has none.
         digest: the image's.
         place: the archive or layout that it was read from; empty if an engine has it.
     """
@@ -44,21 +44,38 @@ def as_text(provenance: Mapping[str, Any], built: Mapping[str, Any], digest: str
 
 
 def _lines(
-    provenance: Mapping[str, Any], built: Mapping[str, Any], digest: str, place: str
+    provenance: Mapping[str, Any], built: Mapping[str, Any] | None, digest: str, place: str
 ) -> Iterator[tuple[str, str]]:
     spec, image = provenance["spec"], provenance["inputs"]["image"]
-    rows, settings, prompt = built["rows"], image["settings"], spec["prompt"]
+    settings, prompt = image["settings"], spec["prompt"]
     yield "name", spec["name"] + (f": {spec['description']}" if spec.get("description") else "")
     yield "image", image["reference"]
     yield "digest", digest
     revision = spec["model"].get("revision")
     yield "base", spec["model"]["base"] + (f" at {revision}" if revision else "")
+    if built is None:
+        yield "figures", "not in this image, which an older tunebuild made; --report FILE may have them"
+    else:
+        yield from _figures(provenance, built)
+    template = prompt["template"]
+    named = template if isinstance(template, str) else template["file"]
+    system = f"; system: {' '.join(prompt['system'].split())[:60]}" if prompt.get("system") else ""
+    yield "prompt", f"{named}, {settings['prompt_digest'][:19]}{system}"
+    limits = settings["limits"]
+    yield "serving", f"{settings['device']}, {settings['dtype']}, context of {limits['context']:,} tokens"
+    load = f"docker load -i {place} && " if place.endswith(".tar") else ""
+    port = settings["port"]
+    yield "run", f"{load}docker run --rm -p {port}:{port} {image['reference']}"
+
+
+def _figures(provenance: Mapping[str, Any], built: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    tuning, rows = provenance["spec"]["tuning"], built["rows"]
     yield (
         "rows",
         f"{rows['train']:,} trained on, {rows['eval']:,} held out, {rows['rejected']:,} not used; "
         f"{built['tokens']:,} tokens, from {', '.join(dict.fromkeys(provenance['sources']))}",
     )
-    lora, peft = spec["tuning"]["lora"], spec["tuning"].get("peft")
+    lora, peft = tuning["lora"], tuning.get("peft")
     adapter = f", LoRA r {lora['r']}, alpha {lora['alpha']}" if built["method"] in ("lora", "qlora") else ""
     if built["method"] == "peft" and peft:
         adapter = f", {peft['type']}"
@@ -72,12 +89,3 @@ def _lines(
         missed = "" if row["passed"] else f", the gate says {row['gate']}"
         of_what = f", on {of}, base -> tuned" if row["base"] and not number else ""
         yield "" if number else "figures", f"{row['label']}: {change}{missed}{of_what}"
-    template = prompt["template"]
-    named = template if isinstance(template, str) else template["file"]
-    system = f"; system: {' '.join(prompt['system'].split())[:60]}" if prompt.get("system") else ""
-    yield "prompt", f"{named}, {settings['prompt_digest'][:19]}{system}"
-    limits = settings["limits"]
-    yield "serving", f"{settings['device']}, {settings['dtype']}, context of {limits['context']:,} tokens"
-    load = f"docker load -i {place} && " if place.endswith(".tar") else ""
-    port = settings["port"]
-    yield "run", f"{load}docker run --rm -p {port}:{port} {image['reference']}"
