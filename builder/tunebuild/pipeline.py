@@ -11,7 +11,7 @@ from tunebuild.data.stage import DataStage
 from tunebuild.data_sources import SourceFiles
 from tunebuild.errors import fail
 from tunebuild.evaluate.exported import ExportedStage
-from tunebuild.evaluate.stage import EvaluateStage, asked
+from tunebuild.evaluate.stage import EvaluateStage
 from tunebuild.evaluate.tasks import Task, read_tasks, require_tasks
 from tunebuild.export.stage import ExportStage
 from tunebuild.export.tool import Tool
@@ -19,7 +19,7 @@ from tunebuild.image.bundle import BundleParts
 from tunebuild.image.oci import Variables
 from tunebuild.image.reference import ImageReference
 from tunebuild.image.runtime import RuntimeStage, runtime_layers
-from tunebuild.image.stage import ImageStage, server_digests
+from tunebuild.image.stage import ImageStage
 from tunebuild.image.weights import WeightsStage, weight_digests
 from tunebuild.image.wheels.lock import serving_requirements
 from tunebuild.lock.base_model import BaseModel, find_base_model
@@ -279,6 +279,10 @@ class Pipeline:
         """
         nothing = Tree(Path(), ())
         merge = _without(self.merge(nothing).inputs(), "trained")
+        evaluate = self.evaluate(nothing, nothing, nothing).inputs()
+        parts, records = BundleParts(self.settings, *[nothing] * 3), Records(*[nothing] * 4)
+        # Without the provenance, of which this is a part.
+        image = ImageStage(self.reference, parts, (), {}, records, self.labels, {}).inputs()
         if len(self.strategies) > 1:
             # Which one is kept is measured; the candidates are among what is evaluated.
             merge = _without(merge, "strategy")
@@ -288,21 +292,15 @@ class Pipeline:
             "merge": merge,
             "evaluate": {
                 "gates": self.spec.gates.model_dump(mode="json"),
-                **asked(self.spec.evaluation, self.tasks),
-                "strategies": list(self.strategies),
+                **_without(evaluate, "trained", "merged", "rows", "prompt"),
             },
             "runtime": self.runtime().inputs(),
-            "image": {
-                "reference": str(self.reference),
-                "labels": dict(self.labels),
-                "settings": self.settings.model_dump(mode="json"),
-                "server": server_digests(),
-            },
+            "image": _without(image, "prompt", "weights", "adapter", "runtime", "provenance", "records"),
         }
         if self.spec.exports:
             own["export"] = {"exports": [one.model_dump(mode="json") for one in self.spec.exports]}
         return own
 
 
-def _without(inputs: Inputs, name: str) -> dict[str, Any]:
-    return {key: value for key, value in inputs.items() if key != name}
+def _without(inputs: Inputs, *names: str) -> dict[str, Any]:
+    return {key: value for key, value in inputs.items() if key not in names}

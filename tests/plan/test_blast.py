@@ -230,6 +230,31 @@ def test_a_strategy_that_is_not_settled_is_not_named(build):
     assert measured["evaluate"]["strategies"] == ["dequantized", "original"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "name", "level"),
+    [
+        ("evaluate", "general", "other gates"),
+        ("evaluate", "libraries", "other gates"),
+        ("image", "templates", "metadata"),
+        ("image", "server", "serve only"),
+    ],
+)
+def test_what_a_release_brings_counts_as_much_as_a_field(build, stage, name, level):
+    new = build()[1]
+    assert new[stage][name]
+    old = {**new, stage: {**new[stage], name: []}}
+    found = blast("x", old, new)
+    assert (found.level, list(found.changes)) == (level, [stage])
+
+
+def test_specs_with_tasks_are_compared_where_nothing_can_do_them(build, monkeypatch):
+    tasks = "evaluation.tasks=[arc_easy]"
+    with monkeypatch.context() as without:
+        without.setattr("tunebuild.evaluate.stage._TASKS_LIBRARY", "no_such_library")
+        old, new = build()[1], build(tasks)[1]
+    assert blast("x", old, new).level == "other gates"
+
+
 def test_no_change_sets_nothing_off(build):
     found = blast("x", build()[1], build()[1])
     assert (found.level, found.stages, found.changes) == ("nothing", (), {})

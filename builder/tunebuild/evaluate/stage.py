@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 
@@ -24,6 +24,7 @@ SOURCES = "eval_sources.json"
 """Which source each held-out row stands in, by number; written by the data stage."""
 
 _LIBRARIES = ("torch", "transformers", "peft", "torchmetrics")
+_TASKS_LIBRARY = "lm_eval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ class EvaluateStage:
             "method": self.settings.tuning.method,
             "device": self.settings.device,
             "compute_dtype": self.settings.compute_dtype,
-            **asked(self.evaluation, self.tasks),
+            "evaluation": self.evaluation.model_dump(mode="json", exclude={"tasks"}),
+            "tasks": [task.inputs() for task in self.tasks],  # by what they are, not where they stand
             "general": general_prompts(),
             "strategies": [self.strategy, *([self.alternative] if self.alternative else [])],
             "base": dict(self.base.weight_digests),
@@ -66,7 +68,7 @@ class EvaluateStage:
             "rows": {f.path: f.digest for f in self.data.files if f.path in (self._rows, SOURCES)},
             "prompt": {f.path: f.digest for f in self.data.files if f.path == "prompt/prompt.json"},
             "libraries": {
-                name: package_version(name) for name in (*_LIBRARIES, *(("lm_eval",) if self.tasks else ()))
+                name: _version(name) for name in (*_LIBRARIES, *((_TASKS_LIBRARY,) if self.tasks else ()))
             },
         }
 
@@ -91,12 +93,11 @@ def rows_measured(data: Tree) -> str:
     return "eval.arrow" if "eval.arrow" in names else "train.arrow"
 
 
-def asked(evaluation: EvaluationSpec, tasks: Sequence[Task]) -> Inputs:
-    """What the models are asked, with tasks by what they are instead of where they stand."""
-    return {
-        "evaluation": evaluation.model_dump(mode="json", exclude={"tasks"}),
-        "tasks": [task.inputs() for task in tasks],
-    }
+def _version(library: str) -> str:
+    try:
+        return package_version(library)
+    except PackageNotFoundError:
+        return ""  # a build is refused, but specs are compared where nothing can do their tasks
 
 
 def read_metrics(output: Tree) -> Metrics:

@@ -74,7 +74,7 @@ class ImageStage:
             "weights": {f.path: f.digest for f in in_model},
             "adapter": {f.path: f.digest for f in self.parts.adapter},
             "runtime": [layer.digest for layer in self.runtime],
-            "server": server_digests(),
+            "server": _server_digests(),
             "provenance": digest_json(self.provenance),
             "records": {name: file.digest for name, file in self.records.files.items()},
             "templates": [digest_file(resources.path("templates", *name)) for name in TEMPLATES],
@@ -136,7 +136,7 @@ def _finished(layer: Layer | FilesLayer, digest: Digest) -> Layer:
     return Layer(layer.name, layer.created_by, layer.segments, digest, layer.size)
 
 
-def server_digests() -> dict[str, Digest]:
+def _server_digests() -> dict[str, Digest]:
     """Digests of the program that the container runs, by path."""
     return {entry.name: _digest_of(entry.content) for entry in app_entries()}
 

@@ -56,7 +56,7 @@ PRESENTATION_ONLY = (
 _DERIVED = ("org.tunebuild.spec", "spec_digest", "org.tunebuild.prompt", "prompt_digest")
 
 # Inputs of the image that no request ever sees.
-_METADATA = ("labels", "reference", "settings.description", "settings.spec_digest")
+_METADATA = ("labels", "reference", "templates", "settings.description", "settings.spec_digest")
 
 
 def blast(other: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Blast:
