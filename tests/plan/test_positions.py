@@ -6,6 +6,9 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from support.models import save_base
 from tunebuild.cli import app
@@ -43,6 +46,30 @@ MAX, ORIGINAL = "max_position_embeddings", "original_max_position_embeddings"
 )
 def test_a_configuration_names_the_longest_sequence(config, positions):
     assert positions_of(config) == positions
+
+
+# Recurrent, or with positions that are relative to one another: longer sequences are no nonsense to them.
+ENDLESS = {"jamba", "rwkv", "xlnet"}
+
+
+def test_every_configuration_of_transformers_is_read_as_it_reads_it():
+    """It calls the length by one name and maps others to that, class by class."""
+    read = {}
+    for name in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+        try:
+            config = AutoConfig.for_model(name)
+        except StrictDataclassFieldValidationError:
+            continue  # made of other models, which have no default
+        positions = getattr(config.get_text_config(), MAX, None)
+        read[name] = (
+            None if name in ENDLESS else positions,
+            positions_of(json.loads(config.to_json_string())),
+        )
+    other_names = {"gpt2": 1024, "gptj": 2048, "codegen": 2048, "dbrx": 2048}
+    assert {name: read[name] for name in other_names} == {n: (most, most) for n, most in other_names.items()}
+    # MPT maps nothing, but its biases end there.
+    assert read.pop("mpt") == (None, 2048)
+    assert {name: pair for name, pair in read.items() if pair[0] != pair[1]} == {}
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+# As most architectures call it, and as GPT-2 and its kin, DBRX and MPT, and Kimi do.
+_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "model_max_length")
 # What they remember does not depend on a position; hybrids that give one to no token are among them.
 _RECURRENT = ("mamba", "rwkv", "xlstm", "recurrent_gemma", "jamba")
 
@@ -12,12 +14,12 @@ _RECURRENT = ("mamba", "rwkv", "xlstm", "recurrent_gemma", "jamba")
 def positions_of(config: Mapping[str, Any]) -> int | None:
     """The longest sequence that a model was made for; ``None`` if its configuration names no end.
 
-    Scaled rotary positions reach as far as the larger of ``max_position_embeddings`` and the scaled original
-    length: some configurations name the extended length, others the one before it.
+    Scaled rotary positions reach as far as the larger of the named length and the scaled original one:
+    some configurations name the extended length, others the one before it.
     """
     text = config.get("text_config") or config
-    most = text.get("max_position_embeddings")
-    if not isinstance(most, int) or text.get("alibi") or text.get("position_embedding_type") == "alibi":
+    most = next((text[name] for name in _NAMES if isinstance(text.get(name), int)), None)
+    if most is None or text.get("alibi") or text.get("position_embedding_type") == "alibi":
         return None
     if any(name in str(text.get("model_type")) for name in _RECURRENT):
         return None
