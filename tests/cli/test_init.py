@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from support.models import save_base
 from tunebuild.cli import app
 from tunebuild.errors import TunebuildError
 from tunebuild.spec import load_spec
@@ -29,6 +30,15 @@ def test_a_local_base_needs_no_revision(tmp_path):
     (tmp_path / "x" / "base" / "config.json").write_text("{}")
     assert run("init", tmp_path / "x", "--base", "./base").exception is None
     assert load_spec(tmp_path / "x" / "spec.yaml").spec.model.revision is None
+
+
+@pytest.mark.parametrize("positions", [256, 4096])
+def test_the_first_plan_fits_whatever_base(tmp_path, positions):
+    save_base("llama", tmp_path / "x" / "base", max_position_embeddings=positions)
+    assert run("init", tmp_path / "x", "--base", "./base").exception is None
+    done = run("plan", tmp_path / "x" / "spec.yaml", "--store", tmp_path / "store")
+    assert done.exception.exit_code == 2, done.exception  # there is work, and nothing wrong
+    assert f"context of {min(positions, 2048):,} tokens" in done.stdout
 
 
 def test_nothing_is_overwritten(tmp_path):
