@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
+import math
+from statistics import mean
 
 import pytest
+import torch
+from tokenizers import Tokenizer
 
-from support.rows import PAIRS
+from support.models import save_base
+from support.rows import PAIRS, write_rows
 from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.harness import do_tasks
 from tunebuild.evaluate.metrics import check_gates
-from tunebuild.evaluate.models import load_trained
+from tunebuild.evaluate.models import load_merged, load_trained
 from tunebuild.evaluate.stage import EvaluateStage, read_metrics
 from tunebuild.evaluate.tasks import read_tasks, require_tasks
+from tunebuild.lock.base_model import BaseModel
 from tunebuild.merge.stage import MergeStage
-from tunebuild.prompt import load_prompt
+from tunebuild.prompt import load_prompt, save_prompt
 from tunebuild.spec import Spec
 from tunebuild.spec.checks import broken_rules
 from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.spec.gates import Bounds, GatesSpec
-from tunebuild.store import Silent
+from tunebuild.spec.tuning import PeftSpec, TuningSpec
+from tunebuild.store import Silent, Store
 from tunebuild.store.digest import digest_file, digest_json
+from tunebuild.store.tree import scan
+from tunebuild.train.run import train_adapter
+from tunebuild.train.settings import TrainSettings
 
 WITHOUT = "lm-eval is not installed: pip install 'tunebuild[lm-eval]'"
 CHOICE = """\
@@ -92,6 +102,68 @@ def test_base_and_tuned_model_do_tasks_that_stand_beside_the_spec(trained, tmp_p
         check_gates(GatesSpec(tasks={"choice": {"acc_norm": Bounds(min=0)}}), metrics)
 
 
+LIKELIHOOD = """\
+task: likelihood
+dataset_path: json
+dataset_kwargs: {data_files: {test: rows/items.jsonl}}
+test_split: test
+output_type: loglikelihood
+doc_to_text: "{{prompt}}"
+doc_to_target: "{{choices[answer]}}"
+target_delimiter: ""
+metric_list: [{metric: perplexity, aggregation: perplexity, higher_is_better: false}]
+"""
+
+
+@pytest.mark.parametrize("kind", ["prefix_tuning", "prompt_tuning"])
+def test_virtual_tokens_are_no_tokens_of_a_task(tmp_path, kind):
+    """One text is longer than what they leave of the positions, so its start has to give way."""
+    pytest.importorskip("lm_eval", reason=WITHOUT)
+    directory = save_base("llama", tmp_path / "base", max_position_embeddings=64)
+    renderer = write_rows(directory, tmp_path / "data", held_out=True)
+    save_prompt(tmp_path / "data" / "prompt", renderer, directory)
+    peft = PeftSpec(type=kind, virtual_tokens=6)
+    tuning = TuningSpec(method="peft", peft=peft, epochs=8, batch_size=4, learning_rate=0.05, max_length=64)
+    settings = TrainSettings(tuning, "cpu", "float32")
+    for name in ("work", "trained"):
+        (tmp_path / name).mkdir()
+    places = {"work": tmp_path / "work", "out": tmp_path / "trained", "progress": Silent()}
+    train_adapter(settings, data=tmp_path / "data", base=directory, **places)
+    texts = ["What is item 3?", "The" * 12, "item" + " item" * 99]
+    write_tasks(tmp_path, texts, likelihood=LIKELIHOOD)
+
+    base, data, trained = (scan(tmp_path / name) for name in ("base", "data", "trained"))
+    base = BaseModel(directory, base.files)
+    store, asked = Store(tmp_path / "store"), EvaluationSpec(samples=0, tasks=("./tasks",))
+    merged = store.ensure(MergeStage("none", base, trained), Silent())
+    stage = EvaluateStage(
+        settings, asked, base, data, trained, merged, "none", tasks=read(tmp_path, "./tasks")
+    )
+    found = store.ensure(stage, Silent()).path("metrics.json").read_text()
+
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tuned = load_merged(directory, settings, tmp_path / "trained" / "adapter")
+
+    def likelihood(model, text, answer):
+        context = len(tokenizer.encode(text).ids)
+        ids = tokenizer.encode(text + answer).ids
+        kept = torch.tensor([ids[-(64 - 6 + 1) :]])
+        with torch.no_grad():
+            logits = model(input_ids=kept[:, :-1]).logits[0, 1 - kept.shape[1] :]
+        answered = slice(context - len(ids), None)
+        chosen = logits.log_softmax(-1).gather(-1, kept[0, 1:, None])
+        return float(chosen[answered].sum())
+
+    def perplexity(model):
+        pairs = zip(texts, (answer for _, answer in PAIRS), strict=False)
+        return math.exp(-mean(likelihood(model, text, answer) for text, answer in pairs))
+
+    reached = json.loads(found)["tasks"]["likelihood"]["perplexity"]
+    assert reached["tuned"] == pytest.approx(perplexity(tuned), rel=1e-3)
+    assert reached["base"] == pytest.approx(perplexity(tuned.get_base_model()), rel=1e-3)
+    assert reached["tuned"] != pytest.approx(reached["base"], rel=0.01)
+
+
 def key(tasks):
     return digest_json([task.inputs() for task in tasks])
 
@@ -159,7 +231,7 @@ def test_a_task_without_a_figure_is_no_result(trained, tmp_path):
     ("task", "peft", "said"),
     [
         ("arc_easy", "ia3", None),
-        ("arc_easy", "prompt_tuning", "evaluation.tasks: lm-eval does not reckon with virtual tokens"),
+        ("arc_easy", "prompt_tuning", None),
         ("tasks/a.yaml", "ia3", "did you mean ./tasks/a.yaml"),
         ("./none.yaml", "ia3", "there is no file './none.yaml'"),
     ],

@@ -17,7 +17,9 @@ Results = dict[str, dict[str, float]]
 """By task and metric."""
 
 
-def do_tasks(model: Any, tokenizer: Path, tasks: Sequence[Task], limit: int | None) -> Results:
+def do_tasks(
+    model: Any, tokenizer: Path, tasks: Sequence[Task], limit: int | None, window: int | None = None
+) -> Results:
     """What a model reaches in some tasks.
 
     Args:
@@ -25,6 +27,7 @@ def do_tasks(model: Any, tokenizer: Path, tasks: Sequence[Task], limit: int | No
         tokenizer: directory of its tokenizer.
         tasks: what to do.
         limit: documents of each task; all if left out.
+        window: most tokens of a document, the last ones; as many as the model has positions for if left out.
 
     Returns:
         Means over documents. A metric that comes out of a filter has that filter's name behind a comma.
@@ -42,6 +45,7 @@ def do_tasks(model: Any, tokenizer: Path, tasks: Sequence[Task], limit: int | No
         pretrained=model,
         tokenizer=AutoTokenizer.from_pretrained(tokenizer, local_files_only=True, trust_remote_code=False),
         batch_size=1,  # padding would be one more thing that could differ
+        max_length=window,
     )
     with _library(tasks) as (manager, wanted):
         found = lm_eval.simple_evaluate(

@@ -83,7 +83,7 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     asked = _asked(stage, all_rows)
     steps = 3 if stage.alternative else 2
     progress.step(0, steps, "the trained model")
-    harness = (stage.base.directory, stage.tasks, stage.evaluation.task_limit)
+    harness = (stage.base.directory, stage.tasks, stage.evaluation.task_limit, _window(stage))
     full = stage.settings.full
     if full:
         model = load_base(stage.base.directory, stage.settings).eval()
@@ -179,6 +179,12 @@ def _origins(stage: EvaluateStage, count: int) -> list[int]:
         return [0] * count
     rows: list[int] = json.loads(path.read_text("utf-8"))["rows"]
     return rows
+
+
+def _window(stage: EvaluateStage) -> int | None:
+    """What virtual tokens leave of the positions, which lm-eval does not see; the base gets no more."""
+    positions, taken = stage.base.positions, stage.settings.virtual_tokens
+    return positions - taken if positions and taken else None
 
 
 def _asked(stage: EvaluateStage, rows: Any) -> _Asked:

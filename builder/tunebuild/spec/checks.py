@@ -238,7 +238,7 @@ def gates_have_answers(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
 
 
 def tasks_exist(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """A task beside the spec is there and inside its directory, and what was trained can do tasks."""
+    """A task beside the spec is there and inside its directory."""
     for index, name in enumerate(spec.evaluation.tasks):
         path = f"evaluation.tasks[{index}]"
         if name.startswith("./"):
@@ -247,10 +247,6 @@ def tasks_exist(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
                 yield from exists_inside(name, path, directory)
         elif name.endswith(".yaml") or "/" in name:
             yield Diagnostic("bad-task", f"'{name}' is no name of a task", f"did you mean ./{name}?", path)
-    tuning = spec.tuning
-    if spec.evaluation.tasks and tuning.method == "peft" and tuning.peft and tuning.peft.type != "ia3":
-        message = "lm-eval does not reckon with virtual tokens before a prompt"
-        yield Diagnostic("bad-task", message, "take the tasks out", "evaluation.tasks")
 
 
 def task_gates_say_something(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
