@@ -10,32 +10,11 @@ from functools import cached_property
 from typing import ParamSpec, TypeVar
 
 from tunebuild.errors import fail
+from tunebuild.prompt.example import Example, Samples
 from tunebuild.prompt.messages import Conversation, Message, with_system
 from tunebuild.prompt.seams import Seams
 from tunebuild.prompt.template import PromptRefused, PromptTemplate
 from tunebuild.prompt.tokenizer import Detokenizer, PromptTokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A training sample.
-
-    Attributes:
-        ids: token ids of the whole conversation.
-        supervised: half-open ranges ``[start, end)`` of ``ids`` that carry loss: each assistant turn from
-            the first token that the model must produce to its end-of-turn token.
-    """
-
-    ids: list[int]
-    supervised: tuple[tuple[int, int], ...]
-
-    @property
-    def labels(self) -> list[int]:
-        """``ids`` with -100 at every position that carries no loss."""
-        labels = [-100] * len(self.ids)
-        for start, end in self.supervised:
-            labels[start:end] = self.ids[start:end]
-        return labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +34,6 @@ class PromptSettings:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Each sample of a conversation, with the turns that it holds.
-Samples = list[tuple[list[Message], Example]]
 Encode = Callable[[str], list[int]]
 
 

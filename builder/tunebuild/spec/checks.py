@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tunebuild import resources
 from tunebuild.errors import Diagnostic
 from tunebuild.spec._base import Section
-from tunebuild.spec._words import dotted, suggest
+from tunebuild.spec._words import suggest
 from tunebuild.spec.data import DataSource
-from tunebuild.spec.schema import schema_at
-from tunebuild.spec.secret import MARK
+from tunebuild.spec.secret_rules import secrets_stay_outside
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.source_rules import HUB_ID, SOURCE_RULES, exists_inside
 from tunebuild.spec.spec import Spec
-from tunebuild.spec.tuning import LoraSpec
-from tunebuild.spec.yaml_loader import NodePath
+from tunebuild.spec.tuning_rules import (
+    batch_divides,
+    dequantized_needs_qlora,
+    full_has_no_adapter,
+    init_suits_the_base,
+    peft_says_which,
+    processes_have_rows,
+)
 
 _NEEDS_ROWS = "needs rows that are held out"
 _HOLD_OUT = "set data.eval.fraction or data.eval.files"
-
-# The forms of Hugging Face, OpenAI-like, AWS, GitHub and GitLab tokens, and of private keys.
-_TOKEN = re.compile(
-    r"\bhf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{20,}|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36,}"
-    r"|\bglpat-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-)
 
 #: A rule: the spec and its directory in, diagnostics without positions out.
 Check = Callable[[Spec, Path], Iterator[Diagnostic]]
@@ -103,27 +100,6 @@ def weights_matter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
             yield Diagnostic("weight-of-held-out", message, "remove it", path)
 
 
-def batch_divides(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """Rows per step divide evenly into pieces."""
-    tuning = spec.tuning
-    if tuning.micro_batch_size and tuning.batch_size % tuning.micro_batch_size:
-        yield Diagnostic(
-            "batch",
-            f"batch_size {tuning.batch_size} is not a multiple of micro_batch_size {tuning.micro_batch_size}",
-            "",
-            "tuning.micro_batch_size",
-        )
-
-
-def processes_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """Processes have rows of a step to share."""
-    tuning = spec.tuning
-    if (count := tuning.nodes * tuning.processes) > tuning.batch_size:
-        message = f"{count} processes cannot share a step of {tuning.batch_size} rows"
-        path = "tuning.processes" if tuning.nodes == 1 else "tuning.nodes"
-        yield Diagnostic("processes", message, "raise tuning.batch_size", path)
-
-
 def early_stopping_has_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """What waits for a better loss on held-out rows has some."""
     if spec.tuning.early_stopping and not _holds_out(spec):
@@ -151,60 +127,6 @@ def answers_fit(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
             "raise serving.limits.context or lower it",
             "serving.defaults.max_tokens",
         )
-
-
-def full_has_no_adapter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """Where all weights are trained there is no adapter, and nothing to merge it into."""
-    if spec.tuning.method != "full":
-        return
-    if spec.tuning.lora != LoraSpec():
-        yield Diagnostic("no-adapter", "method full trains no adapter", "remove it", "tuning.lora")
-    if spec.merge.strategy in ("original", "none"):
-        message = "method full has no adapter to merge"
-        yield Diagnostic("strategy", message, "leave it at auto", "merge.strategy")
-
-
-def peft_says_which(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """``method: peft`` names a family, no other method has one, and what it trains stays beside the base."""
-    tuning = spec.tuning
-    if tuning.method != "peft":
-        if tuning.peft is not None:
-            yield Diagnostic("peft", f"method {tuning.method} trains none", "use method: peft", "tuning.peft")
-        return
-    if tuning.peft is None:
-        yield Diagnostic("peft", "method peft needs a type", "add peft: {type: ia3}", "tuning.method")
-    if tuning.lora != LoraSpec():
-        yield Diagnostic("no-adapter", "method peft trains no LoRA", "remove it", "tuning.lora")
-    if spec.merge.strategy not in ("auto", "none"):
-        message = "what method peft trains is served beside the base, not merged"
-        yield Diagnostic("strategy", message, "leave it at auto", "merge.strategy")
-
-
-def dequantized_needs_qlora(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """Only a quantised base can be dequantised."""
-    if spec.merge.strategy == "dequantized" and spec.tuning.method not in ("qlora", "auto"):
-        yield Diagnostic(
-            "strategy",
-            f"'dequantized' needs tuning.method qlora, not {spec.tuning.method}",
-            "use merge.strategy: auto",
-            "merge.strategy",
-        )
-
-
-def init_suits_the_base(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """First values that come from the base's weights need them as they are, and a merge that knows them."""
-    init, path = spec.tuning.lora.init, "tuning.lora.init"
-    if init in ("default", "gaussian", "orthogonal"):
-        return
-    wanted = "qlora" if init == "loftq" else "lora"
-    if spec.tuning.method not in (wanted, "auto"):
-        message = f"'{init}' needs tuning.method {wanted}, not {spec.tuning.method}"
-        yield Diagnostic("init", message, "use another init", path)
-    if spec.tuning.lora.dora:
-        yield Diagnostic("init", f"'{init}' does not go with dora", "use one of them", path)
-    if init == "loftq" and spec.merge.strategy not in ("auto", "dequantized"):
-        message = f"'{spec.merge.strategy}' is wrong for loftq: its adapter belongs to the quantised base"
-        yield Diagnostic("strategy", message, "use merge.strategy: auto", "merge.strategy")
 
 
 def gates_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
@@ -279,33 +201,6 @@ def template_is_known(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         hint = f"did you mean {{file: {name}}}?" if file else suggest(name, known)
         hint = hint or f"one of: {', '.join(known)}"
         yield Diagnostic("unknown-template", f"there is no template '{name}'", hint, "prompt.template")
-
-
-def secrets_stay_outside(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """References to variables stand only where a secret is expected, and secrets stand nowhere."""
-    for path, text in _texts(spec.model_dump(mode="json", by_alias=True, warnings=False), ()):
-        if any(schema.get("writeOnly") for schema in schema_at(path)):
-            continue
-        if MARK in text:
-            message = "takes no ${env:...}: a build may not depend on where it runs"
-            yield Diagnostic("env", message, "write the value, or use --set", dotted(path))
-        elif _TOKEN.search(text):
-            message = "looks like an access token"  # without the text, which would end up in logs
-            hint = (
-                "take it out and revoke it; a spec names secrets as ${env:NAME}, for example in model.token"
-            )
-            yield Diagnostic("secret", message, hint, dotted(path))
-
-
-def _texts(value: Any, path: NodePath) -> Iterator[tuple[NodePath, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _texts(inner, (*path, key))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _texts(inner, (*path, index))
 
 
 CHECKS: tuple[Check, ...] = (

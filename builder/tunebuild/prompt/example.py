@@ -1,0 +1,33 @@
+"""A training sample: a conversation's ids, and which of them are learnt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunebuild.prompt.messages import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A training sample.
+
+    Attributes:
+        ids: token ids of the whole conversation.
+        supervised: half-open ranges ``[start, end)`` of ``ids`` that carry loss: each assistant turn from
+            the first token that the model must produce to its end-of-turn token.
+    """
+
+    ids: list[int]
+    supervised: tuple[tuple[int, int], ...]
+
+    @property
+    def labels(self) -> list[int]:
+        """``ids`` with -100 at every position that carries no loss."""
+        labels = [-100] * len(self.ids)
+        for start, end in self.supervised:
+            labels[start:end] = self.ids[start:end]
+        return labels
+
+
+#: Each sample of a conversation, with the turns that it holds.
+Samples = list[tuple[list[Message], Example]]

@@ -1,0 +1,85 @@
+"""Rules of the tuning: a step can be shared out, and what is trained suits the base and the merge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tunebuild.errors import Diagnostic
+from tunebuild.spec.spec import Spec
+from tunebuild.spec.tuning import LoraSpec
+
+
+def batch_divides(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """Rows per step divide evenly into pieces."""
+    tuning = spec.tuning
+    if tuning.micro_batch_size and tuning.batch_size % tuning.micro_batch_size:
+        yield Diagnostic(
+            "batch",
+            f"batch_size {tuning.batch_size} is not a multiple of micro_batch_size {tuning.micro_batch_size}",
+            "",
+            "tuning.micro_batch_size",
+        )
+
+
+def processes_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """Processes have rows of a step to share."""
+    tuning = spec.tuning
+    if (count := tuning.nodes * tuning.processes) > tuning.batch_size:
+        message = f"{count} processes cannot share a step of {tuning.batch_size} rows"
+        path = "tuning.processes" if tuning.nodes == 1 else "tuning.nodes"
+        yield Diagnostic("processes", message, "raise tuning.batch_size", path)
+
+
+def full_has_no_adapter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """Where all weights are trained there is no adapter, and nothing to merge it into."""
+    if spec.tuning.method != "full":
+        return
+    if spec.tuning.lora != LoraSpec():
+        yield Diagnostic("no-adapter", "method full trains no adapter", "remove it", "tuning.lora")
+    if spec.merge.strategy in ("original", "none"):
+        message = "method full has no adapter to merge"
+        yield Diagnostic("strategy", message, "leave it at auto", "merge.strategy")
+
+
+def peft_says_which(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """``method: peft`` names a family, no other method has one, and what it trains stays beside the base."""
+    tuning = spec.tuning
+    if tuning.method != "peft":
+        if tuning.peft is not None:
+            yield Diagnostic("peft", f"method {tuning.method} trains none", "use method: peft", "tuning.peft")
+        return
+    if tuning.peft is None:
+        yield Diagnostic("peft", "method peft needs a type", "add peft: {type: ia3}", "tuning.method")
+    if tuning.lora != LoraSpec():
+        yield Diagnostic("no-adapter", "method peft trains no LoRA", "remove it", "tuning.lora")
+    if spec.merge.strategy not in ("auto", "none"):
+        message = "what method peft trains is served beside the base, not merged"
+        yield Diagnostic("strategy", message, "leave it at auto", "merge.strategy")
+
+
+def dequantized_needs_qlora(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """Only a quantised base can be dequantised."""
+    if spec.merge.strategy == "dequantized" and spec.tuning.method not in ("qlora", "auto"):
+        yield Diagnostic(
+            "strategy",
+            f"'dequantized' needs tuning.method qlora, not {spec.tuning.method}",
+            "use merge.strategy: auto",
+            "merge.strategy",
+        )
+
+
+def init_suits_the_base(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """First values that come from the base's weights need them as they are, and a merge that knows them."""
+    init, path = spec.tuning.lora.init, "tuning.lora.init"
+    if init in ("default", "gaussian", "orthogonal"):
+        return
+    wanted = "qlora" if init == "loftq" else "lora"
+    if spec.tuning.method not in (wanted, "auto"):
+        message = f"'{init}' needs tuning.method {wanted}, not {spec.tuning.method}"
+        yield Diagnostic("init", message, "use another init", path)
+    if spec.tuning.lora.dora:
+        yield Diagnostic("init", f"'{init}' does not go with dora", "use one of them", path)
+    if init == "loftq" and spec.merge.strategy not in ("auto", "dequantized"):
+        message = f"'{spec.merge.strategy}' is wrong for loftq: its adapter belongs to the quantised base"
+        yield Diagnostic("strategy", message, "use merge.strategy: auto", "merge.strategy")
