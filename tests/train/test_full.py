@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import signal
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
 
+from support.killed import kill_training
 from support.models import save_base
 from support.rows import write_rows
 from tunebuild.errors import TunebuildError
@@ -141,27 +138,7 @@ def test_killed_training_resumes_to_the_same_bytes(tmp_path):
     save_base("llama", tmp_path / "base")
     write_rows(tmp_path / "base", tmp_path / "rows")
     train(tmp_path, "whole")
-    script = textwrap.dedent(
-        """
-        import os, signal, sys
-        from pathlib import Path
-        from tunebuild.spec.tuning import TuningSpec
-        from tunebuild.store import Silent
-        from tunebuild.train.run import train_adapter
-        from tunebuild.train.settings import TrainSettings
-        class Dies(Silent):
-            def step(self, done, total, note=""):
-                if done >= 8: os.kill(os.getpid(), signal.SIGKILL)
-        root = Path(sys.argv[1])
-        tuning = TuningSpec(method="full", epochs=4, batch_size=4, learning_rate=2e-3, warmup_steps=0,
-                            max_length=128)
-        (root / "killed-work").mkdir(); (root / "dead").mkdir()
-        train_adapter(TrainSettings(tuning, "cpu", "float32"), data=root / "rows", base=root / "base",
-                      work=root / "killed-work", out=root / "dead", progress=Dies())
-        """
-    )
-    died = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, capture_output=True)
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    kill_training(settings(), tmp_path)
     train(tmp_path, "killed")
     assert json.loads((tmp_path / "killed" / "result.json").read_text())["resumed"]
     digests = {

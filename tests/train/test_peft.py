@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from support.killed import kill_training
 from support.models import save_base
 from support.rows import write_rows
 from tunebuild.errors import TunebuildError
@@ -82,28 +79,7 @@ def test_it_trains_and_the_served_files_say_what_was_trained(root, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_it_goes_on_to_the_same_bytes(root, kind):
     whole = train(root, kind, "whole")
-    script = textwrap.dedent(
-        """
-        import os, signal, sys
-        from pathlib import Path
-        from tunebuild.spec.tuning import TuningSpec
-        from tunebuild.store import Silent
-        from tunebuild.train.run import train_adapter
-        from tunebuild.train.settings import TrainSettings
-        class Dies(Silent):
-            def step(self, done, total, note=""):
-                if done >= 8: os.kill(os.getpid(), signal.SIGKILL)
-        root = Path(sys.argv[1])
-        settings = TrainSettings(TuningSpec.model_validate_json(sys.argv[2]), "cpu", "float32")
-        (root / "killed-work").mkdir(); (root / "dead").mkdir()
-        train_adapter(settings, data=root / "rows", base=root / "base", work=root / "killed-work",
-                      out=root / "dead", progress=Dies())
-        """
-    )
-    arguments = [str(root), settings(kind).tuning.model_dump_json()]
-    died = subprocess.run([sys.executable, "-c", script, *arguments], check=False, capture_output=True)
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
-    assert list((root / "killed-work" / "checkpoints").iterdir())
+    kill_training(settings(kind), root)
     train(root, kind, "killed")
     one, other = (
         load_file(root / name / "adapter/adapter_model.safetensors") for name in ("whole", "killed")

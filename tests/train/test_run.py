@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -14,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from support.killed import kill_training
 from support.models import ARCHITECTURES, save_base
 from support.rows import write_rows
 from tunebuild.data.tokenised import write_examples
@@ -117,27 +117,7 @@ def test_killed_training_resumes_to_the_same_bytes(tmp_path, init):
     write_rows(base, tmp_path / "rows")
     settings = tuning(epochs=4, method="lora", lora=LoraSpec(r=4, alpha=8, init=init))
     whole = train(settings, base, tmp_path, "whole")
-    script = textwrap.dedent(
-        """
-        import os, signal, sys
-        from pathlib import Path
-        from tunebuild.spec.tuning import TuningSpec
-        from tunebuild.store import Silent
-        from tunebuild.train.run import train_adapter
-        from tunebuild.train.settings import TrainSettings
-        class Dies(Silent):
-            def step(self, done, total, note=""):
-                if done >= 8: os.kill(os.getpid(), signal.SIGKILL)
-        root = Path(sys.argv[1])
-        tuning = TuningSpec.model_validate_json(sys.argv[2])
-        (root / "killed-work").mkdir(); (root / "dead-out").mkdir()
-        train_adapter(TrainSettings(tuning, "cpu", "float32"), data=root / "rows", base=root / "base",
-                      work=root / "killed-work", out=root / "dead-out", progress=Dies())
-        """
-    )
-    arguments = [str(tmp_path), settings.tuning.model_dump_json()]
-    died = subprocess.run([sys.executable, "-c", script, *arguments], check=False, capture_output=True)
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    kill_training(settings, tmp_path)
     said = Said()
     resumed = train(settings, base, tmp_path, "killed", progress=said)
     assert any("going on from step 6 of 12" in line for line in said.lines)
