@@ -152,7 +152,7 @@ class TuningSpec(Section):
         default=(), examples=[["tensorboard"]]
     )
     """Where else to send the metrics; the package must be installed, and takes its settings from its own
-    variables (`WANDB_PROJECT`, `MLFLOW_TRACKING_URI`, `TENSORBOARD_LOGGING_DIR`)."""
+    variables (`WANDB_PROJECT`, `MLFLOW_TRACKING_URI`, `TENSORBOARD_LOGGING_DIR`, which has to be set)."""
 
     seed: int = Field(default=0, ge=0, le=2**32 - 1, examples=[0])
     """Seeds the adapter, the order of rows and the evaluation split."""
