@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -100,6 +101,14 @@ def test_a_plan_counts_rejects_and_needs_no_card(edited):
     text = edited.run("plan", *sets, "--device-memory", "1MB")
     assert "more than there is" in text.out
     assert "1 rejected: too-long" in text.out
+
+
+def test_the_disk_estimate_of_a_first_build_is_near_what_it_took(quickstart, tmp_path):
+    found = plan(replace(quickstart, store=tmp_path / "empty"))[1]["disk"]
+    archive = quickstart.archive.stat().st_size
+    stored = sum(layer.size for layer in open_archive(quickstart.archive).layers)
+    assert found["needed"]["archive"] == pytest.approx(archive, rel=0.2)
+    assert found["most"] == pytest.approx(stored + archive, rel=0.2)
 
 
 def test_the_memory_estimate_is_near_what_training_took(quickstart, tmp_path):

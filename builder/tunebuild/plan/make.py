@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +16,12 @@ from tunebuild.image.reading import open_archive
 from tunebuild.image.runtime import runtime_layers
 from tunebuild.locking import find_drift
 from tunebuild.pipeline import Pipeline
+from tunebuild.plan.disk import LAYERS, plan_disk, trained_bytes, weight_bytes
 from tunebuild.plan.report import (
     Bin,
     Blast,
     Change,
     DataPlan,
-    DiskPlan,
     ImagePlanned,
     LayerPlan,
     MemoryPlan,
@@ -33,7 +32,7 @@ from tunebuild.plan.report import (
 )
 from tunebuild.report.facts import Records
 from tunebuild.store import Progress, Stage, Tree
-from tunebuild.train.estimate import read_tensors, trained_parameters
+from tunebuild.train.estimate import read_tensors
 from tunebuild.train.lengths import read_lengths
 from tunebuild.train.plan import TrainingPlan as Computed
 from tunebuild.train.plan import plan_training
@@ -117,7 +116,7 @@ def make_plan(
         training=_training(pipeline, computed, stats["rows"]["train"]),
         memory=_memory(computed),
         serving=ServingPlan(context=pipeline.context, positions=pipeline.positions),
-        disk=_disk(pipeline, merged, runtime, planned, archive),
+        disk=plan_disk(pipeline, trained, merged, runtime, (archive, _to_write(planned, archive))),
         image=planned,
         lock="behind" if drift else "matches" if pipeline.lock else "none",
         drift=tuple(map(str, drift)),
@@ -195,15 +194,14 @@ def _image(pipeline: Pipeline, runtime: Tree | None, built: Image | None, archiv
     if built is not None:
         layers += [_layer(x.name, x.size, x.digest in have) for x in built.layers]
     else:
-        base = sum(f.size for f in pipeline.base.files if f.path.endswith(".safetensors"))
         if runtime is not None:
             layers += [_layer(x.name, x.size, x.digest in have) for x in runtime_layers(runtime)]
         else:
             peft = ("peft",) if pipeline.keeps_adapter else ()
             layers += [_layer(name, None, False) for name in ("base", "torch", "packages", *peft)]
-        layers.append(_layer("weights", base, False))
+        layers.append(_layer("weights", weight_bytes(pipeline), False))
         if pipeline.keeps_adapter:
-            layers.append(_layer("adapter", 4 * _trained_parameters(pipeline), False))
+            layers.append(_layer("adapter", trained_bytes(pipeline), False))
         layers.append(_layer("app", _APP_BYTES, False))
     sizes = [layer.size for layer in layers if layer.status == "new"]
     return ImagePlanned(
@@ -218,23 +216,9 @@ def _layer(name: str, size: int | None, reused: bool) -> LayerPlan:
     return LayerPlan(name=name, size=size, status="reused" if reused else "new")
 
 
-def _disk(
-    pipeline: Pipeline, merged: Tree | None, runtime: Tree | None, planned: ImagePlanned, archive: Path
-) -> DiskPlan:
-    weights = sum(f.size for f in pipeline.base.files if f.path.endswith(".safetensors"))
-    needed: dict[str, int] = {}
-    if merged is None:
-        # Weights and two moments, in 32 bits, in the last two checkpoints; the weights once more at the end.
-        trained = "trained weights" if pipeline.train_settings.full else "adapter"
-        needed[f"{trained} and checkpoints"] = _trained_parameters(pipeline) * 4 * (3 * 2 + 1)
-        needed["weights, apart" if pipeline.keeps_adapter else "merged weights"] = weights
-    if runtime is None:
-        needed["packages, unpacked and as layers"] = 2_600_000_000
-    total = sum(layer.size or 0 for layer in planned.layers)
-    if planned.send != 0 or not archive.is_file():
-        needed["archive"] = total if runtime is not None else total + 820_000_000
-    return DiskPlan(needed=needed, free=shutil.disk_usage(pipeline.store.root).free)
-
-
-def _trained_parameters(pipeline: Pipeline) -> int:
-    return trained_parameters(read_tensors(pipeline.base.directory), pipeline.train_settings.tuning)
+def _to_write(planned: ImagePlanned, archive: Path) -> int:
+    """Bytes of the archive, of which layers that are not built yet are estimated; 0 if it is up to date."""
+    if planned.send == 0 and archive.is_file():
+        return 0
+    unknown = any(layer.size is None for layer in planned.layers)
+    return sum(layer.size or 0 for layer in planned.layers) + (LAYERS if unknown else 0)

@@ -29,7 +29,7 @@ def as_markdown(plan: Plan) -> str:
     )
     environment.filters.update(size=size, short=short, cell=_cell)
     return environment.get_template("plan.md.j2").render(
-        plan=plan, why=why, histogram=histogram, serving=serving
+        plan=plan, why=why, histogram=histogram, serving=serving, too_little=too_little
     )
 
 
@@ -99,8 +99,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from (f"          {reason}" for reason in training.reasons)
     yield from _memory(plan)
     yield f"serving   context of {serving(plan)}"
-    needed = ", ".join(f"{what} {size(count)}" for what, count in plan.disk.needed.items()) or "nothing"
-    yield f"disk      {needed}; {size(plan.disk.free)} free"
+    yield from _disk(plan)
     yield from _image(plan)
     lock = {"none": "there is none: 'tunebuild lock' makes one", "matches": "says what would be built"}
     yield f"lock      {lock.get(plan.lock, 'is behind:')}"
@@ -116,6 +115,19 @@ def _memory(plan: Plan) -> Iterator[str]:
     advice = ": more than there is; lower tuning.max_length, or use tuning.method: qlora" if short_of else ""
     yield f"memory    {size(memory.total)} estimated{of}{advice}"
     yield "          " + ", ".join(f"{name} {size(count)}" for name, count in memory.components.items())
+
+
+def _disk(plan: Plan) -> Iterator[str]:
+    disk = plan.disk
+    needed = ", ".join(f"{what} {size(count)}" for what, count in disk.needed.items()) or "nothing"
+    yield f"disk      {size(disk.most)} at once of {size(disk.free)} free{too_little(plan)}"
+    yield f"          {needed}"
+
+
+def too_little(plan: Plan) -> str:
+    """How much room is lacking on disk, if any."""
+    lacking = plan.disk.lacking
+    return f": {size(lacking)} too little; free some space, or take another --store" if lacking else ""
 
 
 def _image(plan: Plan) -> Iterator[str]:

@@ -114,9 +114,13 @@ class DiskPlan(_Part):
     """Disk space, estimated, in bytes."""
 
     needed: dict[str, int]
-    """What will be written, by purpose."""
+    """What will be written, by purpose, each at its most."""
+    most: int
+    """The most that is there at once: not all of it stays."""
     free: int
     """What is free where the store is."""
+    lacking: int
+    """What is too little, there and where the archive goes; 0 if all fits."""
 
 
 class LayerPlan(_Part):
