@@ -6,17 +6,39 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tunebuild.image.bundle import BundleParts
 
+_LOG_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class LocalServer:
+    """A started server; ``log`` is where its log is if that is not shown."""
+
+    process: subprocess.Popen[bytes]
+    log: Path | None
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process.poll() is None
+
+    def last_words(self) -> str:
+        """Where the reason is that it ended: the end of its log, if that was not shown."""
+        if self.log is None:
+            return "its log, above, says why"
+        lines = self.log.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]
+        return "the end of its log:\n" + "\n".join(lines) if lines else "its log is empty"
+
 
 @contextmanager
 def local_server(
     parts: BundleParts, settings: Path, host: str, port: int, *, quiet: bool
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[LocalServer]:
     """Start the server on a bundle; it gets SIGTERM, and its time to drain, at the end.
 
     Args:
@@ -28,15 +50,17 @@ def local_server(
     with TemporaryDirectory(prefix="tunebuild-") as directory:
         parts.lay_out(Path(directory), settings)
         argv = [sys.executable, "-m", "tunebuild.serve", directory, "--host", host, "--port", str(port)]
-        process = subprocess.Popen(
-            argv,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if quiet else None,
-            stderr=subprocess.DEVNULL if quiet else None,
-        )
+        log = Path(directory, "server.log") if quiet else None
+        with log.open("wb") if log else nullcontext() as stream:
+            process = subprocess.Popen(
+                argv,
+                env={**os.environ, "HF_HUB_OFFLINE": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+            )
         try:
-            yield process
+            yield LocalServer(process, log)
         finally:
             process.terminate()
             try:

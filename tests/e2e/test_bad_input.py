@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -160,6 +161,16 @@ def test_a_server_that_dies_ends_the_command_with_its_status(quickstart, engine)
         rest = process.stderr.read()
         assert process.wait(60) == 128 + signal.SIGKILL
     assert "the server ended by itself, with status 137; its log, above, says why" in rest
+
+
+def test_a_server_that_cannot_start_has_its_last_words_shown(quickstart):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        done = quickstart.run("run", "--engine", "none", "--port", port, "--ask", "x")
+    assert done.code == 1
+    assert "the server ended before it was ready; the end of its log:" in done.err
+    assert "address already in use" in done.err
 
 
 def cmdline(pid):

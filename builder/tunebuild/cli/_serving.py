@@ -83,10 +83,11 @@ def endpoint(
         if container is None:
             from tunebuild.local_server import local_server
 
-            server = local_server(built.parts, built.settings.root, host, port, quiet=quiet)
-            process = running.enter_context(server)
-            seconds = wait_until_ready(url, lambda: process.poll() is None)
-            yield Endpoint(url, runner, seconds, lambda: _wait_for_process(process))
+            server = running.enter_context(
+                local_server(built.parts, built.settings.root, host, port, quiet=quiet)
+            )
+            seconds = wait_until_ready(url, server.alive, last_words=server.last_words)
+            yield Endpoint(url, runner, seconds, lambda: _wait_for_process(server.process))
         else:
             wait_ready(container, options)
             name = f"{runner} container {container.id[:12]}"

@@ -66,8 +66,19 @@ def ask(url: str, checks: Sequence[Check], done: Callable[[int], None] = lambda 
     return answers
 
 
-def wait_until_ready(url: str, alive: Callable[[], bool], seconds: float = 120.0) -> float:
+def wait_until_ready(
+    url: str,
+    alive: Callable[[], bool],
+    seconds: float = 120.0,
+    last_words: Callable[[], str] = lambda: "its log says why",
+) -> float:
     """Wait for ``/readyz``; returns the seconds it took.
+
+    Args:
+        url: the endpoint's root.
+        alive: whether the server runs.
+        seconds: how long to wait.
+        last_words: why it does not run any more, or where that is told.
 
     Raises:
         TunebuildError: the server ended, or was not ready in time; with its own reason.
@@ -82,9 +93,7 @@ def wait_until_ready(url: str, alive: Callable[[], bool], seconds: float = 120.0
             reason = error.read().decode("utf-8", "replace").strip()
         except OSError:
             if not alive():
-                raise fail(
-                    "server-ended", "the server ended before it was ready", "its log says why"
-                ) from None
+                raise fail("server-ended", "the server ended before it was ready", last_words()) from None
         time.sleep(0.05)
     raise fail("not-ready", f"{url} was not ready within {seconds:.0f} s: {reason}")
 
