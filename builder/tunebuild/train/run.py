@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset
+from pydantic import TypeAdapter
 from transformers import EarlyStoppingCallback, GenerationConfig, PreTrainedModel, TrainerCallback
 from trl import SFTConfig
 
@@ -38,6 +39,8 @@ from tunebuild.train.rows import load_rows
 from tunebuild.train.settings import Execution, TrainSettings
 from tunebuild.train.speed import measure_limit
 from tunebuild.train.trainer import Trainer, as_json
+
+_PLANS = TypeAdapter(TrainingPlan)
 
 
 def train_adapter(
@@ -114,7 +117,8 @@ def train_model(
     """
     tuning = settings.tuning
     limit = measure_limit(linear, trained=settings.full)
-    execution = _began_with(work, plan.execution)
+    began = _began_with(work, plan)
+    execution = began.execution
     if execution != plan.execution:
         progress.say(f"computed as it began: {execution}")
     if plan.execution.packed and not execution.packed:
@@ -170,7 +174,7 @@ def train_model(
     (work / "metrics.jsonl").rename(out / "metrics.jsonl")
     if quantisation:
         _write_json(out / "quantisation.json", quantisation.to_json())
-    _write_json(out / "memory.json", _memory(plan, execution, settings, probed, trainer))
+    _write_json(out / "memory.json", _memory(began, settings, probed, trainer))
     result = {
         "steps": outcome.global_step,
         "rows": len(rows),
@@ -200,14 +204,14 @@ def _refuse_missing_reporters(settings: TrainSettings) -> None:
             raise fail("reporter", f"{name} is not installed", f"pip install {name}", path="tuning.report_to")
 
 
-def _began_with(work: Path, planned: Execution) -> Execution:
-    """The execution that a resumed training began with: another one may round in another way."""
-    kept = work / "execution.json"
+def _began_with(work: Path, plan: TrainingPlan) -> TrainingPlan:
+    """The plan that a resumed training began with: another one may round in another way."""
+    kept = work / "plan.json"
     if not kept.is_file():
         if int(os.environ.get("RANK", "0")):
-            return planned  # the first process writes it, and plans the same
-        _write_json(kept, planned.to_json())
-    return Execution(**json.loads(kept.read_text("utf-8")))
+            return plan  # the first process writes it, and plans the same
+        _write_json(kept, asdict(plan))
+    return _PLANS.validate_json(kept.read_bytes())
 
 
 def _bound_memory(settings: TrainSettings) -> None:
@@ -219,7 +223,7 @@ def _bound_memory(settings: TrainSettings) -> None:
 
 
 def _memory(
-    plan: TrainingPlan, execution: Execution, settings: TrainSettings, probed: int | None, trainer: Trainer
+    plan: TrainingPlan, settings: TrainSettings, probed: int | None, trainer: Trainer
 ) -> dict[str, Any]:
     on_card = settings.device == "cuda"
     return {
@@ -230,7 +234,7 @@ def _memory(
         # The allocator does not see what the estimate calls overhead.
         "measured_peak": torch.cuda.max_memory_allocated() + plan.memory.overhead if on_card else None,
         "probed_peak": probed + plan.memory.overhead if probed else None,
-        "execution": execution.to_json(),
+        "execution": plan.execution.to_json(),
         "reasons": list(plan.reasons),
         "out_of_memory": as_json(trainer.out_of_memory),
     }
