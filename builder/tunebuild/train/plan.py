@@ -153,7 +153,7 @@ def _ways_to_cut(
         )
     for number in numbers:
         batching = Batching(tuning.batch_size, number, packed, tuning.seed, settings.processes)
-        # Several processes cannot do a pass in halves, so there every step counts.
+        # While one process does a pass in halves the others wait, so there every step counts.
         sizes = Passes(lengths, batching).sizes(_STEPS if settings.processes == 1 else len(lengths))
         for quantile in _QUANTILES if settings.processes == 1 else (1.0,):
             most = max(int(lengths.max()), int(np.quantile(sizes, quantile)))

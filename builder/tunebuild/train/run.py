@@ -29,6 +29,7 @@ from tunebuild.train.batches import Batching, Passes
 from tunebuild.train.callbacks import Watch
 from tunebuild.train.checkpoints import SealCheckpoints, latest_whole
 from tunebuild.train.estimate import OVERHEAD, linear_parameters, read_tensors
+from tunebuild.train.exhausted import exhaustion_named
 from tunebuild.train.inits import moves_base
 from tunebuild.train.layers import prepare_layers
 from tunebuild.train.lengths import lengths_of, read_lengths
@@ -38,7 +39,7 @@ from tunebuild.train.quiet import quieten_libraries
 from tunebuild.train.rows import load_rows
 from tunebuild.train.settings import Execution, TrainSettings
 from tunebuild.train.speed import measure_limit
-from tunebuild.train.trainer import Trainer, as_json
+from tunebuild.train.trainer import Trainer, of_all_processes
 
 _PLANS = TypeAdapter(TrainingPlan)
 
@@ -159,7 +160,7 @@ def train_model(
     probed = trainer.probe()
     resumed = latest_whole(checkpoints, progress)
     started = time.monotonic()
-    with full_disk_named(work):
+    with full_disk_named(work), exhaustion_named():
         outcome = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if trainer.is_world_process_zero():
             trained = trainer.accelerator.unwrap_model(trainer.model)
@@ -168,13 +169,14 @@ def train_model(
             else:
                 save_model(trained, out / "model")
     _check_finite(trainer.model)
+    failures = of_all_processes(trainer.out_of_memory)
     if not trainer.is_world_process_zero():
         return
     seconds = time.monotonic() - started
     (work / "metrics.jsonl").rename(out / "metrics.jsonl")
     if quantisation:
         _write_json(out / "quantisation.json", quantisation.to_json())
-    _write_json(out / "memory.json", _memory(began, settings, probed, trainer))
+    _write_json(out / "memory.json", _memory(began, settings, probed, failures))
     result = {
         "steps": outcome.global_step,
         "rows": len(rows),
@@ -223,7 +225,7 @@ def _bound_memory(settings: TrainSettings) -> None:
 
 
 def _memory(
-    plan: TrainingPlan, settings: TrainSettings, probed: int | None, trainer: Trainer
+    plan: TrainingPlan, settings: TrainSettings, probed: int | None, failures: list[dict[str, int]]
 ) -> dict[str, Any]:
     on_card = settings.device == "cuda"
     return {
@@ -236,7 +238,7 @@ def _memory(
         "probed_peak": probed + plan.memory.overhead if probed else None,
         "execution": plan.execution.to_json(),
         "reasons": list(plan.reasons),
-        "out_of_memory": as_json(trainer.out_of_memory),
+        "out_of_memory": failures,
     }
 
 
