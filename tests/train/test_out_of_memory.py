@@ -92,3 +92,12 @@ def test_the_one_halves_while_the_other_waits(prepared):
     assert memory["out_of_memory"][0]["tokens"] > 50
     for name in ("loss", "grad_norm", "mean_token_accuracy", "num_tokens"):
         assert metrics(two, name) == pytest.approx(metrics(one, name), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_pass_of_what_is_split_is_not_halved_but_said_where_it_was(prepared):
+    done = run(prepared, tuning(processes=2, shard=True), room=10)
+    assert done.returncode == 1
+    message = "tuning.micro_batch_size: in process 2 of 2, a pass of"
+    assert done.stderr.splitlines()[-1].startswith(message)
+    assert "does not fit into the device's memory" in done.stderr

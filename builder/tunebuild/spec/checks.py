@@ -124,6 +124,19 @@ def processes_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         yield Diagnostic("processes", message, "raise tuning.batch_size", path)
 
 
+def shards_have_processes(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """What is split is split over several processes, and is made of tensors that can be."""
+    tuning, path = spec.tuning, "tuning.shard"
+    if not tuning.shard:
+        return
+    if tuning.nodes * tuning.processes == 1:
+        message = "one process has nothing to split"
+        yield Diagnostic("shard", message, "raise tuning.processes or tuning.nodes", path)
+    if tuning.method not in ("lora", "full"):
+        message = f"needs tuning.method lora or full, not {tuning.method}"
+        yield Diagnostic("shard", message, "say which, or remove it", path)
+
+
 def early_stopping_has_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """What waits for a better loss on held-out rows has some."""
     if spec.tuning.early_stopping and not _holds_out(spec):
@@ -318,6 +331,7 @@ CHECKS: tuple[Check, ...] = (
     weights_matter,
     batch_divides,
     processes_have_rows,
+    shards_have_processes,
     early_stopping_has_rows,
     best_has_rows,
     answers_fit,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import SFTConfig, SFTTrainer
 
 from tunebuild.errors import fail
-from tunebuild.train.batches import Batching, Passes
+from tunebuild.train.batches import Batching, Index, Passes, share_of
 from tunebuild.train.exhausted import does_not_fit
 from tunebuild.train.gradients import average_gradients
 from tunebuild.train.lengths import lengths_of
 from tunebuild.train.rows import Inputs, PadRight, Rows, halves, pack
+from tunebuild.train.sharding import split_on_cpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,8 @@ class Trainer(SFTTrainer):
             raise fail("no-pad", "the tokenizer has neither a padding nor an end token", path="model.base")
         self.passes = passes
         self.out_of_memory: list[OutOfMemory] = []
-        self._most_tokens = most_tokens
+        # Where layers are gathered all processes go through them together, so none can do halves by itself.
+        self._most_tokens = sys.maxsize if args.fsdp else most_tokens
         self._pass_tokens = most_tokens
         self._step: int | None = None
         self._before: list[Inputs] = []  # earlier passes of this step
@@ -91,6 +95,22 @@ class Trainer(SFTTrainer):
             data_collator=pack if passes.packed else PadRight(int(pad_id)),
             callbacks=[*callbacks, _Epochs(self.passes)],
         )
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Have accelerate split a model on CPUs, too, which it offers for cards only."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            split_on_cpu(self.accelerator, self.args)
+            self.is_fsdp_enabled: bool = True
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save what was trained.
+
+        Right behind this, transformers takes a checkpoint for the best only if its directory is there, in
+        each process for itself; where processes write a part each, none of them has made it yet.
+        """
+        Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
+        super().save_model(output_dir, _internal_call)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's passes of an epoch."""
@@ -108,19 +128,23 @@ class Trainer(SFTTrainer):
         each of them halves what it has to, while the others wait.
 
         Raises:
-            TunebuildError: one row alone does not fit.
+            TunebuildError: one row alone does not fit, or a pass of a model that is split.
         """
         if self._step != self.state.global_step:
             self._step, self._before = self.state.global_step, []
         try:
             loss = self._through(model, inputs, num_items_in_batch)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
+            if self.is_fsdp_enabled:
+                tokens = inputs["input_ids"].numel()
+                raise does_not_fit(f"a pass of {tokens} tokens", "tuning.micro_batch_size") from error
             loss = None
         while loss is None:
             loss = self._again(model, inputs, num_items_in_batch)
         self._before.append(inputs)
         if self.is_in_train and self.accelerator.sync_gradients:
-            average_gradients(model.parameters(), self.args.world_size)
+            if not self.is_fsdp_enabled:
+                average_gradients(model.parameters(), self.args.world_size)
             self._count_step()
         return loss
 
@@ -156,16 +180,15 @@ class Trainer(SFTTrainer):
         lengths = lengths_of(rows.data.table.to_batches())
         limit = max(self._pass_tokens, int(lengths.max()))
         wide = _as_wide_as(limit, lengths, self.passes.packed)
-        processes, index = self.args.world_size, self.args.process_index
+        turns = share_of(list(wide), self.args.process_index, self.args.world_size)
         training = self.model.training
         self.model.eval()
         totals = torch.zeros(3, dtype=torch.float64, device=self.args.device)
         with torch.no_grad():
-            for number, inputs in enumerate(self._loader(rows, wide)):
-                if number % processes == index:
-                    outputs = self.model(**self._prepare_inputs(inputs), use_cache=False, fused_lm_head=True)
-                    counts = (-outputs.log_probs.sum(), outputs.label_mask.sum(), outputs.is_top1.sum())
-                    totals += torch.stack([count.double() for count in counts])
+            for inputs in self._loader(rows, turns):
+                outputs = self.model(**self._prepare_inputs(inputs), use_cache=False, fused_lm_head=True)
+                counts = (-outputs.log_probs.sum(), outputs.label_mask.sum(), outputs.is_top1.sum())
+                totals += torch.stack([count.double() for count in counts])
         loss, tokens, right = self.accelerator.reduce(totals, "sum").tolist()
         metrics = {
             f"{metric_key_prefix}_loss": loss / tokens,
@@ -186,7 +209,7 @@ class Trainer(SFTTrainer):
         Returns:
             Bytes at the peak, or ``None`` where the device does not say.
         """
-        if self.args.device.type != "cuda":
+        if self.args.device.type != "cuda" or self.is_fsdp_enabled:  # that one is split as training begins
             return None
         torch.cuda.reset_peak_memory_stats()
         rows = Rows(self.train_dataset)
@@ -198,7 +221,7 @@ class Trainer(SFTTrainer):
         self._step = None
         return int(torch.cuda.max_memory_allocated())
 
-    def _loader(self, rows: Dataset, passes: Passes) -> DataLoader[Any]:
+    def _loader(self, rows: Dataset, passes: Passes | list[list[Index]]) -> DataLoader[Any]:
         return DataLoader(
             Rows(rows),
             batch_sampler=passes,
