@@ -97,6 +97,7 @@ BEFORE = {
     "tuning.peft.virtual_tokens": PEFT,
     "prompt.template.file": ("prompt.template={file: one.jinja}",),
     "tuning.memory.fit": ("tuning.memory={fit: 10GB}",),
+    "tuning.shard": ("merge.strategy=auto", "tuning.method=lora", "tuning.processes=2"),
     "gates.tasks.min": ("evaluation.tasks=[min]",),
     "gates.tasks.max": ("evaluation.tasks=[max]",),
     "tuning.early_stopping.patience": ("tuning.early_stopping={}",),

@@ -80,6 +80,7 @@ tuning:
     fit: 24GB
   processes: 1
   nodes: 1
+  shard: false
   packing: false
   evaluations: 3
   early_stopping:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunebuild.train.batches import Batching, Passes, spread
+from tunebuild.train.batches import Batching, Passes, share_of, spread
 
 LENGTHS = st.lists(st.integers(1, 500), min_size=1, max_size=60)
 
@@ -45,6 +45,15 @@ def test_steps_hold_the_same_rows_however_they_are_cut(lengths, rows, passes, pa
         assert all(one for share in cut for one in share[start:end])
         assert sorted(row for row in mine if row >= 0) == sorted(step)
         assert len([row for row in mine if row < 0]) == max(0, processes - len(step))
+
+
+@given(st.lists(st.lists(st.integers(0, 99), min_size=1), min_size=1, max_size=9), st.integers(1, 5))
+def test_processes_share_passes_and_do_as_many(passes, processes):
+    shares = [share_of(passes, number, processes) for number in range(processes)]
+    assert {len(share) for share in shares} == {-(-len(passes) // processes)}
+    real = [one for share in shares for one in share if one[0] >= 0]
+    assert sorted(real) == sorted(passes)  # what else is done carries no loss
+    assert all(row < 0 for share in shares for one in share if one[0] < 0 for row in one)
 
 
 @given(LENGTHS, st.integers(1, 16), st.integers(1, 6), st.booleans())

@@ -104,7 +104,7 @@ def test_a_reporter_that_is_missing_is_named(prepared):
 
 def test_a_row_that_does_not_fit_is_named(prepared, monkeypatch):
     Full(monkeypatch, 10)
-    with pytest.raises(TunebuildError, match=r"a row of \d+ tokens does not fit.*(?s:.*)max_length"):
+    with pytest.raises(TunebuildError, match=r"tuning.max_length: a row of \d+ tokens does not fit"):
         train(prepared, "none")
 
 
@@ -183,18 +183,25 @@ def test_early_stopping_goes_on_waiting_after_a_stop(prepared):
 def test_a_resumed_training_is_computed_as_it_began(prepared):
     work = prepared / "resumed-work"
     work.mkdir()
-    began = {
-        "packed": False, "fused": False, "compiled": False, "checkpointed": 0, "passes": 2, "most_tokens": 999
-    }  # fmt: skip
-    (work / "execution.json").write_text(json.dumps(began))
     out = prepared / "resumed-out"
     out.mkdir()
     tuning = TuningSpec(method="lora", epochs=1, batch_size=4, warmup_steps=0, lora=LoraSpec(r=4))
+    execution = {
+        "packed": False, "fused": False, "compiled": False, "checkpointed": 0, "passes": 2, "most_tokens": 999
+    }  # fmt: skip
+    parts = ("weights", "adapters", "gradients", "optimizer", "activations", "logits", "overhead")
+    memory = dict.fromkeys(parts, 7)
+    began = {"execution": execution, "memory": memory, "limit": 99, "step_tokens": 9, "reasons": ["began so"]}
+    (work / "plan.json").write_text(json.dumps(began))
     train_adapter(
         TrainSettings(tuning, "cpu", "float32"),
         data=prepared / "rows", base=prepared / "base", work=work, out=out, progress=Silent(),
     )  # fmt: skip
-    assert json.loads((out / "memory.json").read_text())["execution"] == began
+    recorded = json.loads((out / "memory.json").read_text())
+    assert recorded["execution"] == execution
+    assert recorded["planned"] == memory
+    assert (recorded["planned_peak"], recorded["limit"]) == (49, 99)
+    assert recorded["reasons"] == ["began so"]
 
 
 def test_two_processes_learn_what_one_does(prepared):

@@ -21,6 +21,7 @@ from tunebuild.spec.tuning_rules import (
     init_suits_the_base,
     peft_says_which,
     processes_have_rows,
+    shards_have_processes,
 )
 
 _NEEDS_ROWS = "needs rows that are held out"
@@ -209,6 +210,7 @@ CHECKS: tuple[Check, ...] = (
     weights_matter,
     batch_divides,
     processes_have_rows,
+    shards_have_processes,
     early_stopping_has_rows,
     best_has_rows,
     answers_fit,

@@ -122,6 +122,11 @@ class TuningSpec(Section):
     nodes: int = Field(default=1, ge=1, le=64, examples=[1])
     """Machines that share each step, with `processes` on each; `tunebuild launch` renders what starts it."""
 
+    shard: bool = Field(default=False, examples=[True])
+    """Split weights, gradients and optimizer state over all processes instead of keeping them whole in each
+    (FSDP). For a model that is too large for one card; needs `full` or `lora`. It does not change what is
+    learnt."""
+
     packing: bool = Field(default=True, examples=[True])
     """Lay rows behind one another instead of padding them side by side. They do not see each other; where a
     model cannot promise that, they are padded, and the plan says so."""

@@ -31,6 +31,19 @@ def processes_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         yield Diagnostic("processes", message, "raise tuning.batch_size", path)
 
 
+def shards_have_processes(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """What is split is split over several processes, and is made of tensors that can be."""
+    tuning, path = spec.tuning, "tuning.shard"
+    if not tuning.shard:
+        return
+    if tuning.nodes * tuning.processes == 1:
+        message = "one process has nothing to split"
+        yield Diagnostic("shard", message, "raise tuning.processes or tuning.nodes", path)
+    if tuning.method not in ("lora", "full"):
+        message = f"needs tuning.method lora or full, not {tuning.method}"
+        yield Diagnostic("shard", message, "say which, or remove it", path)
+
+
 def full_has_no_adapter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """Where all weights are trained there is no adapter, and nothing to merge it into."""
     if spec.tuning.method != "full":

@@ -99,9 +99,16 @@ def _other_config(model: PreTrainedModel, peft: PeftSpec) -> PeftConfig:
     return IA3Config(task_type="CAUSAL_LM")
 
 
-def save_model(model: PreTrainedModel, directory: Path) -> None:
-    """Write a model all of whose weights were trained, as they are, under the names that its base has."""
-    model.save_pretrained(directory, max_shard_size="2GB")
+def save_model(
+    model: PreTrainedModel, directory: Path, *, whole: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write a model all of whose weights were trained, as they are, under the names that its base has.
+
+    ``whole`` are the weights, if the model holds only a part of each.
+    """
+    if whole is not None:  # gathered, a tied weight is there once for each of its names
+        whole = {name: weight for name, weight in whole.items() if name not in model.all_tied_weights_keys}
+    model.save_pretrained(directory, max_shard_size="2GB", state_dict=whole)
 
 
 def trainable_copy(model: PeftModel) -> dict[str, torch.Tensor]:
@@ -121,7 +128,11 @@ def restore_trainable(model: PeftModel, saved: dict[str, torch.Tensor]) -> None:
 
 
 def save_adapter(
-    model: PeftModel, directory: Path, *, first: Mapping[str, torch.Tensor] | None = None
+    model: PeftModel,
+    directory: Path,
+    *,
+    first: Mapping[str, torch.Tensor] | None = None,
+    whole: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write the adapter in PEFT's format, for the published base, and nothing else that PEFT would add.
 
@@ -129,8 +140,9 @@ def save_adapter(
         model: the trained model.
         directory: gets it.
         first: the adapter's tensors when training began, if its first update was taken out of the base.
+        whole: the adapter's tensors, if the model holds only a part of each.
     """
-    model.save_pretrained(directory, safe_serialization=True)
+    model.save_pretrained(directory, safe_serialization=True, state_dict=whole)
     for path in directory.iterdir():
         if path.name not in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
             path.unlink()

@@ -57,6 +57,7 @@ def load_base(directory: Path, settings: TrainSettings) -> PreTrainedModel:
     """
     dtype = torch.float32 if settings.full else getattr(torch, settings.compute_dtype)
     quantised = settings.tuning.method == "qlora"
+    whole_on_card = settings.device == "cuda" and not settings.tuning.shard  # else a card gets its part later
     if quantised and settings.device == "cpu":
         refuse_bad_widths(directory)
     config = (
@@ -74,7 +75,7 @@ def load_base(directory: Path, settings: TrainSettings) -> PreTrainedModel:
             directory,
             dtype=dtype,
             quantization_config=config,
-            device_map={"": torch.cuda.current_device()} if settings.device == "cuda" else None,
+            device_map={"": torch.cuda.current_device()} if whole_on_card else None,
             attn_implementation="sdpa",
             trust_remote_code=False,
             local_files_only=True,

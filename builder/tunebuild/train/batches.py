@@ -59,6 +59,14 @@ def _side_by_side(lengths: Sequence[int], parts: int) -> list[list[int]]:
     return [order[low:high] for low, high in pairwise(bounds)]
 
 
+def share_of(passes: Sequence[list[Index]], process: int, processes: int) -> list[list[Index]]:
+    """The passes that one of several processes does; each does as many, an idle one without any loss."""
+    mine = list(passes[process::processes])
+    if process >= len(passes) % processes > 0:
+        mine.append([~row for row in passes[0]])
+    return mine
+
+
 class Passes:
     """A batch sampler: this process's passes of one epoch, step after step.
 

@@ -5,36 +5,56 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tunebuild.store import Progress, scan
+from tunebuild.store import Digest, Progress, digest_file, scan
 
 _SEAL = "sealed.json"
+# What each process writes of itself: the state of its random numbers, and its part of what is split.
+_OF_A_PROCESS = re.compile(r"rng_state_(\d+)\.pth|__(\d+)_\d+\.distcp")
+_NOT_MINE = Digest("")
 
 
 class SealCheckpoints(TrainerCallback):
     """After each checkpoint, write the digests of its files; only sealed checkpoints are resumed from."""
 
     def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Seal the checkpoint that was just written, by all processes."""
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
+        """Seal the checkpoint that was just written, by all processes.
+
+        Each digests what it wrote: on a shared volume, another machine may see it only later.
+        """
+        directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        mine = _written_by(args.process_index, directory)
+        parts: list[dict[str, str]] = [{}] * args.world_size
+        if args.world_size > 1:
+            torch.distributed.gather_object(mine, parts if args.process_index == 0 else None)
+        else:
+            parts = [mine]
         if not state.is_world_process_zero:
             return
-        directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        digests = {f.path: f.digest for f in scan(directory).files}
+        digests = {name: digest for part in parts for name, digest in part.items()}
         temporary = directory / f".{_SEAL}"
         temporary.write_text(json.dumps(digests), "utf-8")
         temporary.replace(directory / _SEAL)
 
 
 def latest_whole(directory: Path, progress: Progress) -> Path | None:
-    """The newest checkpoint that is exactly what was written; damaged ones are named and passed over."""
+    """The newest checkpoint that holds all that was written; damaged ones are named and passed over.
+
+    Where processes train together, all of them must call it, and all get what the first one finds.
+    """
+    if not torch.distributed.is_initialized():
+        return _latest_whole(directory, progress)
+    found = [None if torch.distributed.get_rank() else _latest_whole(directory, progress)]
+    torch.distributed.broadcast_object_list(found)
+    return found[0]
+
+
+def _latest_whole(directory: Path, progress: Progress) -> Path | None:
     numbered = [
         (int(match[1]), path)
         for path in directory.glob("checkpoint-*")
@@ -47,10 +67,22 @@ def latest_whole(directory: Path, progress: Progress) -> Path | None:
     return None
 
 
+def _written_by(process: int, directory: Path) -> dict[str, str]:
+    """Digests of the files that a process wrote; the first one wrote all that do not name another."""
+
+    def digest(path: Path) -> Digest:
+        match = _OF_A_PROCESS.fullmatch(path.name)
+        writer = int((match and (match[1] or match[2])) or 0)
+        return digest_file(path) if writer == process and not path.name.endswith(_SEAL) else _NOT_MINE
+
+    return {f.path: f.digest for f in scan(directory, digest).files if f.digest != _NOT_MINE}
+
+
 def _is_whole(directory: Path) -> bool:
+    """Whether all that was sealed is there. A file that turned up later is none of it, and does no harm."""
     seal = directory / _SEAL
     if not seal.is_file():
         return False
-    found = {f.path: f.digest for f in scan(directory).files if f.path != _SEAL}
+    found = {f.path: f.digest for f in scan(directory).files}
     sealed: dict[str, str] = json.loads(seal.read_text("utf-8"))
-    return found == sealed
+    return sealed.items() <= found.items()

@@ -10,6 +10,7 @@ Held against measured peaks by ``benchmarks/training/memory.py``; the figures st
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -142,11 +143,15 @@ def estimate_memory(
     # The base's own weight, once more, while it is dequantised. DoRA keeps it for the backward pass.
     linears = [prod(shape) for shape in linear_layers(tensors).values()]
     dense = (sum(linears) if tuning.lora.dora else max(linears, default=0)) * width
+    parts, gathered = (settings.processes, _gathered(tensors)) if tuning.shard else (1, 0)
+    # Layers are gathered in the precision of products, and their gradients summed in 32 bits. What is not
+    # split is DDP's, which holds a copy of the gradients.
+    gradients = trained // parts + (gathered * _FLOAT32 if settings.full else 0)
     return MemoryEstimate(
-        weights=_weights(tensors, tuning.method, width),
-        adapters=0 if settings.full else trained,
-        gradients=trained * (2 if settings.processes > 1 else 1),  # DDP sums a copy
-        optimizer=2 * trained,
+        weights=_weights(tensors, settings, width) // parts + gathered * width,
+        adapters=0 if settings.full else trained // parts,
+        gradients=gradients * (2 if parts < settings.processes else 1),
+        optimizer=2 * trained // parts,
         activations=activations + backward + (dense if tuning.method == "qlora" else 0),
         logits=max(0, logits - backward),
         overhead=OVERHEAD[settings.device],
@@ -182,13 +187,26 @@ def adapted_layers(tensors: Shapes, lora: LoraSpec) -> dict[str, tuple[int, ...]
     return {n: s for n, s in linears.items() if n.rpartition(".")[2] in lora.targets}
 
 
-def _weights(tensors: Shapes, method: str, width: int) -> int:
-    if method == "full":
-        # Products in 16 bits have the linear layers once more in those.
-        return count_parameters(tensors) * _FLOAT32 + linear_parameters(tensors) * (width % _FLOAT32)
-    linear = linear_parameters(tensors) if method == "qlora" else 0
+def _weights(tensors: Shapes, settings: TrainSettings, width: int) -> int:
+    if settings.full:
+        # Products in 16 bits have the linear layers once more in those; what is split is converted as it is
+        # gathered.
+        again = 0 if settings.tuning.shard else linear_parameters(tensors) * (width % _FLOAT32)
+        return count_parameters(tensors) * _FLOAT32 + again
+    linear = linear_parameters(tensors) if settings.tuning.method == "qlora" else 0
     rest = count_parameters(tensors) - linear
     return int(linear * _NF4) + rest * width
+
+
+def _gathered(tensors: Shapes) -> int:
+    """Weights of a model that is split which a process holds whole at once.
+
+    That is what is in no layer, the layer that is computed, and the next one, which is fetched meanwhile.
+    """
+    parts = Counter[int]()
+    for name, shape in tensors.items():
+        parts[_index(name)] += prod(shape)
+    return parts.pop(-1, 0) + 2 * max(parts.values(), default=0)
 
 
 def _inner(config: Mapping[str, Any], tensors: Shapes) -> int:

@@ -153,7 +153,7 @@ def _ways_to_cut(
         )
     for number in numbers:
         batching = Batching(tuning.batch_size, number, packed, tuning.seed, settings.processes)
-        # Several processes cannot do a pass in halves, so there every step counts.
+        # While one process does a pass in halves the others wait, so there every step counts.
         sizes = Passes(lengths, batching).sizes(_STEPS if settings.processes == 1 else len(lengths))
         for quantile in _QUANTILES if settings.processes == 1 else (1.0,):
             most = max(int(lengths.max()), int(np.quantile(sizes, quantile)))
@@ -175,6 +175,8 @@ def _why_not_compile(settings: TrainSettings, tensors: Shapes, lengths: np.ndarr
         return f"{settings.tuning.peft.type} was not tried with it"
     if settings.device == find_device() and (reason := why_not_compile()):
         return reason
+    if settings.tuning.shard:
+        return "what is split over processes was not tried with it"
     work = float(lengths.sum()) * settings.tuning.epochs * count_parameters(tensors) / 1e9
     return "" if work >= _WORTH_COMPILING else "training is over before compiling would have paid"
 
@@ -205,6 +207,11 @@ def _reasons(
         yield f"rows are padded: {settings.virtual_tokens} trained tokens stand before each"
     else:
         yield "rows are padded: this model takes no attention that would keep packed ones apart"
+    if tuning.shard:
+        yield (
+            f"weights, gradients and optimizer state are split over {settings.processes} processes; each has "
+            "two layers at a time whole, and what is in no layer"
+        )
     if execution.checkpointed == 0:
         yield "all activations are kept"
     else:
@@ -224,6 +231,7 @@ def _reasons(
     if tuning.warmup_steps >= steps:
         yield f"the warm-up of {tuning.warmup_steps} steps is all of the {steps}: lower tuning.warmup_steps"
     if not fits:
-        yield "this may not fit; passes are halved when memory runs out"
+        remedy = "it stops" if tuning.shard else "passes are halved"
+        yield f"this may not fit; {remedy} when memory runs out"
     if settings.device == "cuda" and execution.passes == 1 and tokens < 4096:
         yield "steps this small leave a card idle: a larger tuning.batch_size would train faster"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
+from contextlib import suppress
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -61,6 +63,7 @@ def train_in_processes(
                 try:
                     message: Message = ready.recv()
                 except EOFError:
+                    _raise_what_another_said(waiting, progress)
                     process = waiting[ready]
                     process.join()
                     text = f"a training process ended with status {process.exitcode}"
@@ -73,6 +76,14 @@ def train_in_processes(
         for process in processes:
             process.terminate()
             process.join()
+
+
+def _raise_what_another_said(waiting: Iterable[Any], progress: Progress) -> None:
+    """One that fails says why before its end, which ends the others, so there may be a reason to be read."""
+    for receiver in waiting:
+        with suppress(EOFError):
+            while receiver.poll():
+                relay(receiver.recv(), progress)
 
 
 def _work(

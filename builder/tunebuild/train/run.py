@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from dataclasses import asdict
@@ -14,20 +13,22 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset
+from pydantic import TypeAdapter
 from transformers import EarlyStoppingCallback, GenerationConfig, PreTrainedModel, TrainerCallback
-from trl import SFTConfig
 
 from tunebuild.errors import fail
 from tunebuild.grammar import counted
 from tunebuild.store import Progress
 from tunebuild.store.disk import full_disk_named
 from tunebuild.train.adapter import add_adapter, restore_trainable, save_adapter, save_model, trainable_copy
+from tunebuild.train.arguments import trainer_arguments
 from tunebuild.train.attention import try_packing
 from tunebuild.train.base import describe_quantisation, load_base
 from tunebuild.train.batches import Batching, Passes
 from tunebuild.train.callbacks import Watch
 from tunebuild.train.checkpoints import SealCheckpoints, latest_whole
 from tunebuild.train.estimate import OVERHEAD, linear_parameters, read_tensors
+from tunebuild.train.exhausted import exhaustion_named
 from tunebuild.train.inits import moves_base
 from tunebuild.train.layers import prepare_layers
 from tunebuild.train.lengths import lengths_of, read_lengths
@@ -35,9 +36,12 @@ from tunebuild.train.memory import keep_freed_memory
 from tunebuild.train.plan import TrainingPlan, plan_training
 from tunebuild.train.quiet import quieten_libraries
 from tunebuild.train.rows import load_rows
-from tunebuild.train.settings import Execution, TrainSettings
+from tunebuild.train.settings import TrainSettings
+from tunebuild.train.sharding import gather, own_part
 from tunebuild.train.speed import measure_limit
-from tunebuild.train.trainer import Trainer, as_json
+from tunebuild.train.trainer import Trainer, of_all_processes
+
+_PLANS = TypeAdapter(TrainingPlan)
 
 
 def train_adapter(
@@ -114,7 +118,8 @@ def train_model(
     """
     tuning = settings.tuning
     limit = measure_limit(linear, trained=settings.full)
-    execution = _began_with(work, plan.execution)
+    began = _began_with(work, plan)
+    execution = began.execution
     if execution != plan.execution:
         progress.say(f"computed as it began: {execution}")
     if plan.execution.packed and not execution.packed:
@@ -140,7 +145,9 @@ def train_model(
     checkpoints = work / "checkpoints"
     trainer = Trainer(
         model=adapter or model,
-        args=_arguments(settings, execution, checkpoints, len(rows), evaluates=held_out is not None),
+        args=trainer_arguments(
+            settings, execution, model, checkpoints, len(rows), evaluates=held_out is not None
+        ),
         rows=rows,
         held_out=held_out,
         passes=passes,
@@ -155,22 +162,25 @@ def train_model(
     probed = trainer.probe()
     resumed = latest_whole(checkpoints, progress)
     started = time.monotonic()
-    with full_disk_named(work):
+    with full_disk_named(work), exhaustion_named():
         outcome = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        whole = gather(trained) if tuning.shard else None  # by all of them
         if trainer.is_world_process_zero():
-            trained = trainer.accelerator.unwrap_model(trainer.model)
             if adapter:
-                save_adapter(trained, out / "adapter", first=initial if moves_base(tuning.lora) else None)
+                first = initial if moves_base(tuning.lora) else None
+                save_adapter(trained, out / "adapter", first=first, whole=whole)
             else:
-                save_model(trained, out / "model")
+                save_model(trained, out / "model", whole=whole)
     _check_finite(trainer.model)
+    failures = of_all_processes(trainer.out_of_memory)
     if not trainer.is_world_process_zero():
         return
     seconds = time.monotonic() - started
     (work / "metrics.jsonl").rename(out / "metrics.jsonl")
     if quantisation:
         _write_json(out / "quantisation.json", quantisation.to_json())
-    _write_json(out / "memory.json", _memory(plan, execution, settings, probed, trainer))
+    _write_json(out / "memory.json", _memory(began, settings, probed, failures))
     result = {
         "steps": outcome.global_step,
         "rows": len(rows),
@@ -200,14 +210,14 @@ def _refuse_missing_reporters(settings: TrainSettings) -> None:
             raise fail("reporter", f"{name} is not installed", f"pip install {name}", path="tuning.report_to")
 
 
-def _began_with(work: Path, planned: Execution) -> Execution:
-    """The execution that a resumed training began with: another one may round in another way."""
-    kept = work / "execution.json"
+def _began_with(work: Path, plan: TrainingPlan) -> TrainingPlan:
+    """The plan that a resumed training began with: another one may round in another way."""
+    kept = work / "plan.json"
     if not kept.is_file():
         if int(os.environ.get("RANK", "0")):
-            return planned  # the first process writes it, and plans the same
-        _write_json(kept, planned.to_json())
-    return Execution(**json.loads(kept.read_text("utf-8")))
+            return plan  # the first process writes it, and plans the same
+        _write_json(kept, asdict(plan))
+    return _PLANS.validate_json(kept.read_bytes())
 
 
 def _bound_memory(settings: TrainSettings) -> None:
@@ -219,7 +229,7 @@ def _bound_memory(settings: TrainSettings) -> None:
 
 
 def _memory(
-    plan: TrainingPlan, execution: Execution, settings: TrainSettings, probed: int | None, trainer: Trainer
+    plan: TrainingPlan, settings: TrainSettings, probed: int | None, failures: list[dict[str, int]]
 ) -> dict[str, Any]:
     on_card = settings.device == "cuda"
     return {
@@ -230,67 +240,15 @@ def _memory(
         # The allocator does not see what the estimate calls overhead.
         "measured_peak": torch.cuda.max_memory_allocated() + plan.memory.overhead if on_card else None,
         "probed_peak": probed + plan.memory.overhead if probed else None,
-        "execution": execution.to_json(),
+        "execution": plan.execution.to_json(),
         "reasons": list(plan.reasons),
-        "out_of_memory": as_json(trainer.out_of_memory),
+        "out_of_memory": failures,
     }
-
-
-def _arguments(
-    settings: TrainSettings, execution: Execution, checkpoints: Path, rows: int, *, evaluates: bool
-) -> SFTConfig:
-    """TRL's settings."""
-    tuning = settings.tuning
-    between = max(1, math.ceil(settings.steps(rows) / tuning.evaluations))
-    best = evaluates and (tuning.keep == "best" or tuning.early_stopping is not None)
-    arguments = SFTConfig(
-        output_dir=str(checkpoints),
-        num_train_epochs=tuning.epochs,
-        learning_rate=tuning.learning_rate,
-        lr_scheduler_type=tuning.schedule if tuning.schedule != "constant" else "constant_with_warmup",
-        warmup_steps=tuning.warmup_steps,
-        per_device_train_batch_size=1,  # a pass, whatever rows it holds
-        gradient_accumulation_steps=execution.passes,
-        weight_decay=tuning.weight_decay,
-        max_grad_norm=tuning.max_grad_norm,
-        seed=tuning.seed,
-        data_seed=tuning.seed,
-        # The fused layer converts what needs it; all other weights have the right precision already.
-        bf16=settings.compute_dtype == "bfloat16" and not execution.fused,
-        use_cpu=settings.device == "cpu",
-        ddp_backend=None if settings.processes == 1 else "gloo" if settings.device == "cpu" else "nccl",
-        ddp_find_unused_parameters=False if settings.processes > 1 else None,
-        ddp_broadcast_buffers=False if settings.processes > 1 else None,
-        gradient_checkpointing=False,  # the layers have been told already
-        # Our rows are final: TRL must not tokenise, truncate, pack or drop any of them.
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        packing=False,
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=between,
-        save_strategy="steps" if best else "epoch",
-        save_steps=between,
-        save_total_limit=tuning.checkpoints,
-        restore_callback_states_from_checkpoint=True,  # how long early stopping has waited
-        load_best_model_at_end=best and tuning.keep == "best",
-        metric_for_best_model="eval_loss" if best else None,
-        greater_is_better=False if best else None,
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to=list(tuning.report_to),
-        disable_tqdm=True,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=settings.device == "cuda",
-    )
-    # A process uses one card, however many it sees; left alone, transformers would spread it over all.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
 
 
 def _check_finite(model: torch.nn.Module) -> None:
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not torch.isfinite(parameter).all():
+        if parameter.requires_grad and not torch.isfinite(own_part(parameter)).all():
             raise fail(
                 "not-finite", f"{name} holds a value that is not a number", path="tuning.learning_rate"
             )

@@ -5,20 +5,27 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from tunebuild.errors import fail
-from tunebuild.train.batches import Batching, Passes
+from tunebuild.train.batches import Batching, Index, Passes, share_of
+from tunebuild.train.exhausted import does_not_fit
+from tunebuild.train.gradients import average_gradients
 from tunebuild.train.lengths import lengths_of
 from tunebuild.train.rows import Inputs, PadRight, Rows, halves, pack
+from tunebuild.train.sharding import split_on_cpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +79,13 @@ class Trainer(SFTTrainer):
             raise fail("no-pad", "the tokenizer has neither a padding nor an end token", path="model.base")
         self.passes = passes
         self.out_of_memory: list[OutOfMemory] = []
-        # Processes go forward and backward together, so one of them cannot do a pass in halves by itself.
-        self._most_tokens = most_tokens if args.world_size == 1 else sys.maxsize
+        # Where layers are gathered all processes go through them together, so none can do halves by itself.
+        self._most_tokens = sys.maxsize if args.fsdp else most_tokens
         self._pass_tokens = most_tokens
         self._step: int | None = None
         self._before: list[Inputs] = []  # earlier passes of this step
+        # What this process saw of this step: summed entropies, tokens that were right, supervised ones, all.
+        self._seen = torch.zeros(4, dtype=torch.float64, device=args.device)
         super().__init__(
             model=model,
             args=args,
@@ -86,6 +95,22 @@ class Trainer(SFTTrainer):
             data_collator=pack if passes.packed else PadRight(int(pad_id)),
             callbacks=[*callbacks, _Epochs(self.passes)],
         )
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Have accelerate split a model on CPUs, too, which it offers for cards only."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            split_on_cpu(self.accelerator, self.args)
+            self.is_fsdp_enabled: bool = True
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save what was trained.
+
+        Right behind this, transformers takes a checkpoint for the best only if its directory is there, in
+        each process for itself; where processes write a part each, none of them has made it yet.
+        """
+        Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
+        super().save_model(output_dir, _internal_call)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's passes of an epoch."""
@@ -99,20 +124,49 @@ class Trainer(SFTTrainer):
         The step's gradient stays the same, since each pass adds its share of the step's tokens to it. After a
         failure nobody knows what the gradients hold, so the passes that went before are done again, too.
 
+        Processes that hold the whole model ask nothing of each other before a step's last pass is done. So
+        each of them halves what it has to, while the others wait.
+
         Raises:
-            TunebuildError: one row alone does not fit.
+            TunebuildError: one row alone does not fit, or a pass of a model that is split.
         """
         if self._step != self.state.global_step:
             self._step, self._before = self.state.global_step, []
         try:
             loss = self._through(model, inputs, num_items_in_batch)
-        except torch.OutOfMemoryError:
-            if self.args.world_size > 1:
-                raise  # the others wait in the middle of a pass
+        except torch.OutOfMemoryError as error:
+            if self.is_fsdp_enabled:
+                tokens = inputs["input_ids"].numel()
+                raise does_not_fit(f"a pass of {tokens} tokens", "tuning.micro_batch_size") from error
             loss = None
         while loss is None:
             loss = self._again(model, inputs, num_items_in_batch)
         self._before.append(inputs)
+        if self.is_in_train and self.accelerator.sync_gradients:
+            if not self.is_fsdp_enabled:
+                average_gradients(model.parameters(), self.args.world_size)
+            self._count_step()
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """The loss of a pass's tokens, as their share of the step's.
+
+        TRL's own asks all processes for its metrics here, so they would have to do as many passes.
+        """
+        options = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        outputs = model(**inputs, **options, use_cache=False, fused_lm_head=True)
+        ids = inputs["input_ids"]
+        tokens = inputs["attention_mask"].sum() if "attention_mask" in inputs else ids.new_tensor(ids.numel())
+        counts = (outputs.entropy.detach().sum(), outputs.is_top1.sum(), outputs.label_mask.sum(), tokens)
+        self._seen += torch.stack([count.double() for count in counts])
+        # Gradients become a mean over processes, and the items are those of all of them.
+        items = torch.as_tensor(num_items_in_batch).clamp(min=1)
+        loss = -outputs.log_probs.sum() * self.args.world_size / items
+        if self.aux_loss_enabled:
+            weight = self.router_aux_loss_coef / self.current_gradient_accumulation_steps
+            loss = loss + weight * outputs.aux_loss
         return loss
 
     def evaluate(
@@ -126,16 +180,15 @@ class Trainer(SFTTrainer):
         lengths = lengths_of(rows.data.table.to_batches())
         limit = max(self._pass_tokens, int(lengths.max()))
         wide = _as_wide_as(limit, lengths, self.passes.packed)
-        processes, index = self.args.world_size, self.args.process_index
+        turns = share_of(list(wide), self.args.process_index, self.args.world_size)
         training = self.model.training
         self.model.eval()
         totals = torch.zeros(3, dtype=torch.float64, device=self.args.device)
         with torch.no_grad():
-            for number, inputs in enumerate(self._loader(rows, wide)):
-                if number % processes == index:
-                    outputs = self.model(**self._prepare_inputs(inputs), use_cache=False, fused_lm_head=True)
-                    counts = (-outputs.log_probs.sum(), outputs.label_mask.sum(), outputs.is_top1.sum())
-                    totals += torch.stack([count.double() for count in counts])
+            for inputs in self._loader(rows, turns):
+                outputs = self.model(**self._prepare_inputs(inputs), use_cache=False, fused_lm_head=True)
+                counts = (-outputs.log_probs.sum(), outputs.label_mask.sum(), outputs.is_top1.sum())
+                totals += torch.stack([count.double() for count in counts])
         loss, tokens, right = self.accelerator.reduce(totals, "sum").tolist()
         metrics = {
             f"{metric_key_prefix}_loss": loss / tokens,
@@ -156,7 +209,7 @@ class Trainer(SFTTrainer):
         Returns:
             Bytes at the peak, or ``None`` where the device does not say.
         """
-        if self.args.device.type != "cuda":
+        if self.args.device.type != "cuda" or self.is_fsdp_enabled:  # that one is split as training begins
             return None
         torch.cuda.reset_peak_memory_stats()
         rows = Rows(self.train_dataset)
@@ -164,11 +217,11 @@ class Trainer(SFTTrainer):
             inputs = self.data_collator([rows[index] for index in self.passes.of_size(self._pass_tokens)])
             self.training_step(self.model, inputs, int((inputs["labels"] != -100).sum()))
         self.model.zero_grad()
-        self._metrics["train"].clear()
-        self._total_train_tokens, self._step = 0, None
+        self._seen.zero_()
+        self._step = None
         return int(torch.cuda.max_memory_allocated())
 
-    def _loader(self, rows: Dataset, passes: Passes) -> DataLoader[Any]:
+    def _loader(self, rows: Dataset, passes: Passes | list[list[Index]]) -> DataLoader[Any]:
         return DataLoader(
             Rows(rows),
             batch_sampler=passes,
@@ -183,14 +236,10 @@ class Trainer(SFTTrainer):
         tokens = largest["input_ids"].numel()
         self.out_of_memory.append(OutOfMemory(self.state.global_step, tokens))
         if halves(largest) is None:
-            raise fail(
-                "out-of-memory",
-                f"a row of {tokens} tokens does not fit into the device's memory",
-                "lower tuning.max_length, or use a larger device",
-                path="tuning.max_length",
-            )
+            raise does_not_fit(f"a row of {tokens} tokens", "tuning.max_length")
         self._most_tokens = tokens // 2
         model.zero_grad()
+        self._seen.zero_()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -202,8 +251,19 @@ class Trainer(SFTTrainer):
             return None
 
     def _through(self, model: Any, inputs: Inputs, items: Any) -> torch.Tensor:
-        losses = [super(Trainer, self).training_step(model, piece, items) for piece in self._pieces(inputs)]
+        alone = model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+        with alone:
+            losses = [super(Trainer, self).training_step(model, one, items) for one in self._pieces(inputs)]
         return torch.stack(losses).sum()
+
+    def _count_step(self) -> None:
+        """Hand TRL the metrics of a step, over all processes."""
+        entropy, right, supervised, tokens = self.accelerator.reduce(self._seen, "sum").tolist()
+        self._seen.zero_()
+        self._metrics["train"]["entropy"].append(entropy / max(1, supervised))
+        self._metrics["train"]["mean_token_accuracy"].append(right / max(1, supervised))
+        self._total_train_tokens += int(tokens)
+        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
 
     def _pieces(self, inputs: Inputs) -> Iterator[Inputs]:
         if inputs["input_ids"].numel() > self._most_tokens:
@@ -225,6 +285,6 @@ def _as_wide_as(limit: int, lengths: np.ndarray, packed: bool) -> Passes:
         count = -(-count * 5 // 4)
 
 
-def as_json(failures: list[OutOfMemory]) -> list[dict[str, int]]:
-    """For ``memory.json``."""
-    return [asdict(failure) for failure in failures]
+def of_all_processes(failures: list[OutOfMemory]) -> list[dict[str, int]]:
+    """What ran out of memory, in each process, for ``memory.json``; all of them must call it."""
+    return gather_object([asdict(failure) for failure in failures])

@@ -1,0 +1,45 @@
+"""A checkpoint is believed if all that was sealed is there, as it was."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+from tunebuild.store import Silent
+from tunebuild.train.checkpoints import SealCheckpoints, latest_whole
+
+
+def save(root, step, text):
+    directory = root / f"checkpoint-{step}"
+    directory.mkdir(exist_ok=True)
+    for name in ("model.safetensors", "rng_state_0.pth"):
+        (directory / name).write_text(text, "utf-8")
+    args = SimpleNamespace(output_dir=str(root), process_index=0, world_size=1)
+    state = SimpleNamespace(global_step=step, is_world_process_zero=True)
+    SealCheckpoints().on_save(args, state, None)
+    return directory
+
+
+def test_a_file_that_turns_up_after_sealing_is_no_damage(tmp_path):
+    directory = save(tmp_path, 3, "a")
+    (directory / "rng_state_1.pth").write_text("of another machine", "utf-8")
+    assert latest_whole(tmp_path, Silent()) == directory
+    (directory / "rng_state_0.pth").write_text("b", "utf-8")
+    assert latest_whole(tmp_path, Silent()) is None
+
+
+def test_what_another_process_wrote_is_sealed_by_that_process(tmp_path):
+    directory = tmp_path / "checkpoint-3"
+    directory.mkdir()
+    (directory / "rng_state_1.pth").write_text("half of it, as seen from here", "utf-8")
+    save(tmp_path, 3, "a")
+    assert set(json.loads((directory / "sealed.json").read_text("utf-8"))) == {
+        "model.safetensors",
+        "rng_state_0.pth",
+    }
+
+
+def test_a_checkpoint_that_is_written_again_is_sealed_again(tmp_path):
+    save(tmp_path, 3, "a")
+    directory = save(tmp_path, 3, "b")
+    assert latest_whole(tmp_path, Silent()) == directory
