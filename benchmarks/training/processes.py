@@ -35,6 +35,9 @@ class _Shown(Silent):
     def say(self, text: str) -> None:
         print(f"    {text}", flush=True)
 
+    def step(self, done: int, total: int, note: str = "") -> None:
+        print(f"    {time.strftime('%H:%M:%S')} {done} of {total} {note}", flush=True)
+
 
 def train(base: Path, root: Path, tuning: TuningSpec) -> tuple[list[float], float]:
     """Losses of the steps, and tokens a second at the median step; prints the peak of memory."""
