@@ -225,6 +225,13 @@ def test_a_mapped_column_that_is_nowhere_stops_the_build(tmp_path, renderer):
         prepare_rows(tmp_path, [source(path, "alpaca", input="context")], renderer, policies())
 
 
+def test_a_mapped_column_may_be_empty_in_the_part_of_a_file_that_is_read(tmp_path, renderer):
+    rows = [{"instruction": "q", "output": "a", "input": ""}, {"instruction": "q", "output": "a", "ctx": "c"}]
+    chosen = source(jsonl(tmp_path / "rows.jsonl", rows), "alpaca", input="ctx")
+    prepared = prepare_rows(tmp_path, [replace(chosen, most=1)], renderer, policies())
+    assert [row.line for row in prepared.kept] == [1]
+
+
 def test_rows_that_cannot_be_read_are_not_blamed_on_columns(tmp_path, renderer):
     (tmp_path / "rows.jsonl").write_text("not json\n")
     prepared = prepare_rows(tmp_path, [source(tmp_path / "rows.jsonl", answer="reply")], renderer, policies())

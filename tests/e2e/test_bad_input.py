@@ -17,6 +17,10 @@ import pytest
 from support.engines import need_engine
 from support.models import save_base
 from support.quickstart import tunebuild
+from tunebuild.cli._building import build_spec
+from tunebuild.errors import TunebuildError
+from tunebuild.local_server import local_server
+from tunebuild.verify.endpoint import wait_until_ready
 
 SPEC = """\
 apiVersion: tunebuild/v1
@@ -167,10 +171,26 @@ def test_a_server_that_cannot_start_has_its_last_words_shown(quickstart):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        done = quickstart.run("run", "--engine", "none", "--port", port, "--ask", "x")
+        built = build_spec(quickstart.spec, quickstart.store, ())
+        with (
+            local_server(built.parts, built.settings.root, "127.0.0.1", port, quiet=True) as server,
+            pytest.raises(TunebuildError) as error,
+        ):
+            wait_until_ready(f"http://127.0.0.1:{port}", server.alive, last_words=server.last_words)
+    said = str(error.value)
+    assert "the server ended before it was ready" in said
+    assert "the end of its log:" in said
+    assert "address already in use" in said
+
+
+@pytest.mark.parametrize("engine", ["auto", "none"])
+def test_nobody_else_answers_for_the_endpoint(quickstart, engine):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = quickstart.run("run", "--engine", engine, "--port", port, "--ask", "x")
     assert done.code == 1
-    assert "the server ended before it was ready; the end of its log:" in done.err
-    assert "address already in use" in done.err
+    assert f"cannot listen on 127.0.0.1:{port}: address already in use" in done.err
+    assert done.out == ""
 
 
 def cmdline(pid):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from types import SimpleNamespace
 
 from tunebuild.store import Silent
-from tunebuild.train.checkpoints import SealCheckpoints, latest_whole
+from tunebuild.train.checkpoints import SealCheckpoints, _written_by, latest_whole
 
 
 def save(root, step, text):
@@ -37,6 +39,28 @@ def test_what_another_process_wrote_is_sealed_by_that_process(tmp_path):
         "model.safetensors",
         "rng_state_0.pth",
     }
+
+
+def test_a_process_is_not_put_out_by_what_another_one_is_writing(tmp_path):
+    directory = tmp_path / "checkpoint-3"
+    directory.mkdir()
+    (directory / "rng_state_1.pth").write_text("mine", "utf-8")
+    done = Event()
+
+    def write():
+        while not done.is_set():
+            for number in range(20):
+                (directory / f".tmp{number}").write_text("half", "utf-8")
+                (directory / f".tmp{number}").replace(directory / "model.safetensors")
+
+    with ThreadPoolExecutor(1) as other:
+        writing = other.submit(write)
+        try:
+            found = [set(_written_by(1, directory)) for _ in range(300)]
+        finally:
+            done.set()
+        writing.result()
+    assert found == [{"rng_state_1.pth"}] * 300
 
 
 def test_a_checkpoint_that_is_written_again_is_sealed_again(tmp_path):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from support.models import save_base
 from support.rows import write_rows
@@ -51,6 +52,13 @@ def test_the_loss_does_not_depend_on_how_a_step_is_computed(prepared, changes):
     assert other_memory["execution"] != memory["execution"]
     assert other == pytest.approx(packed, rel=1e-5)
     assert packed[-1] < 0.95 * packed[0]
+
+
+def test_a_model_that_says_it_takes_no_count_of_tokens_learns_the_same(prepared, monkeypatch):
+    _, plain, _ = train(prepared, "plain", micro_batch_size=2)
+    monkeypatch.setattr(LlamaForCausalLM, "accepts_loss_kwargs", False, raising=False)  # as some models do
+    _, other, _ = train(prepared, "other", micro_batch_size=2)
+    assert other == plain
 
 
 def test_layers_that_compute_again_change_nothing(prepared):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebuild.building import Built
-from tunebuild.errors import TunebuildError
+from tunebuild.errors import TunebuildError, fail
 from tunebuild.verify.endpoint import wait_until_ready
 
 if TYPE_CHECKING:
@@ -62,8 +63,15 @@ def endpoint(
         host, port: where it listens; 0 takes a free port.
         quiet: keep a local process's log away from the terminal.
         tagged: whether an engine keeps the image, under the spec's name; else it is left as it was.
+
+    Raises:
+        TunebuildError: ``port-taken``; or the server did not become ready.
     """
+    if port:
+        _refuse_taken(host, port)
     port = port or _free_port()
+    # An orchestrator's SIGTERM ends the endpoint as Ctrl-C does, with its drain.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     url = f"http://{host}:{port}"
     from tunebuild.image.engines import RunOptions, wait_ready
 
@@ -135,6 +143,16 @@ def _passing_name(image: Image) -> ImageReference:
     return replace(
         image.reference, repository="localhost/tunebuild-checked", tag=f"{image.digest[7:19]}-{os.getpid()}"
     )
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    # What listens there would answer in the endpoint's stead.
+    try:
+        family = socket.getaddrinfo(host, port)[0][0]
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        message = f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}"
+        raise fail("port-taken", message, "see --host and --port") from None
 
 
 def _free_port() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import click
@@ -32,8 +31,6 @@ def command(
     from tunebuild.verify.endpoint import ask_question
 
     built = build_spec(spec, store, overrides)
-    # An orchestrator's SIGTERM ends the endpoint as Ctrl-C does, with its drain.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with endpoint(built, engine, host, port, quiet=ask is not None) as running:
             click.echo(

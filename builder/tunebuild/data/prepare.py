@@ -112,7 +112,9 @@ class _Reader:
         """Rows in chunks, with those that cannot be read or are not wanted sorted out."""
         missing, readable = set(source.columns.values()), False
         chunk = Chunk(self.file, source.shown, source.format, source.columns)
+        read = 0
         for row in islice(read_rows(source.path, source.shown), source.most):
+            read += 1
             if len(chunk.rows) + len(chunk.rejects) == _CHUNK_ROWS:
                 yield chunk
                 chunk = Chunk(self.file, source.shown, chunk.format, source.columns)
@@ -132,7 +134,8 @@ class _Reader:
             self.formats[source.shown] = chunk.format
             chunk.rows.append(row)
         yield chunk
-        if missing and readable:
+        # A file of which only a part was read may have something there further on.
+        if missing and readable and read != source.most:
             message = f"{source.shown}: no row has anything in column '{min(missing)}'"
             raise fail("no-column", message, "mend data.train[].columns, or the file", path="data.train")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
 import re
 import subprocess
+import sys
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,7 @@ def quantise(stage: ExportStage, work: Path, out: Path, progress: Progress) -> N
         "out": str(model.resolve()),
     }
     (work / _REQUEST).write_text(json.dumps(request), "utf-8")
+    _free_card()
     _run([str(stage.tool.python), "-I", str(_PROGRAM), str(work / _REQUEST)], stage.device, work, progress)
     record: dict[str, int] = json.loads((model / _RECORD).read_text("utf-8"))
     (model / _RECORD).unlink()
@@ -76,6 +79,14 @@ def calibration_rows(path: Path, samples: int, seed: int) -> list[list[int]]:
         ids = pa.ipc.open_stream(source).read_all()["input_ids"]
         chosen = sorted(random.Random(seed).sample(range(len(ids)), min(samples, len(ids))))  # noqa: S311
         return [ids[number].as_py() for number in chosen]
+
+
+def _free_card() -> None:
+    """Hand back what a training in this process left reserved: the tool's is another."""
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _run(argv: list[str], device: str, work: Path, progress: Progress) -> None:

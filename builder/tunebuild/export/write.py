@@ -62,9 +62,12 @@ def write_folder(
     (partial / _CARD).write_text(card, "utf-8")
     record["files"] = {file.path: file.digest for file in scan(partial).files}
     (partial / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    before = folder.with_name(f".{folder.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rename(before)  # a kill leaves the one or the other whole
     partial.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
     return template
 
 

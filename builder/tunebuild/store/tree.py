@@ -38,9 +38,13 @@ class Tree:
         return self.root.joinpath(*parts)
 
 
-def scan(root: Path, digest: Callable[[Path], Digest] = digest_file) -> Tree:
-    """Look at every file below ``root``, in order of path."""
-    files = sorted(p for p in root.rglob("*") if p.is_file())
+def scan(
+    root: Path,
+    digest: Callable[[Path], Digest] = digest_file,
+    chosen: Callable[[Path], bool] = lambda path: True,
+) -> Tree:
+    """Look at every file below ``root``, in order of path, or at those of which ``chosen`` says so."""
+    files = sorted(p for p in root.rglob("*") if chosen(p) and p.is_file())
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
         digests = pool.map(digest, files)
         rows = [(p.relative_to(root).as_posix(), p.stat().st_size) for p in files]

@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tunebuild.store import Digest, Progress, digest_file, scan
+from tunebuild.store import Progress, scan
 
 _SEAL = "sealed.json"
 # What each process writes of itself: the state of its random numbers, and its part of what is split.
 _OF_A_PROCESS = re.compile(r"rng_state_(\d+)\.pth|__(\d+)_\d+\.distcp")
-_NOT_MINE = Digest("")
 
 
 class SealCheckpoints(TrainerCallback):
@@ -68,14 +67,17 @@ def _latest_whole(directory: Path, progress: Progress) -> Path | None:
 
 
 def _written_by(process: int, directory: Path) -> dict[str, str]:
-    """Digests of the files that a process wrote; the first one wrote all that do not name another."""
+    """Digests of the files that a process wrote; the first one wrote all that do not name another.
 
-    def digest(path: Path) -> Digest:
+    No other is looked at: who wrote it may not be done with it.
+    """
+
+    def is_mine(path: Path) -> bool:
         match = _OF_A_PROCESS.fullmatch(path.name)
         writer = int((match and (match[1] or match[2])) or 0)
-        return digest_file(path) if writer == process and not path.name.endswith(_SEAL) else _NOT_MINE
+        return writer == process and not path.name.endswith(_SEAL)
 
-    return {f.path: f.digest for f in scan(directory, digest).files if f.digest != _NOT_MINE}
+    return {f.path: f.digest for f in scan(directory, chosen=is_mine).files}
 
 
 def _is_whole(directory: Path) -> bool:

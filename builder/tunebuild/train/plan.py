@@ -153,8 +153,8 @@ def _ways_to_cut(
         )
     for number in numbers:
         batching = Batching(tuning.batch_size, number, packed, tuning.seed, settings.processes)
-        # While one process does a pass in halves the others wait, so there every step counts.
-        sizes = Passes(lengths, batching).sizes(_STEPS if settings.processes == 1 else len(lengths))
+        # A pass of a model that is split cannot be done in halves, so there every step counts.
+        sizes = Passes(lengths, batching).sizes(len(lengths) if tuning.shard else _STEPS)
         for quantile in _QUANTILES if settings.processes == 1 else (1.0,):
             most = max(int(lengths.max()), int(np.quantile(sizes, quantile)))
             yield number, most, float((sizes > most).mean())

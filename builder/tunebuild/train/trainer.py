@@ -95,6 +95,8 @@ class Trainer(SFTTrainer):
             data_collator=pack if passes.packed else PadRight(int(pad_id)),
             callbacks=[*callbacks, _Epochs(self.passes)],
         )
+        # Some models say that they take no count of the step's tokens; their loss is computed here, too.
+        self.model_accepts_loss_kwargs = True
 
     def create_accelerator_and_postprocess(self) -> None:
         """Have accelerate split a model on CPUs, too, which it offers for cards only."""
@@ -213,6 +215,7 @@ class Trainer(SFTTrainer):
             return None
         torch.cuda.reset_peak_memory_stats()
         rows = Rows(self.train_dataset)
+        self.current_gradient_accumulation_steps = 1  # transformers sets it as training begins
         with torch.random.fork_rng(devices=[self.args.device]):
             inputs = self.data_collator([rows[index] for index in self.passes.of_size(self._pass_tokens)])
             self.training_step(self.model, inputs, int((inputs["labels"] != -100).sum()))
