@@ -234,8 +234,7 @@ class Pipeline:
     @property
     def positions(self) -> int | None:
         """How many tokens the base has positions for, those that an adapter puts before a row left out."""
-        positions = self.base.positions
-        return None if positions is None else positions - self.train_settings.virtual_tokens
+        return self.train_settings.left_of(self.base.positions)
 
     @property
     def context(self) -> int:

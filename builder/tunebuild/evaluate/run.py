@@ -183,8 +183,7 @@ def _origins(stage: EvaluateStage, count: int) -> list[int]:
 
 def _window(stage: EvaluateStage) -> int | None:
     """What virtual tokens leave of the positions, which lm-eval does not see; the base gets no more."""
-    positions, taken = stage.base.positions, stage.settings.virtual_tokens
-    return positions - taken if positions and taken else None
+    return stage.settings.left_of(stage.base.positions) if stage.settings.virtual_tokens else None
 
 
 def _asked(stage: EvaluateStage, rows: Any) -> _Asked:
@@ -198,9 +197,7 @@ def _asked(stage: EvaluateStage, rows: Any) -> _Asked:
             general.append(text)
         except PromptRefused:
             continue  # a template that wants more than a user's turn
-    positions = stage.base.positions
-    if positions is not None:
-        positions -= stage.settings.virtual_tokens
+    positions = stage.settings.left_of(stage.base.positions)
     return _Asked(renderer, questions, general, ids, evaluation.max_tokens, positions)
 
 

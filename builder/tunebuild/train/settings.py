@@ -52,6 +52,10 @@ class TrainSettings:
         peft = self.tuning.peft
         return peft.virtual_tokens if peft and peft.type != "ia3" else 0
 
+    def left_of(self, positions: int | None) -> int | None:
+        """How many of a base's positions virtual tokens leave; ``None`` where the base has no end."""
+        return None if positions is None else positions - self.virtual_tokens
+
     @property
     def fuses(self) -> bool:
         """Whether the fused LoRA layer computes what is asked for, and pays.
