@@ -130,8 +130,8 @@ def test_the_plan_divides_what_is_split_and_says_so(shapes, method):
     assert split.optimizer == whole.optimizer // 4
     assert split.adapters == whole.adapters // 4
     assert split.weights == whole.weights // 4 + 4 * gathered
-    # A whole gradient is there of what is gathered. DDP has a second one of all.
-    assert split.gradients == whole.gradients // 8 + (4 * gathered if method == "full" else 0)
+    # A whole gradient is there of what is gathered.
+    assert split.gradients == whole.gradients // 4 + (4 * gathered if method == "full" else 0)
     assert split.activations == whole.activations
     plan = plan_training(config, tensors, settings(method=method, processes=4, shard=True), lengths)
     assert any("split over 4 processes" in reason for reason in plan.reasons)

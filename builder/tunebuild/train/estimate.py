@@ -144,13 +144,12 @@ def estimate_memory(
     linears = [prod(shape) for shape in linear_layers(tensors).values()]
     dense = (sum(linears) if tuning.lora.dora else max(linears, default=0)) * width
     parts, gathered = (settings.processes, _gathered(tensors)) if tuning.shard else (1, 0)
-    # Layers are gathered in the precision of products, and their gradients summed in 32 bits. What is not
-    # split is DDP's, which holds a copy of the gradients.
+    # Layers are gathered in the precision of products, and their gradients summed in 32 bits.
     gradients = trained // parts + (gathered * _FLOAT32 if settings.full else 0)
     return MemoryEstimate(
         weights=_weights(tensors, settings, width) // parts + gathered * width,
         adapters=0 if settings.full else trained // parts,
-        gradients=gradients * (2 if parts < settings.processes else 1),
+        gradients=gradients,
         optimizer=2 * trained // parts,
         activations=activations + backward + (dense if tuning.method == "qlora" else 0),
         logits=max(0, logits - backward),

@@ -1,4 +1,4 @@
-"""The gradient of a step that several processes share."""
+"""What processes that each hold a whole model share: its first values, and the gradient of a step."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ def average_gradients(parameters: Iterable[nn.Parameter], processes: int) -> Non
         torch.distributed.all_reduce(flat)
         for gradient, mean in zip(block, flat.split([g.numel() for g in block]), strict=True):
             gradient.copy_(mean.view_as(gradient))
+
+
+@torch.no_grad()
+def share_first_values(parameters: Iterable[nn.Parameter], processes: int) -> None:
+    """Give all processes the first one's values of what is trained; all of them must call this.
+
+    Each has drawn its own by the same seed. But an adapter that is computed from the base's weights may come
+    out otherwise on another kind of processor.
+    """
+    if processes > 1:
+        for parameter in parameters:
+            if parameter.requires_grad:
+                torch.distributed.broadcast(parameter.data, src=0)
 
 
 def _blocks(parameters: Iterable[nn.Parameter]) -> Iterator[list[Tensor]]:

@@ -1,4 +1,4 @@
-"""Trains in several processes of this machine, one a card, which share each optimizer step (DDP)."""
+"""Trains in several processes of this machine, one a card, which share each optimizer step."""
 
 from __future__ import annotations
 

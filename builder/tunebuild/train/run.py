@@ -29,6 +29,7 @@ from tunebuild.train.callbacks import Watch
 from tunebuild.train.checkpoints import SealCheckpoints, latest_whole
 from tunebuild.train.estimate import OVERHEAD, linear_parameters, read_tensors
 from tunebuild.train.exhausted import exhaustion_named
+from tunebuild.train.gradients import share_first_values
 from tunebuild.train.inits import moves_base
 from tunebuild.train.layers import prepare_layers
 from tunebuild.train.lengths import lengths_of, read_lengths
@@ -157,6 +158,8 @@ def train_model(
     )
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     restore_trainable(trainer.model, initial)
+    if not tuning.shard:
+        share_first_values(trainer.model.parameters(), settings.processes)
     if len(trainer.train_dataset) != len(rows):
         raise fail("rows-lost", f"the trainer kept {len(trainer.train_dataset)} of {len(rows)} rows")
     probed = trainer.probe()

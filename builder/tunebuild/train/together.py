@@ -1,4 +1,4 @@
-"""Trains in processes that a launcher started, perhaps on several machines, which share each step (DDP).
+"""Trains in processes that a launcher started, perhaps on several machines, which share each step.
 
 The first of them does what a build does up to the training and tells the others what to train on; they look
 at nothing else. The spec's directory and the store are on a volume that all machines share.

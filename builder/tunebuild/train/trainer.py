@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
@@ -99,8 +98,13 @@ class Trainer(SFTTrainer):
         self.model_accepts_loss_kwargs = True
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Have accelerate split a model on CPUs, too, which it offers for cards only."""
+        """Have accelerate split a model on CPUs, too, which it offers for cards only; and wrap no other.
+
+        DDP would keep a second copy of all gradients, to sum them as they come. Here a step sums them once.
+        """
         super().create_accelerator_and_postprocess()
+        if not self.args.fsdp:
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         if self.args.fsdp and not self.is_fsdp_enabled:
             split_on_cpu(self.accelerator, self.args)
             self.is_fsdp_enabled: bool = True
@@ -254,9 +258,7 @@ class Trainer(SFTTrainer):
             return None
 
     def _through(self, model: Any, inputs: Inputs, items: Any) -> torch.Tensor:
-        alone = model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
-        with alone:
-            losses = [super(Trainer, self).training_step(model, one, items) for one in self._pieces(inputs)]
+        losses = [super(Trainer, self).training_step(model, one, items) for one in self._pieces(inputs)]
         return torch.stack(losses).sum()
 
     def _count_step(self) -> None:
