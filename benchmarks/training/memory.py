@@ -26,6 +26,11 @@ CASES: list[tuple[str, bool, dict[str, Any]]] = [
     ("1B", True, {"method": "lora", "batch_size": 64}),
     ("1B", False, {"method": "qlora", "batch_size": 16, "packing": False}),
     ("1B", False, {"method": "lora", "batch_size": 16, "lora": {"dropout": 0.05}}),
+    ("0.5B", True, {"method": "full", "batch_size": 64}),
+    ("1B", False, {"method": "full", "batch_size": 64}),
+    ("1B", True, {"method": "full", "batch_size": 64}),
+    ("1B", False, {"method": "full", "batch_size": 64, "micro_batch_size": 16}),
+    ("1B", False, {"method": "full", "batch_size": 64, "memory": {"fit": "40GB"}}),
     ("7B", True, {"method": "lora", "batch_size": 32, "memory": {"fit": "30GB"}}),
     ("7B", False, {"method": "lora", "batch_size": 16, "micro_batch_size": 8}),
     ("7B", True, {"method": "qlora", "batch_size": 32, "memory": {"fit": "10GB"}}),
@@ -38,6 +43,7 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="only see that it runs")
+    parser.add_argument("--method", help="only the cases of this method")
     parser.add_argument("--case", help="run one, given as JSON, in this process")
     options = parser.parse_args()
     if options.case:
@@ -51,6 +57,8 @@ def main() -> None:
         print("no card here; nothing measured")
         return
     for case in [TINY] if options.tiny else CASES:
+        if options.method not in (None, case[2]["method"]):
+            continue
         command = [sys.executable, __file__, "--case", json.dumps(case)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -139,8 +139,8 @@ def train(shape: str, tuning: TuningSpec, steps: int, work: Path, *, compiled: b
     write_rows(work / "rows.arrow", lengths, SHAPES[shape][-1])
     long = settings.tuning.model_copy(update={"epochs": 1000 if compiled else 0.001})
     plan = plan_training(config_of(shape).to_dict(), tensors, replace(settings, tuning=long), lengths)
-    dtype = getattr(torch, settings.compute_dtype)
-    model = model_of(shape, dtype, nf4=settings.tuning.method == "qlora")
+    dtype = torch.float32 if settings.full else getattr(torch, settings.compute_dtype)
+    model = model_of(shape, dtype, nf4=settings.tuning.method == "qlora").requires_grad_(settings.full)
     if plan.execution.packed:
         assert not try_packing(model)
     for name in ("work", "out"):

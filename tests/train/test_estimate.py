@@ -68,6 +68,8 @@ MEASURED = [
     ("7B", "lora", UNFUSED, 0, 8192, 73.19),
     ("7B", "qlora", COMPILED, 0, 13_417, 65.68),
     ("7B", "qlora", COMPILED, 32, 8949, 8.74),
+    ("0.5B", "full", UNFUSED, 0, 13_704, 23.23),
+    ("1B", "full", UNFUSED, 0, 13_704, 50.26),
 ]
 
 
@@ -83,14 +85,19 @@ def tensors(hidden, layers, inner, heads, key_values, vocabulary):
     return found
 
 
-def estimated(shape, method, how, checkpointed, tokens, **lora):
+def estimated(shape, method, how, checkpointed, tokens, *, passes=1, processes=1, **lora):
     hidden, _, _, heads, key_values, vocabulary = SHAPES[shape]
     config = {
         "hidden_size": hidden, "num_attention_heads": heads, "num_key_value_heads": key_values,
         "vocab_size": vocabulary,
     }  # fmt: skip
-    tuning = TuningSpec(method=method, lora=LoraSpec(**lora))
-    execution = Execution(True, *how, checkpointed, 1, tokens)
+    tuning = TuningSpec(
+        method=method,
+        processes=processes,
+        shard=processes > 1,
+        **({"lora": LoraSpec(**lora)} if lora else {}),
+    )
+    execution = Execution(True, *how, checkpointed, passes, tokens)
     settings = TrainSettings(tuning, "cuda", "bfloat16")
     return estimate_memory(config, tensors(*SHAPES[shape]), settings, execution)
 
@@ -98,6 +105,15 @@ def estimated(shape, method, how, checkpointed, tokens, **lora):
 @pytest.mark.parametrize(("shape", "method", "how", "checkpointed", "tokens", "measured"), MEASURED)
 def test_the_estimate_is_near_what_was_measured_on_a_card(shape, method, how, checkpointed, tokens, measured):
     found = estimated(shape, method, how, checkpointed, tokens)
+    assert (found.total - found.overhead) / 1e9 == pytest.approx(measured, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("shape", "method", "how", "passes", "tokens", "measured"),
+    [("1B", "full", UNFUSED, 1, 7044, 23.76), ("7B", "lora", EAGER, 2, 6852, 49.33)],
+)
+def test_so_is_that_of_a_model_split_over_two(shape, method, how, passes, tokens, measured):
+    found = estimated(shape, method, how, 0, tokens, passes=passes, processes=2)
     assert (found.total - found.overhead) / 1e9 == pytest.approx(measured, rel=0.06)
 
 

@@ -120,7 +120,7 @@ def shapes(tmp_path):
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_plan_divides_what_is_split_and_says_so(shapes, method):
     config, tensors, lengths = shapes
-    execution = Execution(True, False, False, 0, 1, 100)
+    execution = Execution(True, False, False, 0, 2, 100)
     whole, split = (
         estimate_memory(config, tensors, settings(method=method, processes=4, shard=shard), execution)
         for shard in (False, True)

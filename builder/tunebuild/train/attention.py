@@ -70,12 +70,9 @@ def packed_attention(
     if cu_seq_lens_q is None or max_length_q is None:
         raise ValueError("packed attention needs rows that are packed")
     window = None if sliding_window is None or sliding_window >= max_length_q else sliding_window
-    if torch.is_autocast_enabled(query.device.type):
-        # Rotating them has made query and key of the weights' 32 bits, for which there is no kernel.
-        dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     device = query.device.type
-    # Autocast knows torch's own attention; here it has to be asked.
+    # Autocast knows torch's own attention; here it has to be asked. Rotating them has made query and key of
+    # the weights' 32 bits, for which there is no kernel.
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
     q, k, v = (tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value))  # [tokens, heads, head]
     attend = _flash if query.is_cuda and dtype != torch.float32 else _one_by_one

@@ -222,7 +222,9 @@ class Trainer(SFTTrainer):
         self.current_gradient_accumulation_steps = 1  # transformers sets it as training begins
         with torch.random.fork_rng(devices=[self.args.device]):
             inputs = self.data_collator([rows[index] for index in self.passes.of_size(self._pass_tokens)])
-            self.training_step(self.model, inputs, int((inputs["labels"] != -100).sum()))
+            # Training finds it prepared. Without autocast this would try, and compile, another computation.
+            model = self.accelerator.prepare_model(self.model)
+            self.training_step(model, inputs, int((inputs["labels"] != -100).sum()))
         self.model.zero_grad()
         self._seen.zero_()
         self._step = None
