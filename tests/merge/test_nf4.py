@@ -52,7 +52,7 @@ def test_in_pieces_it_is_bitsandbytes_of_the_whole(tmp_path, shape, double, dtyp
 
 @pytest.mark.parametrize("largest", [1.0, 0.0173, 1e-36, 6e4])
 def test_values_on_a_border_and_beside_it_get_the_same_code(tmp_path, largest):
-    """What a table could get wrong: a border times the block's largest value, give or take a bit."""
+    """A border times the block's largest value, give or take a bit."""
     near = (BORDERS * largest).view(torch.int32)[:, None] + torch.arange(-4, 5, dtype=torch.int32)
     values = near.view(torch.float32).flatten()[: 15 * 9]
     weight = torch.zeros(3, 64)
