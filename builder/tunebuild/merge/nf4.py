@@ -68,9 +68,9 @@ class NF4RoundTrip:
         with tensor.file.open("rb", buffering=0) as source:
             for first in range(0, tensor.shape[0], rows):
                 piece = tensor.read_rows(source.fileno(), first, min(rows, tensor.shape[0] - first))
-                values = piece.to(self.load_dtype).float().flatten()
-                there = _blocks(first * columns, len(values), self.blocksize)
-                largest_magnitudes(values.numpy(), self.blocksize, largest[there].numpy())
+                bits = _bits(piece.to(self.load_dtype)).flatten()
+                there = _blocks(first * columns, len(bits), self.blocksize)
+                largest_magnitudes(bits.numpy(), self.blocksize, largest[there].numpy())
         scales = _in_8_bits(largest) if self.double_quant else largest
         return RoundTrip(largest, scales, rows, columns, self.blocksize, self.load_dtype)
 
@@ -110,6 +110,11 @@ class RoundTrip:
             values.numpy(), self.blocksize, self.largest[there].numpy(), self.scales[there].numpy()
         )
         return values.to(self.dtype).view(stored.shape)
+
+
+def _bits(values: torch.Tensor) -> torch.Tensor:
+    """Bits of bfloat16, or of what takes 32 bits to hold."""
+    return values.view(torch.int16) if values.dtype == torch.bfloat16 else values.float().view(torch.int32)
 
 
 def _blocks(first: int, count: int, blocksize: int) -> slice:

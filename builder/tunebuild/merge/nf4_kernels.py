@@ -10,28 +10,35 @@ from bitsandbytes import functional
 from numba import njit
 
 _Values = npt.NDArray[np.float32]
+_Bits = npt.NDArray[np.int16] | npt.NDArray[np.int32]
 
 # Constants to the compiler.
 _C = tuple(functional.get_4bit_type("nf4", device="cpu").numpy())
 _B = tuple((low + high) / np.float32(2) for low, high in pairwise(_C))
 
 _SMALLEST = np.float32(1e-38)  # bitsandbytes' for the largest value of a block, since it divides by that
-_MAGNITUDE = np.int32(0x7FFF_FFFF)  # all bits but the sign
 
 
 @njit(nogil=True, error_model="numpy")
-def largest_magnitudes(values: _Values, blocksize: int, out: _Values) -> None:
-    """Write the largest magnitude of each block; the last one may be shorter."""
-    # Magnitudes are in the order of their bits, and only whole numbers are compared many at once.
-    bits, largest = values.view(np.int32), out.view(np.int32)
+def largest_magnitudes(bits: _Bits, blocksize: int, out: _Values) -> None:
+    """Write the largest magnitude of each block; the last one may be shorter.
+
+    Args:
+        bits: of values in float32, as int32, or in bfloat16, as int16. Magnitudes are in the order of their
+            bits, and only whole numbers are compared many at once.
+        blocksize: values of a block.
+        out: gets the magnitudes.
+    """
+    sign = 8 * bits.itemsize - 1  # number of its bit
+    largest = out.view(np.int32)
     for number in range(len(out)):
         block = bits[number * blocksize : (number + 1) * blocksize]
-        most = np.int32(0)
+        most = block[0] & 0
         for index in range(len(block)):
-            magnitude = block[index] & _MAGNITUDE
+            magnitude = block[index] & ((1 << sign) - 1)
             if magnitude > most:
                 most = magnitude
-        largest[number] = most
+        largest[number] = most << (31 - sign)
         if len(block) < blocksize:
             out[number] = max(out[number], _SMALLEST)  # bitsandbytes records what it divides that one by
 
@@ -52,14 +59,16 @@ def through_4_bits(values: _Values, blocksize: int, largest: _Values, scales: _V
         # Blocks are multiplied and a last, shorter one is divided, as bitsandbytes does it: last bits differ.
         if len(block) == blocksize:
             factor = np.float32(1) / divisor
-            for index in range(blocksize):
-                block[index] = _nearest(block[index] * factor) * scale
+            for index in range(len(block)):
+                block[index] *= factor
         else:
             for index in range(len(block)):
-                block[index] = _nearest(block[index] / divisor) * scale
+                block[index] /= divisor
+        for index in range(len(block)):
+            block[index] = _nearest(block[index]) * scale
 
 
-@njit(inline="always", error_model="numpy")
+@njit(error_model="numpy")
 def _nearest(place: np.float32) -> np.float32:
     """Of a value between -1 and 1 the nearest that NF4 has.
 

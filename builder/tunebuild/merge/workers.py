@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-_MOST = 16  # more threads wait for the disk, and each holds its blocks
+_MOST = 8  # more threads wait for each other and for the disk, and each holds its blocks
 
 
 def workers() -> int:
