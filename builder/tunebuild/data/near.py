@@ -9,12 +9,15 @@ with its square.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from tunebuild.data.columns import Array
 from tunebuild.data.likeness import fold
 from tunebuild.errors import fail
+
+_Array = npt.NDArray[Any]
 
 #: Numbers in a signature. 16 bits of each are kept: two differ in all of them but once in 65,536 times.
 PERMUTATIONS = 64
@@ -30,7 +33,7 @@ _FOUND = 0.98
 _ROUNDS = 8
 
 
-def signatures(texts: Sequence[str]) -> Array:
+def signatures(texts: Sequence[str]) -> _Array:
     """Signatures of texts, ``[texts, PERMUTATIONS]`` of uint16; the same in every process.
 
     Raises:
@@ -45,7 +48,7 @@ def signatures(texts: Sequence[str]) -> Array:
     return np.array(rows, np.uint32).reshape(-1, PERMUTATIONS).astype(np.uint16)
 
 
-def first_near(found: Array, threshold: float) -> Array:
+def first_near(found: _Array, threshold: float) -> _Array:
     """For each text the first before it that it is near to and that is found by a common band, else -1.
 
     Args:
@@ -74,7 +77,7 @@ def first_near(found: Array, threshold: float) -> Array:
     return np.where(near < len(found), near, -1)
 
 
-def joined_labels(labels: Array, near: Array) -> Array:
+def joined_labels(labels: _Array, near: _Array) -> _Array:
     """Labels of groups after those of near texts became one.
 
     Args:
@@ -106,7 +109,7 @@ def _shingles(text: str) -> list[str]:
     return [" ".join(words[i : i + _WORDS]) for i in range(len(words) - _WORDS + 1)]
 
 
-def _bands(found: Array, threshold: float) -> Iterator[Array]:
+def _bands(found: _Array, threshold: float) -> Iterator[_Array]:
     """One number a text and band, equal where the signatures agree in it."""
     width = 1
     while 1 - (1 - threshold ** (2 * width)) ** (PERMUTATIONS // (2 * width)) >= _FOUND and width < 4:
@@ -116,7 +119,7 @@ def _bands(found: Array, threshold: float) -> Iterator[Array]:
         yield wide[:, band]
 
 
-def _similarity(found: Array, one: Array, other: Array) -> Array:
+def _similarity(found: _Array, one: _Array, other: _Array) -> _Array:
     parts = [slice(i, i + 10_000) for i in range(0, len(one), 10_000)]
     return np.concatenate(
         [np.zeros(0), *((found[one[p]] == found[other[p]]).mean(axis=1) for p in parts)], dtype=np.float64
