@@ -71,3 +71,11 @@ def test_mlflow_has_the_losses_that_are_recorded(tmp_path, monkeypatch):
         told = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, name)}
         assert len(told) >= 2
         assert told == values
+
+
+def test_one_that_fails_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason=WITHOUT)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://at.all")
+    with pytest.raises(TunebuildError, match=r"tuning\.report_to: mlflow failed: .*nowhere"):
+        recorded(tmp_path, "mlflow")

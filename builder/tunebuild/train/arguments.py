@@ -70,7 +70,7 @@ def trainer_arguments(
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to=list(tuning.report_to),
+        report_to="none",  # who reports is among our callbacks
         disable_tqdm=True,
         dataloader_num_workers=0,
         dataloader_pin_memory=settings.device == "cuda",

@@ -36,6 +36,7 @@ from tunebuild.train.lengths import lengths_of, read_lengths
 from tunebuild.train.memory import keep_freed_memory
 from tunebuild.train.plan import TrainingPlan, plan_training
 from tunebuild.train.quiet import quieten_libraries
+from tunebuild.train.reporters import reporters
 from tunebuild.train.rows import load_rows
 from tunebuild.train.settings import TrainSettings
 from tunebuild.train.sharding import gather, own_part
@@ -139,7 +140,7 @@ def train_model(
     lengths = lengths_of(rows.data.table.to_batches())
     passes = Passes(lengths, batching, int(os.environ.get("RANK", "0")))
     watch = Watch(work / "metrics.jsonl", progress, passes, limit)
-    callbacks: list[TrainerCallback] = [watch, SealCheckpoints()]
+    callbacks: list[TrainerCallback] = [*reporters(tuning.report_to), watch, SealCheckpoints()]
     if tuning.early_stopping and held_out is not None:
         stop = tuning.early_stopping
         callbacks.append(EarlyStoppingCallback(stop.patience, stop.min_delta))
