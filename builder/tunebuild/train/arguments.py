@@ -74,7 +74,7 @@ def trainer_arguments(
         disable_tqdm=True,
         dataloader_num_workers=0,
         dataloader_pin_memory=settings.device == "cuda",
-        **(shard_by_layers(model, evaluates=evaluates) if tuning.shard else {}),
+        **(shard_by_layers(model) if tuning.shard else {}),
     )
     if tuning.shard:
         compute_in(arguments, settings)

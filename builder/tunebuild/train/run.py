@@ -6,7 +6,6 @@ import json
 import os
 import time
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,6 @@ def train_adapter(
             row that does not fit into memory.
     """
     quieten_libraries()
-    _refuse_missing_reporters(settings)
     if settings.device == "cpu":
         keep_freed_memory()
     rows = load_rows(data / "train.arrow")
@@ -206,12 +204,6 @@ def train_model(
         f"in {settings.compute_dtype}, "
         f"final loss {result['final_loss']:.4f}"
     )
-
-
-def _refuse_missing_reporters(settings: TrainSettings) -> None:
-    for name in settings.tuning.report_to:
-        if find_spec(name) is None:
-            raise fail("reporter", f"{name} is not installed", f"pip install {name}", path="tuning.report_to")
 
 
 def _began_with(work: Path, plan: TrainingPlan) -> TrainingPlan:
