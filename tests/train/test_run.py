@@ -54,6 +54,10 @@ def train(settings, base, tmp_path, name="run", rows="rows", progress=None):
     return out
 
 
+def metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
 def adapter_digest(out):
     return hashlib.sha256((out / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
 
@@ -64,10 +68,10 @@ def test_training_lowers_the_loss_and_writes_an_adapter(tmp_path, architecture, 
     base = save_base(architecture, tmp_path / "base", dtype=torch.bfloat16)
     write_rows(base, tmp_path / "rows", held_out=True)
     out = train(tuning(method=method, epochs=6), base, tmp_path)
-    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    losses = [m["loss"] for m in metrics if "loss" in m]
+    lines = metrics(out)
+    losses = [m["loss"] for m in lines if "loss" in m]
     assert losses[-1] < 0.7 * losses[0]
-    assert any("eval_loss" in m for m in metrics)
+    assert any("eval_loss" in m for m in lines)
     assert sorted(p.name for p in (out / "adapter").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -122,7 +126,10 @@ def test_killed_training_resumes_to_the_same_bytes(tmp_path, init):
     resumed = train(settings, base, tmp_path, "killed", progress=said)
     assert any("going on from step 6 of 12" in line for line in said.lines)
     assert adapter_digest(resumed) == adapter_digest(whole)
-    assert (resumed / "metrics.jsonl").read_text().count('"loss"') == 12
+    steps, expected = metrics(resumed), metrics(whole)
+    timed = [[step["step"] for step in one if step.pop("tokens_per_second", 0)] for one in (steps, expected)]
+    assert timed == [[*range(2, 7), *range(8, 13)], [*range(2, 13)]]  # a run's first has no time before it
+    assert steps == expected
 
 
 @pytest.mark.parametrize("damage", ["shorten", "remove", "flip"])
