@@ -22,6 +22,7 @@ from tunebuild.prompt import Example
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train import base as base_module
+from tunebuild.train import checkpoints
 from tunebuild.train.adapter import add_adapter
 from tunebuild.train.base import describe_quantisation, keep_4bit_weights_unpacked, load_base
 from tunebuild.train.run import train_adapter
@@ -137,9 +138,9 @@ def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path, damage):
     base = save_base("llama", tmp_path / "base")
     write_rows(base, tmp_path / "rows")
     first = train(tuning(epochs=2), base, tmp_path, "first")
-    checkpoints = sorted((tmp_path / "first-work" / "checkpoints").glob("checkpoint-*"))
-    assert [c.name for c in checkpoints] == ["checkpoint-3", "checkpoint-6"]
-    file = checkpoints[-1] / "adapter_model.safetensors"
+    written = sorted((tmp_path / "first-work" / "checkpoints").glob("checkpoint-*"))
+    assert [c.name for c in written] == ["checkpoint-3", "checkpoint-6"]
+    file = written[-1] / "adapter_model.safetensors"
     if damage == "remove":
         file.unlink()
     elif damage == "shorten":
@@ -155,6 +156,30 @@ def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path, damage):
     assert any("going on from step 3" in line for line in said.lines)
     assert adapter_digest(again) == adapter_digest(tmp_path / "kept-out")
     assert first.name == "first-out"
+
+
+def test_a_training_that_is_killed_as_it_saves_goes_on_from_the_checkpoint_before(tmp_path, monkeypatch):
+    base = save_base("llama", tmp_path / "base")
+    write_rows(base, tmp_path / "rows")
+    settings = tuning(epochs=2, method="lora", checkpoints=1)
+    original, saved = checkpoints.scan, []
+
+    def killed_at_the_second(directory, **options):
+        saved.append(directory.name)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        return original(directory, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "scan", killed_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, base, tmp_path)
+    assert saved == ["checkpoint-3", "checkpoint-6"]
+    (tmp_path / "run-out").rmdir()
+    said = Said()
+    train(settings, base, tmp_path, progress=said)
+    assert any("going on from step 3" in line for line in said.lines)
+    assert [path.name for path in (tmp_path / "run-work").glob("checkpoints/*-*")] == ["checkpoint-6"]
 
 
 def test_trl_casts_the_adapter_and_we_undo_it(tmp_path, monkeypatch):

@@ -62,7 +62,6 @@ def trainer_arguments(
         eval_steps=between,
         save_strategy="steps" if best else "epoch",
         save_steps=between,
-        save_total_limit=tuning.checkpoints,
         restore_callback_states_from_checkpoint=True,  # how long early stopping has waited
         load_best_model_at_end=best and tuning.keep == "best",
         metric_for_best_model="eval_loss" if best else None,

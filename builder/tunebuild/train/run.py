@@ -138,7 +138,8 @@ def train_model(
     lengths = lengths_of(rows.data.table.to_batches())
     passes = Passes(lengths, batching, int(os.environ.get("RANK", "0")))
     watch = Watch(work / "metrics.jsonl", progress, passes, limit)
-    callbacks: list[TrainerCallback] = [*reporters(tuning.report_to), watch, SealCheckpoints()]
+    seal = SealCheckpoints(tuning.checkpoints)
+    callbacks: list[TrainerCallback] = [*reporters(tuning.report_to), watch, seal]
     if tuning.early_stopping and held_out is not None:
         stop = tuning.early_stopping
         callbacks.append(EarlyStoppingCallback(stop.patience, stop.min_delta))
