@@ -19,6 +19,7 @@ from tunebuild.pipeline import Pipeline
 from tunebuild.report.facts import Records
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.store import Progress, Stage, Tree
+from tunebuild.train.environment import check_environment
 
 if TYPE_CHECKING:
     from tunebuild.train.together import Together
@@ -185,6 +186,20 @@ def train(pipeline: Pipeline, reporter: Reporter, together: Together) -> None:
 
 def _check_early(pipeline: Pipeline) -> None:
     """Refuse what can be known to fail before hours of training."""
+    try:
+        check_environment(pipeline.spec)
+    except TunebuildError:
+        if not _is_trained(pipeline):
+            raise
     pipeline.check_tasks()
     check_context(pipeline)
     _ = pipeline.strategies
+
+
+def _is_trained(pipeline: Pipeline) -> bool:
+    """Whether the training is done already. Fetches no base for a name that nothing was trained for."""
+    store = pipeline.store
+    if not store.has_used("train", pipeline.spec.name):
+        return False
+    data = store.find(pipeline.data())
+    return data is not None and store.find(pipeline.train(data)) is not None

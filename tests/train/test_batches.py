@@ -56,12 +56,16 @@ def test_processes_share_passes_and_do_as_many(passes, processes):
     assert all(row < 0 for share in shares for one in share if one[0] < 0 for row in one)
 
 
-@given(LENGTHS, st.integers(1, 16), st.integers(1, 6), st.booleans())
-def test_sizes_are_those_of_the_passes(lengths, rows, passes, packed):
+@given(LENGTHS, st.integers(1, 16), st.integers(1, 6), st.booleans(), st.integers(1, 3))
+def test_sizes_are_those_of_the_passes(lengths, rows, passes, packed, processes):
     lengths = np.array(lengths)
-    some = Passes(lengths, Batching(rows, passes, packed, 0))
-    sizes = [sum(lengths[p]) if packed else len(p) * max(lengths[p]) for p in map(np.array, some)]
+    batching = Batching(rows, passes, packed, 0, processes)
+    turns = zip(*(Passes(lengths, batching, number) for number in range(processes)), strict=True)
+    held = [[max(row, ~row) for row in one] for turn in turns for one in turn]
+    sizes = [sum(lengths[one]) if packed else len(one) * max(lengths[one]) for one in held]
+    some = Passes(lengths, batching)
     assert some.sizes(1000).tolist() == sizes
+    assert some.longest() == max(sizes)
 
 
 @given(LENGTHS, st.integers(1, 3000), st.booleans())

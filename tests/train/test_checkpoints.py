@@ -17,8 +17,8 @@ def save(root, step, text):
     for name in ("model.safetensors", "rng_state_0.pth"):
         (directory / name).write_text(text, "utf-8")
     args = SimpleNamespace(output_dir=str(root), process_index=0, world_size=1)
-    state = SimpleNamespace(global_step=step, is_world_process_zero=True)
-    SealCheckpoints().on_save(args, state, None)
+    state = SimpleNamespace(global_step=step, is_world_process_zero=True, best_model_checkpoint=None)
+    SealCheckpoints(2).on_save(args, state, None)
     return directory
 
 

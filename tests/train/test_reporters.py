@@ -9,12 +9,10 @@ import pytest
 from support.models import save_base
 from support.rows import write_rows
 from tunebuild.errors import TunebuildError
-from tunebuild.lock.base_model import BaseModel
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
-from tunebuild.store import Silent, Tree
+from tunebuild.store import Silent
 from tunebuild.train.run import train_adapter
 from tunebuild.train.settings import TrainSettings
-from tunebuild.train.stage import TrainStage
 
 WITHOUT = "not installed: it is among the packages of the extra 'dev'"
 
@@ -49,15 +47,6 @@ def test_tensorboard_has_the_losses_that_are_recorded(tmp_path, monkeypatch):
         assert told == pytest.approx(losses[name], rel=1e-6)  # which it keeps in 32 bits
 
 
-def test_tensorboard_has_to_be_told_where(tmp_path, monkeypatch):
-    """What it writes beside the checkpoints would be gone with them."""
-    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
-    settings = TrainSettings(TuningSpec(report_to=("tensorboard",)), "cpu", "float32")
-    stage = TrainStage(settings, Tree(tmp_path, ()), BaseModel(tmp_path, ()))
-    with pytest.raises(TunebuildError, match=r"tuning\.report_to: TENSORBOARD_LOGGING_DIR is not set"):
-        stage.run(tmp_path, tmp_path, Silent())
-
-
 def test_mlflow_has_the_losses_that_are_recorded(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason=WITHOUT)
     store = (tmp_path / "runs").as_uri()
@@ -71,3 +60,11 @@ def test_mlflow_has_the_losses_that_are_recorded(tmp_path, monkeypatch):
         told = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, name)}
         assert len(told) >= 2
         assert told == values
+
+
+def test_one_that_fails_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason=WITHOUT)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://at.all")
+    with pytest.raises(TunebuildError, match=r"tuning\.report_to: mlflow failed: .*nowhere"):
+        recorded(tmp_path, "mlflow")

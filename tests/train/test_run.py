@@ -22,6 +22,7 @@ from tunebuild.prompt import Example
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train import base as base_module
+from tunebuild.train import checkpoints
 from tunebuild.train.adapter import add_adapter
 from tunebuild.train.base import describe_quantisation, keep_4bit_weights_unpacked, load_base
 from tunebuild.train.run import train_adapter
@@ -54,6 +55,10 @@ def train(settings, base, tmp_path, name="run", rows="rows", progress=None):
     return out
 
 
+def metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
 def adapter_digest(out):
     return hashlib.sha256((out / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
 
@@ -64,10 +69,10 @@ def test_training_lowers_the_loss_and_writes_an_adapter(tmp_path, architecture, 
     base = save_base(architecture, tmp_path / "base", dtype=torch.bfloat16)
     write_rows(base, tmp_path / "rows", held_out=True)
     out = train(tuning(method=method, epochs=6), base, tmp_path)
-    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    losses = [m["loss"] for m in metrics if "loss" in m]
+    lines = metrics(out)
+    losses = [m["loss"] for m in lines if "loss" in m]
     assert losses[-1] < 0.7 * losses[0]
-    assert any("eval_loss" in m for m in metrics)
+    assert any("eval_loss" in m for m in lines)
     assert sorted(p.name for p in (out / "adapter").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -122,7 +127,10 @@ def test_killed_training_resumes_to_the_same_bytes(tmp_path, init):
     resumed = train(settings, base, tmp_path, "killed", progress=said)
     assert any("going on from step 6 of 12" in line for line in said.lines)
     assert adapter_digest(resumed) == adapter_digest(whole)
-    assert (resumed / "metrics.jsonl").read_text().count('"loss"') == 12
+    steps, expected = metrics(resumed), metrics(whole)
+    timed = [[step["step"] for step in one if step.pop("tokens_per_second", 0)] for one in (steps, expected)]
+    assert timed == [[*range(2, 7), *range(8, 13)], [*range(2, 13)]]  # a run's first has no time before it
+    assert steps == expected
 
 
 @pytest.mark.parametrize("damage", ["shorten", "remove", "flip"])
@@ -130,9 +138,9 @@ def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path, damage):
     base = save_base("llama", tmp_path / "base")
     write_rows(base, tmp_path / "rows")
     first = train(tuning(epochs=2), base, tmp_path, "first")
-    checkpoints = sorted((tmp_path / "first-work" / "checkpoints").glob("checkpoint-*"))
-    assert [c.name for c in checkpoints] == ["checkpoint-3", "checkpoint-6"]
-    file = checkpoints[-1] / "adapter_model.safetensors"
+    written = sorted((tmp_path / "first-work" / "checkpoints").glob("checkpoint-*"))
+    assert [c.name for c in written] == ["checkpoint-3", "checkpoint-6"]
+    file = written[-1] / "adapter_model.safetensors"
     if damage == "remove":
         file.unlink()
     elif damage == "shorten":
@@ -148,6 +156,30 @@ def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path, damage):
     assert any("going on from step 3" in line for line in said.lines)
     assert adapter_digest(again) == adapter_digest(tmp_path / "kept-out")
     assert first.name == "first-out"
+
+
+def test_a_training_that_is_killed_as_it_saves_goes_on_from_the_checkpoint_before(tmp_path, monkeypatch):
+    base = save_base("llama", tmp_path / "base")
+    write_rows(base, tmp_path / "rows")
+    settings = tuning(epochs=2, method="lora", checkpoints=1)
+    original, saved = checkpoints.scan, []
+
+    def killed_at_the_second(directory, **options):
+        saved.append(directory.name)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        return original(directory, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "scan", killed_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, base, tmp_path)
+    assert saved == ["checkpoint-3", "checkpoint-6"]
+    (tmp_path / "run-out").rmdir()
+    said = Said()
+    train(settings, base, tmp_path, progress=said)
+    assert any("going on from step 3" in line for line in said.lines)
+    assert [path.name for path in (tmp_path / "run-work").glob("checkpoints/*-*")] == ["checkpoint-6"]
 
 
 def test_trl_casts_the_adapter_and_we_undo_it(tmp_path, monkeypatch):

@@ -105,11 +105,6 @@ def test_passes_are_halved_when_memory_runs_out(prepared, monkeypatch):
     assert halved == pytest.approx(whole, rel=1e-5)
 
 
-def test_a_reporter_that_is_missing_is_named(prepared):
-    with pytest.raises(TunebuildError, match=r"tuning.report_to: wandb is not installed; pip install wandb"):
-        train(prepared, "none", report_to=("wandb",))
-
-
 def test_a_row_that_does_not_fit_is_named(prepared, monkeypatch):
     Full(monkeypatch, 10)
     with pytest.raises(TunebuildError, match=r"tuning.max_length: a row of \d+ tokens does not fit"):

@@ -151,8 +151,7 @@ class TuningSpec(Section):
     """Which adapter is kept: the last one, or the one with the smallest loss on held-out rows."""
 
     checkpoints: int = Field(default=2, ge=1, le=100, examples=[2])
-    """How many checkpoints stay on disk while training runs. With 1 there is none for as long as the next one
-    is being written: killed just then, a training begins anew."""
+    """How many checkpoints stay on disk while training runs. There is one more while the next is written."""
 
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         default=(), examples=[["tensorboard"]]

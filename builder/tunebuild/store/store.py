@@ -100,6 +100,10 @@ class Store:
         place.mkdir(parents=True, exist_ok=True)
         (place / str(key_of(stage))).touch()
 
+    def has_used(self, stage: str, build: str) -> bool:
+        """Whether builds of a name have ever used a stage of this name."""
+        return any((self.root / "builds" / build).glob(f"{stage}-*"))
+
     def why(self, stage: Stage, build: str | None = None) -> Reason:
         """Why :meth:`find` finds nothing, compared with earlier builds of that name, or with all of them."""
         # As plain JSON, in which records were written: tuples are lists there.

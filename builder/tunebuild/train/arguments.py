@@ -62,7 +62,6 @@ def trainer_arguments(
         eval_steps=between,
         save_strategy="steps" if best else "epoch",
         save_steps=between,
-        save_total_limit=tuning.checkpoints,
         restore_callback_states_from_checkpoint=True,  # how long early stopping has waited
         load_best_model_at_end=best and tuning.keep == "best",
         metric_for_best_model="eval_loss" if best else None,
@@ -70,11 +69,11 @@ def trainer_arguments(
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to=list(tuning.report_to),
+        report_to="none",  # who reports is among our callbacks
         disable_tqdm=True,
         dataloader_num_workers=0,
         dataloader_pin_memory=settings.device == "cuda",
-        **(shard_by_layers(model, evaluates=evaluates) if tuning.shard else {}),
+        **(shard_by_layers(model) if tuning.shard else {}),
     )
     if tuning.shard:
         compute_in(arguments, settings)

@@ -121,6 +121,13 @@ class Passes:
         passes = [one for start in starts for one in self._passes_of(order[start : start + rows])]
         return np.array([self._tokens(one) for one in passes])
 
+    def longest(self) -> int:
+        """The largest of the ``sizes`` of all steps, found for all of them together."""
+        lengths, rows = self._lengths[self._order(0)], self._batching.rows
+        whole = len(lengths) // rows * rows
+        steps = (lengths[:whole].reshape(-1, rows), lengths[whole:].reshape(1, -1))
+        return max(self._longest_of(some) for some in steps if some.size)
+
     def of_size(self, tokens: int) -> list[Index]:
         """The longest rows, as many as make a pass of this size; at least one."""
         order = np.argsort(-self._lengths, kind="stable")
@@ -128,6 +135,24 @@ class Passes:
             return [int(row) for row in order[: max(1, tokens // int(self._lengths[order[0]]))]]
         fitting = int(np.searchsorted(np.cumsum(self._lengths[order]), tokens, side="right"))
         return [int(row) for row in order[: max(1, fitting)]]
+
+    def _longest_of(self, steps: np.ndarray) -> int:
+        """As ``longest``, for steps of equally many rows; ``steps`` has their lengths, [steps, rows]."""
+        rows = steps.shape[1]
+        parts = self._count(rows) * self._batching.processes
+        if parts >= rows:
+            return int(steps.max())  # each row is alone
+        rising = np.sort(steps, axis=1)
+        if not self._batching.packed:
+            bounds = np.arange(parts + 1) * rows // parts
+            return int((np.diff(bounds) * rising[:, bounds[1:] - 1]).max())
+        # As ``spread``: the longest rows begin the groups, and each other goes to the emptiest.
+        falling = np.ascontiguousarray(rising.T[::-1])
+        sums = np.ascontiguousarray(falling[:parts].T)
+        every = np.arange(len(sums))
+        for lengths in falling[parts:]:
+            sums[every, sums.argmin(axis=1)] += lengths
+        return int(sums.max())
 
     def _tokens(self, rows: list[Index]) -> int:
         lengths = self._lengths_of(rows)

@@ -73,7 +73,8 @@ class Watch(TrainerCallback):
                 )
         note = f"eval loss {logs['eval_loss']:.3f}" if "eval_loss" in logs else f"loss {logs['loss']:.3f}"
         if speed := self._speed(logs):
-            logs["tokens_per_second"] = round(speed, 1)
+            # Into the state, too, from which a resumed training writes the lines of its first steps.
+            logs["tokens_per_second"] = state.log_history[-1]["tokens_per_second"] = round(speed, 1)
             note += f", {speed:,.0f} tokens/s"
             if self._limit:
                 note += f" ({self._limit.share(speed):.0%} of the limit)"

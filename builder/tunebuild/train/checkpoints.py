@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import rotate_checkpoints
 
 from tunebuild.store import Progress, scan
 
@@ -17,7 +18,14 @@ _OF_A_PROCESS = re.compile(r"rng_state_(\d+)\.pth|__(\d+)_\d+\.distcp")
 
 
 class SealCheckpoints(TrainerCallback):
-    """After each checkpoint, write the digests of its files; only sealed checkpoints are resumed from."""
+    """After each checkpoint, write the digests of its files; only sealed checkpoints are resumed from.
+
+    Args:
+        kept: how many stay. An older one goes when the newer is sealed: transformers would remove it before.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -39,6 +47,7 @@ class SealCheckpoints(TrainerCallback):
         temporary = directory / f".{_SEAL}"
         temporary.write_text(json.dumps(digests), "utf-8")
         temporary.replace(directory / _SEAL)
+        rotate_checkpoints(args.output_dir, self._kept, state.best_model_checkpoint, use_mtime=True)
 
 
 def latest_whole(directory: Path, progress: Progress) -> Path | None:

@@ -152,9 +152,12 @@ def _ways_to_cut(
             {n for n in (*range(1, 9), *(round(8 * 1.25**n) for n in range(40)), rows) if n <= rows}
         )
     for number in numbers:
-        batching = Batching(tuning.batch_size, number, packed, tuning.seed, settings.processes)
-        # A pass of a model that is split cannot be done in halves, so there every step counts.
-        sizes = Passes(lengths, batching).sizes(len(lengths) if tuning.shard else _STEPS)
+        passes = Passes(lengths, Batching(tuning.batch_size, number, packed, tuning.seed, settings.processes))
+        if tuning.shard:
+            # A pass of a model that is split cannot be done in halves, so there every step counts.
+            yield number, passes.longest(), 0.0
+            continue
+        sizes = passes.sizes(_STEPS)
         for quantile in _QUANTILES if settings.processes == 1 else (1.0,):
             most = max(int(lengths.max()), int(np.quantile(sizes, quantile)))
             yield number, most, float((sizes > most).mean())

@@ -6,7 +6,6 @@ import json
 import os
 import time
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from tunebuild.train.lengths import lengths_of, read_lengths
 from tunebuild.train.memory import keep_freed_memory
 from tunebuild.train.plan import TrainingPlan, plan_training
 from tunebuild.train.quiet import quieten_libraries
+from tunebuild.train.reporters import reporters
 from tunebuild.train.rows import load_rows
 from tunebuild.train.settings import TrainSettings
 from tunebuild.train.sharding import gather, own_part
@@ -64,7 +64,6 @@ def train_adapter(
             row that does not fit into memory.
     """
     quieten_libraries()
-    _refuse_missing_reporters(settings)
     if settings.device == "cpu":
         keep_freed_memory()
     rows = load_rows(data / "train.arrow")
@@ -139,7 +138,8 @@ def train_model(
     lengths = lengths_of(rows.data.table.to_batches())
     passes = Passes(lengths, batching, int(os.environ.get("RANK", "0")))
     watch = Watch(work / "metrics.jsonl", progress, passes, limit)
-    callbacks: list[TrainerCallback] = [watch, SealCheckpoints()]
+    seal = SealCheckpoints(tuning.checkpoints)
+    callbacks: list[TrainerCallback] = [*reporters(tuning.report_to), watch, seal]
     if tuning.early_stopping and held_out is not None:
         stop = tuning.early_stopping
         callbacks.append(EarlyStoppingCallback(stop.patience, stop.min_delta))
@@ -205,12 +205,6 @@ def train_model(
         f"in {settings.compute_dtype}, "
         f"final loss {result['final_loss']:.4f}"
     )
-
-
-def _refuse_missing_reporters(settings: TrainSettings) -> None:
-    for name in settings.tuning.report_to:
-        if find_spec(name) is None:
-            raise fail("reporter", f"{name} is not installed", f"pip install {name}", path="tuning.report_to")
 
 
 def _began_with(work: Path, plan: TrainingPlan) -> TrainingPlan:

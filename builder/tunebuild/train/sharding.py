@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
-from accelerate.utils import is_torch_version
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -19,17 +18,12 @@ from tunebuild.train.layers import decoder_layers
 from tunebuild.train.settings import TrainSettings
 
 
-def shard_by_layers(model: PreTrainedModel, *, evaluates: bool) -> dict[str, Any]:
+def shard_by_layers(model: PreTrainedModel) -> dict[str, Any]:
     """Arguments of transformers with which the trainer splits a model, and gathers it a layer at a time.
 
     Raises:
-        TunebuildError: it is not known which layers the model repeats, or torch is too old to evaluate it.
+        TunebuildError: it is not known which layers the model repeats.
     """
-    # TRL takes the head's weight without calling the head. Before, FSDP2 waited for that call until the next
-    # backward pass, and between there may be an evaluation and a checkpoint.
-    if evaluates and is_torch_version("<", "2.13"):
-        text = f"with rows that are held out it needs torch 2.13, and this is {torch.__version__}"
-        raise fail("shard", text, "hold out none, or update torch", path="tuning.shard")
     layers = sorted({type(layer).__name__ for layer in decoder_layers(model)})
     if not layers:
         text = f"it is not known which layers {type(model).__name__} repeats"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunebuild.errors import fail
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.lock.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
 
 # Libraries whose version changes what training computes.
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
-
-
-_BOARD = "TENSORBOARD_LOGGING_DIR"
 
 # What is kept or told while training runs changes nothing about its result.
 _PASSING = {"checkpoints", "report_to"}
@@ -59,11 +54,8 @@ class TrainStage:
         """Train; resumes from the last whole checkpoint in ``work``.
 
         Raises:
-            TunebuildError: what training cannot do, or a reporter would write for nobody.
+            TunebuildError: what training cannot do.
         """
-        if "tensorboard" in self.settings.tuning.report_to and not os.environ.get(_BOARD):
-            # It would write into ``work``, which goes when the training is done.
-            raise fail("reporter", f"{_BOARD} is not set", "name a directory there", path="tuning.report_to")
         grow_segments()
         with heavy_imports():
             from tunebuild.train.processes import train_in_processes

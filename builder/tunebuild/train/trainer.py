@@ -269,8 +269,10 @@ class Trainer(SFTTrainer):
         self._seen.zero_()
         self._metrics["train"]["entropy"].append(entropy / max(1, supervised))
         self._metrics["train"]["mean_token_accuracy"].append(right / max(1, supervised))
-        self._total_train_tokens += int(tokens)
-        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        # TRL's own count would begin anew in a training that goes on from a checkpoint.
+        steps = (entry for entry in reversed(self.state.log_history) if "loss" in entry)
+        before = next(steps, {"num_tokens": 0})["num_tokens"]
+        self._metrics["train"]["num_tokens"] = [before + int(tokens)]
 
     def _pieces(self, inputs: Inputs) -> Iterator[Inputs]:
         if inputs["input_ids"].numel() > self._most_tokens:
