@@ -127,15 +127,33 @@ def _container(
     click.echo(
         f"  load    {report.sent / 1e6:,.1f} of {report.total / 1e6:,.1f} MB sent to {found.name}", err=True
     )
-    try:
-        container = found.run(image.reference, options)
-        try:
-            yield container, found.name
-        finally:
-            container.stop()
-    finally:
+    with ExitStack() as started:
         if not tagged:
-            found.remove(image.reference)
+            started.enter_context(ending_with(lambda: found.remove(image.reference)))
+        container = found.run(image.reference, options)
+        started.enter_context(ending_with(container.stop))
+        yield container, found.name
+
+
+@contextmanager
+def ending_with(end: Callable[[], object]) -> Iterator[None]:
+    """Call ``end`` at the end; where an error is on its way, what ``end`` raises is only said.
+
+    An interrupt is no error but how an endpoint is ended: one that does not end then is news.
+    """
+    cause = None
+    try:
+        yield
+    except Exception as error:
+        cause = error
+        raise
+    finally:
+        try:
+            end()
+        except Exception as error:  # an engine's SDK raises errors of its own
+            if cause is None:
+                raise
+            click.echo(f"  not cleared up: {error}", err=True)
 
 
 def _passing_name(image: Image) -> ImageReference:
