@@ -27,6 +27,7 @@ from tunebuild.evaluate.sources import by_source
 from tunebuild.evaluate.stage import SOURCES, EvaluateStage, general_prompts
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
 from tunebuild.grammar import counted
+from tunebuild.merge.safetensors_io import list_tensors
 from tunebuild.prompt import PromptRefused, Renderer, load_prompt
 from tunebuild.store import Progress
 from tunebuild.train.quiet import quieten_libraries
@@ -114,7 +115,7 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     figures = measure(base.rows, trained, merged.rows, targets(rows))
     strategies = {stage.strategy: figures["merge_kl"]}
     if stage.alternative:
-        progress.step(2, steps, f"the adapter on the {stage.alternative} base")
+        progress.step(2, steps, f"the {stage.alternative} merge")
         strategies[stage.alternative] = divergence(trained, _alternative(stage, rows))
     if base.general and merged.general:
         figures |= measure_regression(base.general, merged.general)
@@ -208,10 +209,14 @@ def _general_rows(asked: _Asked, answers: list[list[int]]) -> list[dict[str, Any
 
 
 def _alternative(stage: EvaluateStage, rows: list[dict[str, Any]]) -> Said:
-    """What the published base with the adapter says: the ``original`` merge, but for its last rounding."""
+    """What the ``original`` merge says, done in memory and rounded as its files would be."""
     assert stage.alternative == "original"
     unquantised = replace(stage.settings, tuning=stage.settings.tuning.model_copy(update={"method": "lora"}))
-    model = load_trained(stage.base.directory, stage.trained.path("adapter"), unquantised)
+    model = load_trained(stage.base.directory, stage.trained.path("adapter"), unquantised).merge_and_unload()
+    stored = {tensor.name: tensor for tensor in list_tensors(stage.base.directory)}
+    for name, weight in model.named_parameters():
+        if name in stored:  # perhaps in fewer bits than it was loaded in
+            weight.data = weight.data.to(stored[name].torch_dtype).to(weight.dtype)
     said = ask(model, rows)
     del model
     gc.collect()

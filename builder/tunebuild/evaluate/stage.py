@@ -48,7 +48,7 @@ class EvaluateStage:
     alternative: Strategy | None = None
     tasks: tuple[Task, ...] = ()
     name: str = "evaluate"
-    version: int = 4
+    version: int = 5
 
     def inputs(self) -> Inputs:
         """The three models, the rows and what is asked."""
