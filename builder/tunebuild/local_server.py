@@ -28,11 +28,12 @@ class LocalServer:
         return self.process.poll() is None
 
     def last_words(self) -> str:
-        """Where the reason is that it ended: the end of its log, if that was not shown."""
+        """The end of its log, or where that is if it was shown."""
         if self.log is None:
-            return "its log, above, says why"
-        lines = self.log.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]
-        return "the end of its log:\n" + "\n".join(lines) if lines else "its log is empty"
+            return "what it printed is above"
+        if not (lines := self.log.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]):
+            return "it printed nothing"
+        return "\n".join(("the end of its log, which 'tunebuild run' shows whole:", *lines))
 
 
 @contextmanager

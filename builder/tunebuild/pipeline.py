@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.stage import DataStage
 from tunebuild.data_sources import SourceFiles
-from tunebuild.errors import fail
 from tunebuild.evaluate.exported import ExportedStage
 from tunebuild.evaluate.stage import EvaluateStage
 from tunebuild.evaluate.tasks import Task, read_tasks, require_tasks
@@ -24,7 +23,8 @@ from tunebuild.image.weights import WeightsStage, weight_digests
 from tunebuild.image.wheels.lock import serving_requirements
 from tunebuild.lock.base_model import BaseModel, find_base_model
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
-from tunebuild.merge.stage import MergeStage, Strategy
+from tunebuild.merge.stage import MergeStage
+from tunebuild.merge.strategies import Strategy, strategies_for
 from tunebuild.prompt import Renderer
 from tunebuild.report.facts import Records
 from tunebuild.serve.bundle import Bundle
@@ -125,20 +125,7 @@ class Pipeline:
     @property
     def strategies(self) -> tuple[Strategy, ...]:
         """The merges that come into question, the likely one first."""
-        if self.train_settings.full:
-            return ("trained",)
-        if self.train_settings.tuning.method == "peft":
-            return ("none",)
-        if self.spec.merge.strategy != "auto":
-            if self.spec.merge.strategy == "dequantized" and self.train_settings.tuning.method != "qlora":
-                message = "'dequantized' needs a quantised base, and tuning.method: auto took lora here"
-                raise fail("strategy", message, "use merge.strategy: auto", path="merge.strategy")
-            return (self.spec.merge.strategy,)
-        tuning = self.train_settings.tuning
-        if tuning.method != "qlora":
-            return ("original",)  # what was not quantised cannot be dequantised
-        # An adapter that began as what quantising lost belongs to no other base.
-        return ("dequantized",) if tuning.lora.init == "loftq" else ("dequantized", "original")
+        return strategies_for(self.spec.merge, self.train_settings.tuning)
 
     @property
     def keeps_adapter(self) -> bool:

@@ -179,8 +179,17 @@ def test_a_server_that_cannot_start_has_its_last_words_shown(quickstart):
             wait_until_ready(f"http://127.0.0.1:{port}", server.alive, last_words=server.last_words)
     said = str(error.value)
     assert "the server ended before it was ready" in said
-    assert "the end of its log:" in said
+    assert "the end of its log" in said
     assert "address already in use" in said
+
+
+def test_a_server_that_is_not_ready_in_time_has_its_last_words_shown(quickstart):
+    arguments = ("--engine", "none", "--ready-within", "0")
+    for quiet in (("run", "--ask", "x", "--port", "0"), ("verify",)):
+        done = quickstart.run(*quiet, *arguments)
+        assert done.code == 1
+        assert "was not ready within 0 s: it did not answer; --ready-within gives it longer" in done.err
+        assert "it printed nothing" in done.err
 
 
 @pytest.mark.parametrize("engine", ["auto", "none"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 
 import pytest
@@ -20,10 +21,12 @@ from tunebuild.evaluate.run import _Asked, _general_rows, masked
 from tunebuild.evaluate.sources import by_source
 from tunebuild.evaluate.stage import SAMPLES, EvaluateStage, closer_strategy, read_metrics
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
+from tunebuild.lock.base_model import BaseModel
 from tunebuild.merge.stage import MergeStage
 from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.spec.gates import GatesSpec, ShareAtLeast
 from tunebuild.store import Silent
+from tunebuild.store.tree import scan
 
 
 def row(*labels):
@@ -207,6 +210,16 @@ def test_auto_keeps_the_closer_merge(trained):
     record = json.loads(output.path("metrics.json").read_text())
     assert record["strategies"]["original"] > 10 * record["strategies"]["dequantized"]
     assert closer_strategy(output) == "dequantized"
-    # What was measured without being written is what the written one measures.
+
+
+def test_what_is_merged_in_memory_is_what_is_written(trained, tmp_path):
+    store, settings, base, *rest = trained
+    rounded = AutoModelForCausalLM.from_pretrained(base.directory, dtype=torch.bfloat16)
+    shutil.copytree(base.directory, tmp_path / "base")
+    rounded.save_pretrained(tmp_path / "base")
+    rounded_base = BaseModel(tmp_path / "base", scan(tmp_path / "base").files)
+    trained = (store, settings, rounded_base, *rest)
+    both, _ = evaluated(trained, "dequantized", "original", samples=0)
     written, _ = evaluated(trained, "original", samples=0)
-    assert read_metrics(written)["merge_kl"] == pytest.approx(record["strategies"]["original"], rel=1e-3)
+    strategies = json.loads(both.path("metrics.json").read_text())["strategies"]
+    assert read_metrics(written)["merge_kl"] == strategies["original"]

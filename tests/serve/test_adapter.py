@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import pytest
 import torch
@@ -116,8 +115,22 @@ def test_what_is_not_whole_or_not_of_this_base_does_not_start(base, tmp_path):
     assert started(base, adapter).code == "adapter-incomplete"
 
 
-def test_a_base_that_is_not_whole_does_not_start(base, tmp_path):
+TENSOR = "model.layers.0.mlp.down_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({TENSOR: None, "lm_head.weight": None}, "lacks the tensor lm_head.weight and 1 more"),
+        ({"model.more": torch.zeros(2)}, "has a tensor that the model does not take: model.more"),
+        ({TENSOR: torch.zeros(2, 3)}, f"has in another shape than the model the tensor {TENSOR}"),
+    ],
+)
+def test_a_base_that_is_not_whole_does_not_start(tmp_path, change, said):
     broken = save_base("llama", tmp_path / "broken", tie_word_embeddings=False)
-    config = json.loads((broken / "config.json").read_text())
-    (broken / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
-    assert started(broken, None).code == "model-incomplete"
+    weights = broken / "model.safetensors"
+    tensors = {**load_file(weights), **change}
+    save_file({n: t for n, t in tensors.items() if t is not None}, weights, {"format": "pt"})
+    found = started(broken, None)
+    assert (found.code, found.message) == ("model-incomplete", f"{broken} {said}")
+    assert "build or export again" in found.hint

@@ -32,6 +32,14 @@ engine_option = click.option(
     show_default=True,
     help="What runs the endpoint; 'none' is a plain process, 'auto' the first of the others that answers.",
 )
+ready_option = click.option(
+    "--ready-within",
+    type=click.FloatRange(min=0),
+    default=120,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the endpoint may take to load the model.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,14 @@ class Endpoint:
 
 @contextmanager
 def endpoint(
-    built: Built, engine: str, host: str, port: int, *, quiet: bool, tagged: bool = True
+    built: Built,
+    engine: str,
+    host: str,
+    port: int,
+    ready_within: float,
+    *,
+    quiet: bool,
+    tagged: bool = True,
 ) -> Iterator[Endpoint]:
     """A ready endpoint; stopped at the end.
 
@@ -61,6 +76,7 @@ def endpoint(
         built: what is served.
         engine: one of :data:`ENGINES`.
         host, port: where it listens; 0 takes a free port.
+        ready_within: seconds that it may take to be ready.
         quiet: keep a local process's log away from the terminal.
         tagged: whether an engine keeps the image, under the spec's name; else it is left as it was.
 
@@ -94,10 +110,10 @@ def endpoint(
             server = running.enter_context(
                 local_server(built.parts, built.settings.root, host, port, quiet=quiet)
             )
-            seconds = wait_until_ready(url, server.alive, last_words=server.last_words)
+            seconds = wait_until_ready(url, server.alive, ready_within, server.last_words)
             yield Endpoint(url, runner, seconds, lambda: _wait_for_process(server.process))
         else:
-            wait_ready(container, options)
+            wait_ready(container, options, ready_within)
             name = f"{runner} container {container.id[:12]}"
             yield Endpoint(url, name, time.monotonic() - started, lambda: _wait_for_container(container))
 
@@ -127,15 +143,33 @@ def _container(
     click.echo(
         f"  load    {report.sent / 1e6:,.1f} of {report.total / 1e6:,.1f} MB sent to {found.name}", err=True
     )
-    try:
-        container = found.run(image.reference, options)
-        try:
-            yield container, found.name
-        finally:
-            container.stop()
-    finally:
+    with ExitStack() as started:
         if not tagged:
-            found.remove(image.reference)
+            started.enter_context(ending_with(lambda: found.remove(image.reference)))
+        container = found.run(image.reference, options)
+        started.enter_context(ending_with(container.stop))
+        yield container, found.name
+
+
+@contextmanager
+def ending_with(end: Callable[[], object]) -> Iterator[None]:
+    """Call ``end`` at the end; where an error is on its way, what ``end`` raises is only said.
+
+    An interrupt is no error but how an endpoint is ended: one that does not end then is news.
+    """
+    cause = None
+    try:
+        yield
+    except Exception as error:
+        cause = error
+        raise
+    finally:
+        try:
+            end()
+        except Exception as error:  # an engine's SDK raises errors of its own
+            if cause is None:
+                raise
+            click.echo(f"  not cleared up: {error}", err=True)
 
 
 def _passing_name(image: Image) -> ImageReference:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tunebuild.cli._options import set_option, spec_argument, store_option
-from tunebuild.cli._serving import endpoint, engine_option
+from tunebuild.cli._serving import endpoint, engine_option, ready_option
 from tunebuild.errors import TunebuildError, fail
 
 
@@ -17,10 +17,18 @@ from tunebuild.errors import TunebuildError, fail
 @click.option("--port", default=8080, show_default=True, help="Port to listen on; 0 takes a free one.")
 @click.option("--ask", metavar="QUESTION", help="Ask one question, print the answer, and stop.")
 @engine_option
+@ready_option
 @set_option
 @store_option
 def command(
-    spec: Path, host: str, port: int, ask: str | None, engine: str, overrides: tuple[str, ...], store: Path
+    spec: Path,
+    host: str,
+    port: int,
+    ask: str | None,
+    engine: str,
+    ready_within: float,
+    overrides: tuple[str, ...],
+    store: Path,
 ) -> None:
     """Start the endpoint of SPEC, building first what is not built yet.
 
@@ -32,7 +40,7 @@ def command(
 
     built = build_spec(spec, store, overrides)
     try:
-        with endpoint(built, engine, host, port, quiet=ask is not None) as running:
+        with endpoint(built, engine, host, port, ready_within, quiet=ask is not None) as running:
             click.echo(
                 f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True
             )

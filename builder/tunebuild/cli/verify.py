@@ -10,7 +10,7 @@ import click
 
 from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.cli._progress import Reporter
-from tunebuild.cli._serving import endpoint, engine_option
+from tunebuild.cli._serving import endpoint, engine_option, ready_option
 from tunebuild.data.privacy import mask
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.verify.checks import Contract, read_contract
@@ -29,6 +29,7 @@ from tunebuild.verify.endpoint import Answer, ask
 )
 @click.option("--offline", is_flag=True, help="Check the image only; start and ask nothing.")
 @engine_option
+@ready_option
 @set_option
 @store_option
 def command(
@@ -37,6 +38,7 @@ def command(
     min_exact: float,
     offline: bool,
     engine: str,
+    ready_within: float,
     overrides: tuple[str, ...],
     store: Path,
 ) -> None:
@@ -60,7 +62,7 @@ def command(
     if url:
         _question(url, contract, min_exact)
     elif built and not offline:
-        with endpoint(built, engine, "127.0.0.1", 0, quiet=True, tagged=False) as running:
+        with endpoint(built, engine, "127.0.0.1", 0, ready_within, quiet=True, tagged=False) as running:
             click.echo(
                 f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True
             )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft import PeftModel
@@ -16,6 +17,7 @@ from tunebuild.evaluate.texts import spread
 from tunebuild.lock.base_model import BaseModel
 from tunebuild.merge.safetensors_io import list_tensors
 from tunebuild.serve.engines.model import load_model
+from tunebuild.store import Tree
 from tunebuild.train.adapter import ADAPTER_WEIGHTS
 from tunebuild.train.base import load_base
 from tunebuild.train.settings import TrainSettings
@@ -23,6 +25,8 @@ from tunebuild.train.settings import TrainSettings
 #: Rows looked at, and bytes of log-probabilities held for each model.
 MAX_ROWS = 64
 MAX_BYTES = 256 << 20
+
+_T = TypeVar("_T")
 
 _IGNORED = -100
 # Bytes of a model below which threads wait for each other longer than they work: with a busy neighbour two
@@ -72,6 +76,31 @@ def load_trained(base: Path, adapter: Path, settings: TrainSettings) -> PeftMode
     model = PeftModel.from_pretrained(load_base(base, settings), adapter)
     model.eval()
     return model
+
+
+def ask_base_and_trained(
+    base: BaseModel,
+    trained: Tree,
+    settings: TrainSettings,
+    rows: Sequence[dict[str, Any]],
+    ask_base: Callable[[Any], _T],
+) -> tuple[_T, Said]:
+    """What ``ask_base`` hears from the base, and what the trained model says in some rows.
+
+    There is one model in memory at a time. For the base an adapter is only turned off.
+    """
+    if settings.full:
+        before = ask_base(load_base(base.directory, settings).eval())
+        gc.collect()
+        model = load_base(trained.path("model"), settings).eval()
+    else:
+        model = load_trained(base.directory, trained.path("adapter"), settings)
+        with model.disable_adapter():
+            before = ask_base(model.get_base_model())
+    said = ask(model, rows)
+    del model
+    gc.collect()
+    return before, said
 
 
 def load_merged(directory: Path, settings: TrainSettings, adapter: Path | None = None) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +11,12 @@ import torch
 
 from tunebuild.data.privacy import mask
 from tunebuild.evaluate.generate import generate
-from tunebuild.evaluate.harness import do_tasks
+from tunebuild.evaluate.harness import Results, do_tasks
 from tunebuild.evaluate.metrics import divergence, measure, measure_regression
 from tunebuild.evaluate.models import (
     Said,
     ask,
+    ask_base_and_trained,
     choose_rows,
     few_threads,
     load_merged,
@@ -27,9 +27,9 @@ from tunebuild.evaluate.sources import by_source
 from tunebuild.evaluate.stage import SOURCES, EvaluateStage, general_prompts
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
 from tunebuild.grammar import counted
+from tunebuild.merge.safetensors_io import list_tensors
 from tunebuild.prompt import PromptRefused, Renderer, load_prompt
 from tunebuild.store import Progress
-from tunebuild.train.base import load_base
 from tunebuild.train.quiet import quieten_libraries
 from tunebuild.train.rows import load_rows
 
@@ -66,6 +66,23 @@ class _Asked:
         return generate(model, prompts, self.max_tokens, self.renderer.stop_ids, self.positions)
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What a model says.
+
+    Attributes:
+        rows: at the rows' tokens.
+        answers: to the questions, and then to the general prompts.
+        general: at the tokens of the base's answers to those.
+        tasks: what it reaches.
+    """
+
+    rows: Said
+    answers: list[list[int]]
+    general: Said | None
+    tasks: Results
+
+
 def evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evaluated:
     """Ask the base, the trained and the merged model the same.
 
@@ -84,46 +101,25 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     steps = 3 if stage.alternative else 2
     progress.step(0, steps, "the trained model")
     harness = (stage.base.directory, stage.tasks, stage.evaluation.task_limit, _window(stage))
-    full = stage.settings.full
-    if full:
-        model = load_base(stage.base.directory, stage.settings).eval()
-    else:
-        model = load_trained(stage.base.directory, stage.trained.path("adapter"), stage.settings)
-    with nullcontext() if full else model.disable_adapter():
-        alone = model if full else model.get_base_model()
-        base = ask(alone, rows)
-        base_answers = asked.answers(alone)
-        general = _general_rows(asked, base_answers)
-        base_general = ask(alone, general) if general else None
-        base_tasks = do_tasks(alone, *harness)
-    del alone
-    if full:
-        del model
-        gc.collect()
-        model = load_base(stage.trained.path("model"), stage.settings).eval()
-    trained = ask(model, rows)
-    del model
-    gc.collect()
+
+    def hear(model: Any, before: _Heard | None = None) -> _Heard:
+        said, answers = ask(model, rows), asked.answers(model)
+        general = _general_rows(asked, before.answers if before else answers)
+        return _Heard(said, answers, ask(model, general) if general else None, do_tasks(model, *harness))
+
+    base, trained = ask_base_and_trained(stage.base, stage.trained, stage.settings, rows, hear)
     progress.step(1, steps, "the files of the image")
-    model = load_merged(
-        stage.merged.path("model"),
-        stage.settings,
-        stage.trained.path("adapter") if stage.strategy == "none" else None,
-    )
-    merged = ask(model, rows)
-    tuned_answers = asked.answers(model)
-    merged_general = ask(model, general) if general else None
-    tuned_tasks = do_tasks(model, *harness)
-    del model
+    adapter = stage.trained.path("adapter") if stage.strategy == "none" else None
+    merged = hear(load_merged(stage.merged.path("model"), stage.settings, adapter), base)
     gc.collect()
-    figures = measure(base, trained, merged, targets(rows))
+    figures = measure(base.rows, trained, merged.rows, targets(rows))
     strategies = {stage.strategy: figures["merge_kl"]}
     if stage.alternative:
-        progress.step(2, steps, f"the adapter on the {stage.alternative} base")
+        progress.step(2, steps, f"the {stage.alternative} merge")
         strategies[stage.alternative] = divergence(trained, _alternative(stage, rows))
-    if base_general and merged_general:
-        figures |= measure_regression(base_general, merged_general)
-    texts = _texts(asked, base_answers, tuned_answers)
+    if base.general and merged.general:
+        figures |= measure_regression(base.general, merged.general)
+    texts = _texts(asked, base.answers, merged.answers)
     if asked.questions:
         samples = texts["samples"]
         expected = [s["expected"] for s in samples]
@@ -131,8 +127,8 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
         before = measure_texts([s["base"] for s in samples], expected)
         figures |= {f"base_{name}": value for name, value in before.items()}
     tasks = {
-        task: {name: {"base": base_tasks[task][name], "tuned": value} for name, value in found.items()}
-        for task, found in tuned_tasks.items()
+        task: {name: {"base": base.tasks[task][name], "tuned": value} for name, value in found.items()}
+        for task, found in merged.tasks.items()
     }
     made = "base and adapter" if stage.strategy == "none" else "merged"
     kind = "held-out" if rows_file == "eval.arrow" else "training"
@@ -159,7 +155,7 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
         "strategies": strategies,
     }
     record["sources"] = by_source(
-        _origins(stage, len(all_rows)), rows, base, merged, asked.questions, texts["samples"]
+        _origins(stage, len(all_rows)), rows, base.rows, merged.rows, asked.questions, texts["samples"]
     )
     return Evaluated({**record, "strategy": stage.strategy}, masked(texts))
 
@@ -213,10 +209,14 @@ def _general_rows(asked: _Asked, answers: list[list[int]]) -> list[dict[str, Any
 
 
 def _alternative(stage: EvaluateStage, rows: list[dict[str, Any]]) -> Said:
-    """What the published base with the adapter says: the ``original`` merge, but for its last rounding."""
+    """What the ``original`` merge says, done in memory and rounded as its files would be."""
     assert stage.alternative == "original"
     unquantised = replace(stage.settings, tuning=stage.settings.tuning.model_copy(update={"method": "lora"}))
-    model = load_trained(stage.base.directory, stage.trained.path("adapter"), unquantised)
+    model = load_trained(stage.base.directory, stage.trained.path("adapter"), unquantised).merge_and_unload()
+    stored = {tensor.name: tensor for tensor in list_tensors(stage.base.directory)}
+    for name, weight in model.named_parameters():
+        if name in stored:  # perhaps in fewer bits than it was loaded in
+            weight.data = weight.data.to(stored[name].torch_dtype).to(weight.dtype)
     said = ask(model, rows)
     del model
     gc.collect()

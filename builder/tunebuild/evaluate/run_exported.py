@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 from contextlib import redirect_stderr
 from typing import Any
@@ -10,16 +9,14 @@ from typing import Any
 from tunebuild.evaluate.exported import ExportedStage
 from tunebuild.evaluate.metrics import export_figures, measure
 from tunebuild.evaluate.models import (
-    Said,
     ask,
+    ask_base_and_trained,
     choose_rows,
     few_threads,
     load_merged,
-    load_trained,
     targets,
 )
 from tunebuild.store import Progress
-from tunebuild.train.base import load_base
 from tunebuild.train.quiet import quieten_libraries
 from tunebuild.train.rows import load_rows
 
@@ -34,7 +31,9 @@ def measure_exported(stage: ExportedStage, rows_file: str, progress: Progress) -
     rows = choose_rows(load_rows(stage.data.path(rows_file)), stage.base.vocabulary_size)
     with few_threads(stage.base):
         progress.step(0, 2, "the trained model")
-        base, trained = _before(stage, rows)
+        base, trained = ask_base_and_trained(
+            stage.base, stage.trained, stage.settings, rows, lambda model: ask(model, rows)
+        )
         progress.step(1, 2, f"the files of {stage.title}")
         # compressed-tensors draws bars that cannot be turned off; the last comes with the first answer.
         with redirect_stderr(io.StringIO()):
@@ -46,19 +45,3 @@ def measure_exported(stage: ExportedStage, rows_file: str, progress: Progress) -
         f"loss {figures['eval_loss']:.3f}"
     )
     return {"metrics": figures, "rows": len(rows), "of": rows_file}
-
-
-def _before(stage: ExportedStage, rows: list[dict[str, Any]]) -> tuple[Said, Said]:
-    """What the base and the trained model say."""
-    if stage.settings.full:
-        base = ask(load_base(stage.base.directory, stage.settings).eval(), rows)
-        gc.collect()
-        trained = ask(load_base(stage.trained.path("model"), stage.settings).eval(), rows)
-    else:
-        model = load_trained(stage.base.directory, stage.trained.path("adapter"), stage.settings)
-        with model.disable_adapter():
-            base = ask(model.get_base_model(), rows)
-        trained = ask(model, rows)
-        del model
-    gc.collect()
-    return base, trained

@@ -13,7 +13,7 @@ from tunebuild.evaluate.metrics import Metrics
 from tunebuild.evaluate.tasks import Task
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.lock.base_model import BaseModel
-from tunebuild.merge.stage import Strategy
+from tunebuild.merge.strategies import Strategy
 from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.settings import TrainSettings
@@ -48,7 +48,7 @@ class EvaluateStage:
     alternative: Strategy | None = None
     tasks: tuple[Task, ...] = ()
     name: str = "evaluate"
-    version: int = 4
+    version: int = 5
 
     def inputs(self) -> Inputs:
         """The three models, the rows and what is asked."""

@@ -137,7 +137,8 @@ def wait_ready(container: Container, options: RunOptions, timeout: float = 120.0
         if not container.running():
             raise fail("container-exited", f"the container ended before it was ready{_tail(container)}")
         time.sleep(0.05)
-    raise fail("not-ready", f"{url} was not ready within {timeout:.0f} s{_tail(container)}")
+    message = f"{url} was not ready within {timeout:.0f} s"
+    raise fail("not-ready", message, f"--ready-within gives it longer{_tail(container)}")
 
 
 def _answers(url: str) -> bool:

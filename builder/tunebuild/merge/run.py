@@ -19,7 +19,7 @@ from tunebuild.merge.safetensors_io import (
     plan_shards,
     write_index,
 )
-from tunebuild.merge.stage import Strategy
+from tunebuild.merge.strategies import Strategy
 from tunebuild.merge.tensors import KINDS, TensorMerger
 from tunebuild.merge.ties import respect_ties
 from tunebuild.merge.workers import one_thread_each, workers

@@ -91,7 +91,7 @@ def list_tensors(directory: Path, single: str = _SINGLE) -> list[StoredTensor]:
     tensors: list[StoredTensor] = []
     for file in files:
         if not file.is_file():
-            raise fail("shard-missing", f"the base model lacks {file.name}", path="model.base")
+            raise fail("shard-missing", f"{directory} lacks {file.name}", path="model.base")
         tensors.extend(tensors_of(file))
     return tensors
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Literal
 
 from tunebuild.lock.base_model import BaseModel
+from tunebuild.merge.strategies import Strategy
 from tunebuild.store import Inputs, Progress, Tree
-
-Strategy = Literal["original", "dequantized", "trained", "none"]
 
 
 @dataclass(frozen=True, slots=True)

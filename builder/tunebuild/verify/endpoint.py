@@ -70,7 +70,7 @@ def wait_until_ready(
     url: str,
     alive: Callable[[], bool],
     seconds: float = 120.0,
-    last_words: Callable[[], str] = lambda: "its log says why",
+    last_words: Callable[[], str] = lambda: "see its log",
 ) -> float:
     """Wait for ``/readyz``; returns the seconds it took.
 
@@ -78,10 +78,10 @@ def wait_until_ready(
         url: the endpoint's root.
         alive: whether the server runs.
         seconds: how long to wait.
-        last_words: why it does not run any more, or where that is told.
+        last_words: what it printed last, or where that is.
 
     Raises:
-        TunebuildError: the server ended, or was not ready in time; with its own reason.
+        TunebuildError: ``server-ended`` or ``not-ready``, with its own reason and its last words.
     """
     started = time.monotonic()
     reason = "it did not answer"
@@ -95,7 +95,8 @@ def wait_until_ready(
             if not alive():
                 raise fail("server-ended", "the server ended before it was ready", last_words()) from None
         time.sleep(0.05)
-    raise fail("not-ready", f"{url} was not ready within {seconds:.0f} s: {reason}")
+    message = f"{url} was not ready within {seconds:.0f} s: {reason}"
+    raise fail("not-ready", message, f"--ready-within gives it longer; {last_words()}")
 
 
 def ask_question(url: str, question: str) -> str:

@@ -10,6 +10,17 @@ from transformers import AutoModelForCausalLM
 
 from tunebuild.errors import fail
 
+# What transformers tells of loading: names of tensors, in the last with both shapes.
+_WRONG = {
+    "missing_keys": "lacks the tensor",
+    "unexpected_keys": "has a tensor that the model does not take:",
+    "mismatched_keys": "has in another shape than the model the tensor",
+}
+_AGAIN = (
+    "build or export again, in a store after 'tunebuild cache verify --remove'; if it is so again, please "
+    "report it"
+)
+
 
 def load_model(
     directory: Path,
@@ -40,10 +51,11 @@ def load_model(
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if wrong := sorted(map(str, info[kind])):
-            message = f"the model has {kind.replace('_keys', '')} tensors: {', '.join(wrong[:3])}"
-            raise fail("model-incomplete", message, "this is a fault of tunebuild: please report it")
+    for kind, what in _WRONG.items():
+        if info[kind]:
+            first, *more = sorted(key if isinstance(key, str) else key[0] for key in info[kind])
+            message = f"{directory} {what} {first}" + (f" and {len(more)} more" if more else "")
+            raise fail("model-incomplete", message, _AGAIN)
     if adapter is not None:
         from tunebuild.serve.engines.adapter import add_adapter
 

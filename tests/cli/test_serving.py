@@ -1,0 +1,38 @@
+"""What is said when an endpoint does not end as it should."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from tunebuild.cli._serving import ending_with
+from tunebuild.errors import TunebuildError, fail
+
+
+def cannot_stop():
+    raise fail("run-failed", "the engine has gone")
+
+
+@contextlib.contextmanager
+def interrupted():
+    yield
+    raise KeyboardInterrupt
+
+
+def test_an_error_outlives_that_of_stopping(capsys):
+    removed = []
+    with (
+        pytest.raises(TunebuildError, match="the answers are wrong"),
+        ending_with(lambda: removed.append("image")),
+        ending_with(cannot_stop),
+    ):
+        raise fail("wrong", "the answers are wrong")
+    assert removed == ["image"]
+    assert "not cleared up: the engine has gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", [contextlib.nullcontext, interrupted])
+def test_what_cannot_be_stopped_is_an_error_where_nothing_else_is(how):
+    with pytest.raises(TunebuildError, match="the engine has gone"), ending_with(cannot_stop), how():
+        pass
