@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM
 
 from support.models import save_base
 from support.rows import write_rows
+from tunebuild.data.tokenised import write_examples
 from tunebuild.errors import TunebuildError
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
@@ -79,16 +80,19 @@ def test_layers_that_compute_again_change_nothing(prepared):
 
 
 class Full:
-    """A device that has room for so many tokens at once; a real one cannot be filled on purpose here."""
+    """A device that has room for so many tokens at once; a real one cannot be filled on purpose here.
 
-    def __init__(self, patch, tokens):
+    Longer passes of exactly ``fitting`` tokens have room, too.
+    """
+
+    def __init__(self, patch, tokens, fitting=0):
         from transformers.models.llama.modeling_llama import LlamaMLP
 
         self.failures = 0
         original = LlamaMLP.forward
 
         def forward(module, x):
-            if module.training and x.shape[0] * x.shape[1] > tokens:
+            if module.training and x.shape[0] * x.shape[1] not in (*range(tokens + 1), fitting):
                 self.failures += 1
                 raise torch.OutOfMemoryError("full")
             return original(module, x)
@@ -109,6 +113,20 @@ def test_a_row_that_does_not_fit_is_named(prepared, monkeypatch):
     Full(monkeypatch, 10)
     with pytest.raises(TunebuildError, match=r"tuning.max_length: a row of \d+ tokens does not fit"):
         train(prepared, "none")
+
+
+def test_a_long_row_is_not_blamed_for_what_others_take(prepared, monkeypatch):
+    renderer = write_rows(prepared / "base", prepared / "rows")
+    asked = [("A long one?", "long " * 150), *((f"Which is {n}?", "It is that one.") for n in range(7))]
+    pairs = [({"role": "user", "content": q}, {"role": "assistant", "content": a}) for q, a in asked]
+    examples = [renderer.example(list(pair)) for pair in pairs]
+    write_examples(prepared / "rows" / "train.arrow", examples)
+    _, whole, _ = train(prepared, "whole", batch_size=8, micro_batch_size=4)
+    full = Full(monkeypatch, 60, fitting=len(examples[0].ids))
+    assert sum(len(example.ids) for example in examples[1:]) > 120
+    _, halved, memory = train(prepared, "halved", batch_size=8, micro_batch_size=4)
+    assert full.failures == len(memory["out_of_memory"]) > 0
+    assert halved == pytest.approx(whole, rel=1e-5)
 
 
 def test_the_evaluation_is_the_mean_over_tokens(prepared):

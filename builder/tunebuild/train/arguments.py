@@ -51,8 +51,6 @@ def trainer_arguments(
         bf16=settings.compute_dtype == "bfloat16" and not execution.fused and not tuning.shard,
         use_cpu=settings.device == "cpu",
         ddp_backend=None if settings.processes == 1 else "gloo" if settings.device == "cpu" else "nccl",
-        ddp_find_unused_parameters=False if settings.processes > 1 else None,
-        ddp_broadcast_buffers=False if settings.processes > 1 else None,
         gradient_checkpointing=False,  # the layers have been told already
         # Our rows are final: TRL must not tokenise, truncate, pack or drop any of them.
         dataset_kwargs={"skip_prepare_dataset": True},

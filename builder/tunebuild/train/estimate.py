@@ -148,8 +148,9 @@ def estimate_memory(
     gradients = trained // parts + (gathered * _FLOAT32 if settings.full else 0)
     if settings.full and execution.passes == 1:
         # A step's second pass finds the gradients of its first. In a single one they take the place of
-        # activations, but for the head's, which comes before those go.
-        gradients = max(int(text["vocab_size"]) * hidden * _FLOAT32, gradients - activations)
+        # activations, but for the head's, which comes before those go. One that is longer than planned is
+        # done in halves.
+        gradients = max(int(text["vocab_size"]) * hidden * _FLOAT32, gradients - activations // 2)
     return MemoryEstimate(
         weights=_weights(tensors, settings, width) // parts + gathered * width,
         adapters=0 if settings.full else trained // parts,
@@ -241,10 +242,11 @@ def _kept_by_a_layer(
         kept += inner * width + hidden * _FLOAT32
     if not (execution.fused or settings.full or settings.virtual_tokens) and width != _FLOAT32:
         kept += 4 * hidden * width  # PEFT's layers: what they convert, scale and add
-    if settings.full and width != _FLOAT32:
+    if settings.full:
         # A norm, whose weight is trained, too, keeps what it scales. Under autocast that is in 32 bits, and
         # linear layers that share an input convert it each for itself.
-        kept += 2 * hidden * width if settings.tuning.shard else 2 * hidden * _FLOAT32 + 3 * hidden * width
+        converts = width != _FLOAT32 and not settings.tuning.shard
+        kept += 2 * hidden * _FLOAT32 + 3 * hidden * width if converts else hidden * _FLOAT32
     if lora.dora:
         kept += 3 * sum(shape[0] for shape in adapted) * width  # what it scales apart, before and after
     if lora.dropout:

@@ -21,17 +21,15 @@ def average_gradients(parameters: Iterable[nn.Parameter], processes: int) -> Non
             gradient.copy_(mean.view_as(gradient))
 
 
-@torch.no_grad()
 def share_first_values(parameters: Iterable[nn.Parameter], processes: int) -> None:
-    """Give all processes the first one's values of what is trained; all of them must call this.
+    """Give all processes the first one's values; all of them must call this.
 
-    Each has drawn its own by the same seed. But an adapter that is computed from the base's weights may come
-    out otherwise on another kind of processor.
+    Each has drawn its own by the same seed. But an adapter that is computed from the base's weights, and is
+    taken out of them, may come out otherwise on another kind of processor.
     """
     if processes > 1:
         for parameter in parameters:
-            if parameter.requires_grad:
-                torch.distributed.broadcast(parameter.data, src=0)
+            torch.distributed.broadcast(parameter.data, src=0)
 
 
 def _blocks(parameters: Iterable[nn.Parameter]) -> Iterator[list[Tensor]]:

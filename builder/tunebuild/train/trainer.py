@@ -105,7 +105,7 @@ class Trainer(SFTTrainer):
         super().create_accelerator_and_postprocess()
         if not self.args.fsdp:
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
-        if self.args.fsdp and not self.is_fsdp_enabled:
+        elif not self.is_fsdp_enabled:
             split_on_cpu(self.accelerator, self.args)
             self.is_fsdp_enabled: bool = True
 
@@ -241,10 +241,11 @@ class Trainer(SFTTrainer):
     def _again(self, model: Any, inputs: Inputs, items: Any) -> torch.Tensor | None:
         """After a failure: halve what is done at once, and do the step so far again. ``None``: not enough."""
         pieces = [piece for one in (*self._before, inputs) for piece in self._pieces(one)]
-        largest = max(pieces, key=lambda piece: piece["input_ids"].numel())
-        tokens = largest["input_ids"].numel()
+        several = [piece for piece in pieces if halves(piece)]
+        # Nobody knows which piece it was, so a single row is not to blame while another can be halved.
+        tokens = max(piece["input_ids"].numel() for piece in several or pieces)
         self.out_of_memory.append(OutOfMemory(self.state.global_step, tokens))
-        if halves(largest) is None:
+        if not several:
             raise does_not_fit(f"a row of {tokens} tokens", "tuning.max_length")
         self._most_tokens = tokens // 2
         model.zero_grad()
