@@ -218,6 +218,7 @@ def test_gates_name_every_figure_beyond_its_limit():
     figures = {
         "merge_kl": 0.2,
         "merge_lost": float("nan"),
+        "training_kl": 0.5,
         "merge_top1": 0.5,
         "eval_loss": 1.0,
         "eval_accuracy": 1,
@@ -231,6 +232,16 @@ def test_gates_name_every_figure_beyond_its_limit():
         "gates.merge_top1",
     ]
     check_gates(GatesSpec(merge_kl=None, merge_lost=None), figures)
+
+
+@pytest.mark.parametrize(
+    ("moved", "advice"), [(0.003, "0.003 nats a token only: raise tuning.epochs"), (0.5, "try another merge")]
+)
+def test_a_merge_is_not_blamed_for_a_training_that_changed_next_to_nothing(moved, advice):
+    with pytest.raises(TunebuildError) as caught:
+        check_gates(GatesSpec(), {"merge_kl": 0.7 * moved, "merge_lost": 0.7, "training_kl": moved})
+    found = {d.path: d.hint for d in caught.value.diagnostics}
+    assert advice in found["gates.merge_lost"]
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 127, 1000])

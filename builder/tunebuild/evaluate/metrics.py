@@ -65,7 +65,15 @@ def check_gates(gates: GatesSpec, metrics: Metrics) -> None:
     Raises:
         TunebuildError: with exit status 3, every figure that is beyond its limit.
     """
-    _check(_limits(gates), metrics, "gates", _hint)
+
+    def advice(name: str) -> str:
+        if name == "merge_lost" and gates.merge_kl and metrics["training_kl"] <= gates.merge_kl.max:
+            # The base itself would pass for the trained model, so rounding looms large.
+            moved = f"training moved the model by {metrics['training_kl']:.2g} nats a token only"
+            return f"{moved}: raise tuning.epochs or tuning.learning_rate. No image was made"
+        return _hint(name)
+
+    _check(_limits(gates), metrics, "gates", advice)
 
 
 def check_export_gates(gates: ExportGates, metrics: Metrics, path: str) -> None:

@@ -102,8 +102,9 @@ class TuningSpec(Section):
     schedule: Literal["linear", "cosine", "constant"] = Field(default="linear", examples=["cosine"])
     """How the learning rate falls after the warm-up."""
 
-    warmup_steps: int = Field(default=10, ge=0, examples=[10])
-    """Steps over which the learning rate rises from 0."""
+    warmup_steps: int | None = Field(default=None, ge=0, examples=[10])
+    """Steps over which the learning rate rises from 0. If left out 10, or a tenth of all steps where that is
+    less."""
 
     batch_size: int = Field(default=8, ge=1, examples=[8])
     """Rows per optimizer step."""

@@ -39,7 +39,7 @@ def trainer_arguments(
         num_train_epochs=tuning.epochs,
         learning_rate=tuning.learning_rate,
         lr_scheduler_type=tuning.schedule if tuning.schedule != "constant" else "constant_with_warmup",
-        warmup_steps=tuning.warmup_steps,
+        warmup_steps=settings.warmup_steps(rows),
         per_device_train_batch_size=1,  # a pass, whatever rows it holds
         gradient_accumulation_steps=execution.passes,
         weight_decay=tuning.weight_decay,

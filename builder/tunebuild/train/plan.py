@@ -231,8 +231,8 @@ def _reasons(
     have = "what is there is not known: give --device-memory" if limit is None else f"of {limit / 1e9:.1f} GB"
     yield f"the estimate is {memory.total / 1e9:.1f} GB, {have}"
     steps = settings.steps(rows)
-    if tuning.warmup_steps >= steps:
-        yield f"the warm-up of {tuning.warmup_steps} steps is all of the {steps}: lower tuning.warmup_steps"
+    if (rising := settings.warmup_steps(rows)) >= steps:
+        yield f"the warm-up of {rising} steps is all of the {steps}: lower tuning.warmup_steps"
     if not fits:
         remedy = "it stops" if tuning.shard else "passes are halved"
         yield f"this may not fit; {remedy} when memory runs out"

@@ -69,6 +69,11 @@ class TrainSettings:
         """Optimizer steps over all epochs, for a number of training rows."""
         return math.ceil(math.ceil(rows / self.tuning.batch_size) * self.tuning.epochs)
 
+    def warmup_steps(self, rows: int) -> int:
+        """Steps of those over which the learning rate rises."""
+        wanted = self.tuning.warmup_steps
+        return min(10, self.steps(rows) // 10) if wanted is None else wanted
+
 
 @dataclass(frozen=True, slots=True)
 class Execution:
