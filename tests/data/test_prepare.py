@@ -189,6 +189,33 @@ def test_long_rows_stop_the_build_or_are_dropped_never_cut(tmp_path, renderer):
     assert len(prepared.kept) == 1
 
 
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
+
+
+@pytest.mark.parametrize(("template", "codes"), [("chatml", ["calls-not-printed"] * 2), ("qwen", [])])
+def test_no_tool_call_is_dropped_without_a_word(tmp_path, base, template, codes):
+    asked = {"role": "user", "content": "2+2?"}
+    rows = [
+        {"messages": [asked, {"role": "assistant", "content": content, "tool_calls": calls}]}
+        for content, calls in ((None, [CALL]), ("Let me see.", [CALL]), ("4", []), ("4.", None))
+    ]
+    chosen = source(jsonl(tmp_path / "rows.jsonl", rows), "messages")
+    renderer = build_renderer(PromptSpec(template=template), base, tmp_path)
+    prepared = prepare_rows(tmp_path, [chosen], renderer, policies())
+    assert [r.code for r in prepared.rejects] == codes
+    assert len(prepared.kept) == 4 - len(codes)
+    assert all("prints none of its tool calls" in r.reason for r in prepared.rejects)
+    assert prepared.account.bad == len(codes)
+
+
+def test_a_list_of_tools_is_said_to_be_unused_once_a_file(tmp_path, renderer):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": turns, "tools": tools} for tools in ([CALL], [CALL], None)]
+    files = [jsonl(tmp_path / f"{n}.jsonl", part) for n, part in enumerate((rows, rows[2:]))]
+    (line,) = prepare_rows(tmp_path, [source(f, "messages") for f in files], renderer, policies()).said
+    assert line.startswith("0.jsonl: the column 'tools' is not used")
+
+
 def test_repeated_rows_are_used_once(tmp_path, renderer):
     rows = [QA[0], QA[1], QA[0], {"question": "question 1", "answer": "THE ANSWER IS 1"}]
     path = jsonl(tmp_path / "rows.jsonl", rows)

@@ -122,6 +122,9 @@ FORMATS: Mapping[str, Callable[[Row], list[Message]]] = {
     "text": _plain_text,
 }
 
+#: Formats whose rows may list the tools that turns call.
+CONVERSATIONS = frozenset(("messages", "sharegpt"))
+
 # Columns that tell a format, in the order they are looked for.
 _TELLING: Mapping[str, tuple[str, ...]] = {
     "messages": ("messages",),

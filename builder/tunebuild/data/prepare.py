@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tunebuild.data.columns import Columns
 from tunebuild.data.findings import Findings
-from tunebuild.data.formats import detect_format
+from tunebuild.data.formats import CONVERSATIONS, detect_format
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import Reject, RowSource
 from tunebuild.data.sources import SourceRow, read_rows
@@ -91,6 +91,8 @@ def prepare(
                 columns.append(Columns.of(tokenised.batch))
             rows += tokenised.batch.num_rows
             progress.step(reader.file, len(sources), counted(rows, "row"))
+    for shown in reader.with_tools:
+        progress.say(f"{shown}: the column 'tools' is not used: no prompt lists tools, here or when served")
     findings.check()
     return Prepared(path, Columns.joined(columns, [s.shown for s in sources]), reader.formats)
 
@@ -101,6 +103,7 @@ class _Reader:
 
     sources: Sequence[RowSource]
     formats: dict[str, str] = field(default_factory=dict)
+    with_tools: dict[str, None] = field(default_factory=dict)
     file: int = 0
 
     def chunks(self) -> Iterator[Chunk]:
@@ -132,6 +135,8 @@ class _Reader:
                     self.file, source.shown, _detect(source, row), source.columns, chunk.rows, chunk.rejects
                 )
             self.formats[source.shown] = chunk.format
+            if chunk.format in CONVERSATIONS and isinstance(row.value, Mapping) and row.value.get("tools"):
+                self.with_tools[source.shown] = None
             chunk.rows.append(row)
         yield chunk
         # A file of which only a part was read may have something there further on.

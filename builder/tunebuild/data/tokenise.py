@@ -112,6 +112,10 @@ class Tokeniser:
             try:
                 if isinstance(outcome, PromptRefused):
                     raise outcome
+                if self.renderer.ignores_calls(messages):
+                    reason = f"template '{self.renderer.template.name}' prints none of its tool calls"
+                    rejects.append(reject(chunk.shown, row, "calls-not-printed", reason))
+                    continue
                 for turns, example in outcome:
                     samples.append(self._sample(chunk.source, row.line, turns, example))
             except _TooLong as error:
