@@ -27,7 +27,7 @@ from tunebuild.data.tokenise import Chunk, Tokeniser
 from tunebuild.data.workers import tokenise_in_order
 from tunebuild.errors import TunebuildError
 from tunebuild.prompt import check_golden, load_golden, load_prompt
-from tunebuild.spec.data import DataSource, DataSpec, EvalSplit
+from tunebuild.spec.data import Condition, DataSource, DataSpec, EvalSplit
 from tunebuild.spec.model import PromptSpec
 from tunebuild.store import Silent, Store, digest_file
 
@@ -257,6 +257,21 @@ def test_a_mapped_column_may_be_empty_in_the_part_of_a_file_that_is_read(tmp_pat
     chosen = source(jsonl(tmp_path / "rows.jsonl", rows), "alpaca", input="ctx")
     prepared = prepare_rows(tmp_path, [replace(chosen, most=1)], renderer, policies())
     assert [row.line for row in prepared.kept] == [1]
+
+
+def test_a_column_to_choose_by_that_is_nowhere_stops_the_build(tmp_path, renderer):
+    path = jsonl(tmp_path / "rows.jsonl", [{**QA[0], "lang": "en"}, QA[1]])
+    for lang, kept in ((Condition(other_than="de"), [1, 2]), ("en", [1]), ("fr", [])):
+        right = RowSource(path, path.name, "qa", where={"lang": lang})
+        assert [r.line for r in prepare_rows(tmp_path, [right], renderer, policies()).kept] == kept
+        with pytest.raises(TunebuildError, match=r"rows.jsonl: no row has .*'lng'.*: question, answer, lang"):
+            prepare_rows(tmp_path, [replace(right, where={"lng": lang})], renderer, policies())
+
+
+def test_a_column_to_choose_by_may_stand_further_on_than_is_read(tmp_path, renderer):
+    path = jsonl(tmp_path / "rows.jsonl", [QA[0], {**QA[1], "status": "draft"}])
+    chosen = RowSource(path, path.name, "qa", where={"status": Condition(other_than="draft")}, most=1)
+    assert len(prepare_rows(tmp_path, [chosen], renderer, policies()).kept) == 1
 
 
 def test_rows_that_cannot_be_read_are_not_blamed_on_columns(tmp_path, renderer):

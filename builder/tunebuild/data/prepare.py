@@ -13,6 +13,7 @@ import pyarrow as pa
 from tunebuild.data.columns import Columns
 from tunebuild.data.findings import Findings
 from tunebuild.data.formats import CONVERSATIONS, detect_format
+from tunebuild.data.headings import Headings
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import Reject, RowSource
 from tunebuild.data.sources import SourceRow, read_rows
@@ -66,8 +67,8 @@ def prepare(
         progress: is told how far it is, in files.
 
     Raises:
-        TunebuildError: a file cannot be read, its format cannot be told, a column that is mapped is in no
-            row, a row is too long under ``on_long: error``, or something was found that the spec refuses.
+        TunebuildError: a file cannot be read, its format cannot be told, a column that is asked for is in
+            no row, a row is too long under ``on_long: error``, or something was found that the spec refuses.
     """
     tokeniser = Tokeniser(
         renderer,
@@ -113,7 +114,7 @@ class _Reader:
 
     def _chunks(self, source: RowSource) -> Iterator[Chunk]:
         """Rows in chunks, with those that cannot be read or are not wanted sorted out."""
-        missing, readable = set(source.columns.values()), False
+        headings = Headings(source)
         chunk = Chunk(self.file, source.shown, source.format, source.columns)
         read = 0
         for row in islice(read_rows(source.path, source.shown), source.most):
@@ -124,9 +125,8 @@ class _Reader:
             if row.problem:
                 chunk.rejects.append(reject(source.shown, row, "unreadable", row.problem))
                 continue
-            readable = True
             if isinstance(row.value, Mapping):
-                missing -= {name for name in missing if row.value.get(name) not in (None, "")}
+                headings.see(row.value)
                 if other := outside(row.value, source.where):
                     chunk.rejects.append(reject(source.shown, row, "filtered", other))
                     continue
@@ -139,10 +139,7 @@ class _Reader:
                 self.with_tools[source.shown] = None
             chunk.rows.append(row)
         yield chunk
-        # A file of which only a part was read may have something there further on.
-        if missing and readable and read != source.most:
-            message = f"{source.shown}: no row has anything in column '{min(missing)}'"
-            raise fail("no-column", message, "mend data.train[].columns, or the file", path="data.train")
+        headings.check(whole=read != source.most)
 
 
 def _refuse_long(rejects: Sequence[Reject]) -> None:
