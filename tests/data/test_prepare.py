@@ -187,6 +187,9 @@ def test_long_rows_stop_the_build_or_are_dropped_never_cut(tmp_path, renderer):
     prepared = prepare_rows(tmp_path, [source(path)], renderer, policies(on_long="drop"))
     assert [r.code for r in prepared.rejects] == ["too-long"]
     assert len(prepared.kept) == 1
+    check_rejects(1, prepared.account, 0.0)
+    with pytest.raises(TunebuildError, match="no training row is left: 1 too-long; raise tuning"):
+        check_rejects(0, prepared.account, 0.0)
 
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
@@ -324,7 +327,9 @@ def test_a_long_prompt_is_cut_at_its_beginning_and_no_more_than_needed(tmp_path,
 def test_an_answer_that_is_too_long_is_not_cut(tmp_path, renderer):
     path = jsonl(tmp_path / "rows.jsonl", [QA[0], {"question": "q" * 400, "answer": "long " * 300}])
     prepared = prepare_rows(tmp_path, [source(path)], renderer, policies(on_long="truncate_prompt"))
-    assert [(r.line, r.code) for r in prepared.rejects] == [(2, "too-long")]
+    assert [(r.line, r.code) for r in prepared.rejects] == [(2, "answer-too-long")]
+    with pytest.raises(TunebuildError, match=r"1 of 2 rows(.|\n)*raise tuning.max_length, or raise data"):
+        check_rejects(1, prepared.account, 0.0)
 
 
 def test_plain_text_is_learnt_whole(tmp_path, renderer):

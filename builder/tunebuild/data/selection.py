@@ -11,7 +11,7 @@ import numpy as np
 from tunebuild.data.columns import Array, Columns, first_equal
 from tunebuild.data.near import first_near, joined_labels
 from tunebuild.data.rejects import Rejects
-from tunebuild.errors import fail
+from tunebuild.errors import TunebuildError, fail
 from tunebuild.grammar import counted
 from tunebuild.spec.data import DataSpec
 
@@ -115,8 +115,7 @@ def check_rejects(kept: int, rejects: Rejects, max_rejected: float) -> None:
     """
     total = kept + rejects.bad
     if not total:
-        message = "the filters leave no rows" if rejects.counts else "there are no training rows"
-        raise fail("no-rows", message, path="data.train")
+        raise no_rows(rejects)
     share = rejects.bad / total
     if kept and share <= max_rejected:
         return
@@ -125,9 +124,18 @@ def check_rejects(kept: int, rejects: Rejects, max_rejected: float) -> None:
         "rejected",
         f"{rejects.bad} of {counted(total, 'row')} cannot be used ({share:.1%}, "
         f"at most {max_rejected:.1%} may be rejected){_lines(rejects.first_bad, rejects.bad)}",
-        "mend the rows, or raise data.max_rejected",
+        f"mend the rows, {'raise tuning.max_length, ' if rejects.counts['answer-too-long'] else ''}"
+        "or raise data.max_rejected",
         path="data.max_rejected",
     )
+
+
+def no_rows(rejects: Rejects) -> TunebuildError:
+    """There is nothing to train on: why not, and what to do where length is a reason."""
+    why = ", ".join(f"{count:,} {code}" for code, count in sorted(rejects.counts.items()))
+    message = f"no training row is left: {why}" if why else "there are no training rows"
+    hint = "raise tuning.max_length" if rejects.counts["too-long"] else ""
+    return fail("no-rows", message, hint, path="data.train")
 
 
 def _refuse_system(rejects: Rejects, total: int) -> None:

@@ -119,7 +119,8 @@ class Tokeniser:
                 for turns, example in outcome:
                     samples.append(self._sample(chunk.source, row.line, turns, example))
             except _TooLong as error:
-                rejects.append(reject(chunk.shown, row, "too-long", str(error)))
+                code = "answer-too-long" if self.shorten else "too-long"
+                rejects.append(reject(chunk.shown, row, code, str(error)))
             except PromptRefused as refusal:
                 diagnostic = refusal.diagnostics[0]
                 code = diagnostic.code
