@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -260,6 +261,20 @@ def test_a_mapped_column_may_be_empty_in_the_part_of_a_file_that_is_read(tmp_pat
     chosen = source(jsonl(tmp_path / "rows.jsonl", rows), "alpaca", input="ctx")
     prepared = prepare_rows(tmp_path, [replace(chosen, most=1)], renderer, policies())
     assert [row.line for row in prepared.kept] == [1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "missing"), [({}, "'question' or 'answer'"), ({"question": "Asked"}, "'answer'")]
+)
+def test_columns_of_other_names_are_said_once_for_the_file(tmp_path, renderer, columns, missing):
+    path = tmp_path / "rows.csv"
+    path.write_text("Asked,Reply Text\n" + "q,a\n" * 9)
+    with pytest.raises(TunebuildError, match=f"rows.csv: no row has .*{missing}.*: Asked, Reply") as error:
+        prepare_rows(tmp_path, [replace(source(path, **columns), most=5)], renderer, policies())
+    hint = error.value.diagnostics[0].hint
+    assert re.findall(r"(\w+): \.\.\.", hint) == re.findall(r"'(\w+)'", missing)
+    mapped = source(path, question="Asked", answer="Reply Text")
+    assert len(prepare_rows(tmp_path, [mapped], renderer, policies()).kept) == 9
 
 
 def test_a_column_to_choose_by_that_is_nowhere_stops_the_build(tmp_path, renderer):
