@@ -183,7 +183,7 @@ def test_ragged_csv_lines_are_rejected(tmp_path):
 
 def test_long_rows_stop_the_build_or_are_dropped_never_cut(tmp_path, renderer):
     path = jsonl(tmp_path / "rows.jsonl", [QA[0], {"question": "q", "answer": "long " * 300}])
-    with pytest.raises(TunebuildError, match=r"rows.jsonl:2: has \d+ tokens, at most 200 are allowed"):
+    with pytest.raises(TunebuildError, match=r"1 of 2 rows.*\n  rows.jsonl:2: has \d+ tokens, at most 200"):
         prepare_rows(tmp_path, [source(path)], renderer, policies())
     prepared = prepare_rows(tmp_path, [source(path)], renderer, policies(on_long="drop"))
     assert [r.code for r in prepared.rejects] == ["too-long"]
@@ -218,6 +218,17 @@ def test_a_list_of_tools_is_said_to_be_unused_once_a_file(tmp_path, renderer):
     files = [jsonl(tmp_path / f"{n}.jsonl", part) for n, part in enumerate((rows, rows[2:]))]
     (line,) = prepare_rows(tmp_path, [source(f, "messages") for f in files], renderer, policies()).said
     assert line.startswith("0.jsonl: the column 'tools' is not used")
+
+
+def test_the_length_that_all_rows_need_is_said_at_once(tmp_path, renderer):
+    rows = [{"question": "q", "answer": "word " * n} for n in (1, *range(300, 900))]
+    path = jsonl(tmp_path / "rows.jsonl", [*rows, rows[1]])
+    with pytest.raises(TunebuildError, match=r"too low for 601 of 602 rows(.|\n)*and 591 more") as error:
+        prepare_rows(tmp_path, [source(path)], renderer, policies())
+    (need,) = map(int, re.findall(r"the longest of which has (\d+) tokens", str(error.value)))
+    assert len(prepare_rows(tmp_path, [source(path)], renderer, policies(), need).kept) == 602
+    with pytest.raises(TunebuildError, match="too low for 1 of 602 rows"):
+        prepare_rows(tmp_path, [source(path)], renderer, policies(), need - 1)
 
 
 def test_repeated_rows_are_used_once(tmp_path, renderer):

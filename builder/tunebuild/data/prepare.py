@@ -20,13 +20,14 @@ from tunebuild.data.sources import SourceRow, read_rows
 from tunebuild.data.tokenise import SCHEMA, Chunk, Tokeniser, reject
 from tunebuild.data.where import outside
 from tunebuild.data.workers import tokenise_in_order
-from tunebuild.errors import fail
-from tunebuild.grammar import counted
+from tunebuild.errors import TunebuildError, fail
+from tunebuild.grammar import counted, listed
 from tunebuild.prompt import Renderer
 from tunebuild.spec.data import DataSpec
 from tunebuild.store import Progress
 
 _CHUNK_ROWS = 500
+_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +81,12 @@ def prepare(
     )
     reader = _Reader(sources)
     columns: list[Columns] = []
-    rows = 0
+    long: list[Reject] = []
+    rows = longest = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         for tokenised in tokenise_in_order(reader.chunks(), tokeniser, len(os.sched_getaffinity(0))):
-            if data.on_long == "error":
-                _refuse_long(tokenised.rejects)
+            long += [r for r in tokenised.rejects if r.code == "too-long"][: _SHOWN - len(long)]
+            longest = max(longest, tokenised.longest)
             rejects.add(tokenised.rejects)
             findings.add(tokenised.findings)
             if tokenised.batch.num_rows:
@@ -92,6 +94,8 @@ def prepare(
                 columns.append(Columns.of(tokenised.batch))
             rows += tokenised.batch.num_rows
             progress.step(reader.file, len(sources), counted(rows, "row"))
+    if long and data.on_long == "error":
+        raise _refuse_long(long, rejects.counts["too-long"], reader.rows, longest)
     for shown in reader.with_tools:
         progress.say(f"{shown}: the column 'tools' is not used: no prompt lists tools, here or when served")
     findings.check()
@@ -106,6 +110,7 @@ class _Reader:
     formats: dict[str, str] = field(default_factory=dict)
     with_tools: dict[str, None] = field(default_factory=dict)
     file: int = 0
+    rows: int = 0
 
     def chunks(self) -> Iterator[Chunk]:
         for number, source in enumerate(self.sources):
@@ -119,6 +124,7 @@ class _Reader:
         read = 0
         for row in islice(read_rows(source.path, source.shown), source.most):
             read += 1
+            self.rows += 1
             if len(chunk.rows) + len(chunk.rejects) == _CHUNK_ROWS:
                 yield chunk
                 chunk = Chunk(self.file, source.shown, chunk.format, source.columns)
@@ -142,15 +148,14 @@ class _Reader:
         headings.check(whole=read != source.most)
 
 
-def _refuse_long(rejects: Sequence[Reject]) -> None:
-    for found in rejects:
-        if found.code == "too-long":
-            raise fail(
-                "too-long",
-                str(found),
-                "raise tuning.max_length, or say data.on_long: drop or truncate_prompt",
-                path="tuning.max_length",
-            )
+def _refuse_long(first: Sequence[Reject], count: int, rows: int, longest: int) -> TunebuildError:
+    return fail(
+        "too-long",
+        f"too low for {count:,} of {counted(rows, 'row')}, the longest of which has {longest} tokens"
+        f"{listed(first, count)}",
+        "raise it, or say data.on_long: drop or truncate_prompt",
+        path="tuning.max_length",
+    )
 
 
 def _detect(source: RowSource, row: SourceRow) -> str:

@@ -62,11 +62,15 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Tokenised:
-    """A chunk's samples, of :data:`SCHEMA`, its rejects and what was found, all in order of the rows."""
+    """A chunk's samples, of :data:`SCHEMA`, its rejects and what was found, all in order of the rows.
+
+    ``longest`` is how many tokens the longest row has, uncut.
+    """
 
     batch: pa.RecordBatch
     rejects: list[Reject]
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Finding]
+    longest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class Tokeniser:
         samples: list[_Sample] = []
         rejects = list(chunk.rejects)
         findings: list[Finding] = []
+        longest = 0
         talks: list[tuple[SourceRow, list[Message]]] = []
         for row in chunk.rows:
             try:
@@ -116,6 +121,7 @@ class Tokeniser:
                     reason = f"template '{self.renderer.template.name}' prints none of its tool calls"
                     rejects.append(reject(chunk.shown, row, "calls-not-printed", reason))
                     continue
+                longest = max(longest, *(len(example.ids) for _, example in outcome))
                 for turns, example in outcome:
                     samples.append(self._sample(chunk.source, row.line, turns, example))
             except _TooLong as error:
@@ -128,7 +134,7 @@ class Tokeniser:
                     code = "system-refused" if messages[0]["role"] == "system" else "spec-system-refused"
                 rejects.append(reject(chunk.shown, row, code, diagnostic.message))
         batch = _batch(samples, near=self.near)
-        return Tokenised(batch, sorted(rejects, key=lambda r: r.line), findings)
+        return Tokenised(batch, sorted(rejects, key=lambda r: r.line), findings, longest)
 
     def _findings(self, shown: str, line: int, messages: Sequence[Message]) -> list[Finding]:
         policies = {"secret": self.privacy.secrets, "personal": self.privacy.personal}
