@@ -106,6 +106,14 @@ def test_an_excerpt_is_cut_after_it_is_masked(place):
     assert len(masked_start(text, 200)) <= 200
 
 
+@pytest.mark.parametrize("before", ["\n", "\t", '"', "\u201c", "\\"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_an_excerpt_of_json_is_masked_as_what_it_means(before, ascii_only):
+    text = json.dumps({"answer": before + SECRETS["Hugging Face Token"]}, ensure_ascii=ascii_only)
+    assert SECRETS["Hugging Face Token"][4:] not in masked_start(text, 200)
+    assert masked_start(json.dumps("\ud83d"), 200) == '"\ufffd"'
+
+
 @pytest.fixture
 def stage(tmp_path):
     base = families.save(families.byte_level(), tmp_path / "base")
