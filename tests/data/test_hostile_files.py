@@ -82,7 +82,24 @@ def test_a_bad_line_is_rejected_and_the_next_is_read(tmp_path, line, problem):
     assert (first.line, bad.line, last.line) == (1, 2, 3)
     assert problem in bad.problem
     assert bad.value is None
+    assert line.decode("utf-8", "replace").startswith(bad.text)
+    assert len(bad.text) >= min(len(line.rstrip()), 1 << 19)
     assert first.value == last.value == {"question": "q", "answer": "a"}
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"a": "b" "c": 1}', "Expecting ',' delimiter at column 11"),
+        (b'{"a": "b"', "Expecting ',' delimiter at column 10"),
+        (b'{"a": "b', "Unterminated string starting at column 7"),
+        (b'{"a": "b\t"}', "Invalid control character at column 9"),
+    ],
+)
+def test_the_column_is_where_a_line_breaks(tmp_path, line, problem, end):
+    (tmp_path / "rows.jsonl").write_bytes(line + end)
+    assert read(tmp_path / "rows.jsonl")[0].problem == f"is not JSON: {problem}"
 
 
 def test_pairs_of_surrogates_are_characters(tmp_path):
@@ -106,7 +123,7 @@ def test_a_line_of_just_the_bound_is_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        (b"only", "has 1 cells"),
+        (b"only", "has 1 cell"),
         (b"a,b,c", "has 3 cells"),
         (b"\xff,b", "is not UTF-8"),
         (b'"a"b,c', "is not CSV"),
@@ -118,6 +135,7 @@ def test_a_bad_csv_row_is_rejected_and_the_next_is_read(tmp_path, row, problem):
     assert first.value == {"question": "1\r\n2", "answer": "a"}
     assert (bad.line, last.line) == (4, 5)
     assert problem in bad.problem
+    assert bad.text == row.decode("utf-8", "replace") + "\r\n"
     assert last.value == {"question": "q", "answer": "a"}
 
 
@@ -165,6 +183,7 @@ def test_bad_items_of_a_list_are_rejected_and_the_next_are_read(tmp_path):
     assert [row.problem.partition(",")[0] for row in rows] == [
         "", "holds NaN", "is not UTF-8", "holds half of a surrogate pair", "", "", "",
     ]  # fmt: skip
+    assert [row.text for row in rows if row.problem] == [i.decode("utf-8", "replace") for i in items[1:4]]
     assert [row.value for row in rows if not row.problem] == [rows[0].value, rows[0].value, [1], 12]
 
 

@@ -169,6 +169,7 @@ def test_unreadable_rows_are_rejected_with_their_line(tmp_path, renderer):
         (4, "unreadable"),
         (5, "bad-row"),
     ]
+    assert [r.excerpt for r in prepared.rejects] == ['{"question":', "\ufffd\ufffd", '["list"]']
     with pytest.raises(TunebuildError, match=r"3 of 4 rows cannot be used(.|\n)*rows.jsonl:3: is not JSON"):
         check_rejects(1, prepared.account, 0.5)
     check_rejects(1, prepared.account, 0.75)
@@ -177,7 +178,7 @@ def test_unreadable_rows_are_rejected_with_their_line(tmp_path, renderer):
 def test_ragged_csv_lines_are_rejected(tmp_path):
     (tmp_path / "r.csv").write_text("question,answer\nonly\nq,a\n")
     rows = list(read_rows(tmp_path / "r.csv", "r.csv"))
-    assert rows[0].problem == "has 1 cells, the header has 2"
+    assert rows[0].problem == "has 1 cell, the header has 2"
     assert rows[1].value == {"question": "q", "answer": "a"}
 
 

@@ -250,5 +250,5 @@ class _TooLong(Exception):
 
 def reject(shown: str, row: SourceRow, code: str, reason: str) -> Reject:
     """A row of a file, not used."""
-    excerpt = "" if row.value is None else masked_start(_ENCODE(row.value), EXCERPT)
+    excerpt = masked_start(row.text or _ENCODE(row.value), EXCERPT)
     return Reject(shown, row.line, code, reason, excerpt)
