@@ -153,6 +153,15 @@ def test_a_quote_that_is_never_closed_is_named(tmp_path):
         ("r.json", b"[1,\n", "r.json:2:1: not JSON"),
         ("r.xlsx", b"", "cannot read '.xlsx' files"),
         ("r.csv", b"a,a\n1,2\n", "two columns are called 'a'"),
+        (
+            "r.csv",
+            b"question;answer\na;b\n",
+            "one cell, 'question;answer': .* commas here, not by semicolons; save it with commas",
+        ),
+        ("r.csv", b"question\tanswer\na\tb\n", "not by tabs; call it .tsv"),
+        ("r.tsv", b"question,answer\na,b\n", "parted by tabs here, not by commas"),
+        ("r.jsonl", b'\n [{"a": 1},\n{"a": 1}]', "r.jsonl:2:1: is one list of rows.* call it .json"),
+        ("r.jsonl", b'[\r\n {"a": 1}\r\n]', "r.jsonl:1:1: is one list of rows"),
         ("r.json", b'[{"a": 1},\n{"a": 1}', "r.json:2:1: not JSON: expected a comma"),
         ("r.json", b'[{"a": 1}\n{"a": 1}]', "r.json:2:1: not JSON: expected a comma"),
         ("r.json", b'[{"a": 1}]\n, 2', "r.json:2:1: not JSON: something stands behind"),
@@ -172,6 +181,13 @@ def test_a_file_that_is_not_what_it_says_stops_the_build(tmp_path, name, content
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TunebuildError, match=message):
         read(tmp_path / name)
+
+
+def test_one_column_and_a_first_row_that_is_a_list_are_read(tmp_path):
+    (tmp_path / "r.csv").write_text("text\na;b\n")
+    (tmp_path / "r.jsonl").write_text('["a", "b"]\n{"text": "c"}\n')
+    assert [row.value for row in read(tmp_path / "r.csv")] == [{"text": "a;b"}]
+    assert [row.value for row in read(tmp_path / "r.jsonl")] == [["a", "b"], {"text": "c"}]
 
 
 def test_bad_items_of_a_list_are_rejected_and_the_next_are_read(tmp_path):

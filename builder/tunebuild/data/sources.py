@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from tunebuild.grammar import counted
 #: A longer row is rejected without being held in memory: no context is that long.
 MAX_ROW_BYTES = 16 << 20
 
+_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _PARQUET_ROWS = 1000
 # Bytes of a row that cannot be read: more than an excerpt is made of.
 _BEGINNING = 1 << 19
@@ -86,11 +88,16 @@ def count_rows(path: Path, shown: str, most: int) -> int:
 
 
 def _jsonl(stream: BinaryIO, shown: str) -> Iterator[SourceRow]:
+    first = True
     for number, (raw, whole) in enumerate(_lines(stream), 1):
         # Without the end of the line, behind which an error would be at column 1.
         line = (raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw).rstrip()
         if not line:
             continue
+        if first and _LIST.match(line):
+            hint = "call it .json, or write a row a line"
+            raise _bad(shown, number, "is one list of rows, and .jsonl has a row a line", hint)
+        first = False
         value, problem = None, ""
         try:
             if whole:
@@ -115,6 +122,10 @@ def _unreadable(line: int, problem: str, raw: bytes | str) -> SourceRow:
     """A row with a problem. In a ``str``, bytes that are not UTF-8 are lone surrogates."""
     data = raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogateescape")
     return SourceRow(line, None, problem, data[:_BEGINNING].decode("utf-8", "replace"))
+
+
+# How a list of rows begins; a stray list of something else is a bad row.
+_LIST = re.compile(rb"\s*\[\s*(\{|$)")
 
 
 class _NotJson(ValueError):
@@ -164,6 +175,11 @@ def _csv(stream: BinaryIO, shown: str, delimiter: str = ",") -> Iterator[SourceR
         raise _bad(shown, 1, "the file is empty", "its first line must name the columns")
     if _surrogate("".join(header)):
         raise _bad(shown, 1, "is not UTF-8", "save it as UTF-8")
+    if len(header) == 1 and (others := [d for d in _DELIMITERS if d != delimiter and d in header[0]]):
+        wanted, other = _DELIMITERS[delimiter], _DELIMITERS[others[0]]
+        hint = {"\t": "call it .tsv", ",": "call it .csv"}.get(others[0], f"save it with {wanted}")
+        message = f"the header is one cell, {header[0]!r}: cells are parted by {wanted} here, not by {other}"
+        raise _bad(shown, 1, message, hint)
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise _bad(shown, 1, f"two columns are called '{twice}'")
