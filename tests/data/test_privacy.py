@@ -90,6 +90,16 @@ def test_an_international_number_in_capitals_is_found_before_a_word():
     ]
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["postgres://admin:hunter22x@db.acme.io/x", "https://me:hunter@22x@acme.io", "ssh://git@acme.io:22/x"],
+)
+def test_a_password_before_a_host_is_no_address(url):
+    assert scan(url, secrets=False) == []
+    found = scan(f"{url} or {PERSONAL['e-mail address']}, {url}", secrets=False)
+    assert [f.text for f in found] == [PERSONAL["e-mail address"]]
+
+
 def test_nothing_of_a_private_key_is_shown():
     key = "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEabc\n"
     assert "MIIE" not in mask(key)

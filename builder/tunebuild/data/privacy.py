@@ -56,6 +56,8 @@ _TOKEN_PARTS = re.compile(r"[A-Za-z0-9_=-]+(?:\.[A-Za-z0-9_=+/-]+)*")
 _PLACEHOLDER = re.compile(r"(?i)example|^(user|username|pass|passwd|password|secret|token|key)$|^[<{$%\[*]")
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@((?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24})\b")
+# Who asks for a URL, and the password, perhaps. Together with the host it would look like an address.
+_USER = re.compile(r"://[^\s/?#,;<>()'\"]+@")
 _RESERVED = re.compile(r"(?i)(^|\.)(example\.(com|net|org)|example|test|invalid|localhost|local)$")
 _PHONE = re.compile(r"\+\d[\d ()./-]{6,18}\d")
 # Cards and IBANs have eight digits in a row, or in two groups. Any digit of Unicode is one here.
@@ -165,7 +167,7 @@ def _is_placeholder(secret: str) -> bool:
 
 def _personal(text: str) -> Iterator[Found]:
     if "@" in text:
-        for match in _EMAIL.finditer(text):
+        for match in _EMAIL.finditer(_USER.sub("://", text)):
             if not _RESERVED.search(match[1]):
                 yield Found("personal", "e-mail address", match[0])
     if "+" in text:
