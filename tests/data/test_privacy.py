@@ -159,6 +159,7 @@ def test_by_default_secrets_stop_the_build_and_the_rest_is_listed(stage, tmp_pat
     assert SECRETS["GitHub Token"] not in str(raised.value)
     assert raised.value.diagnostics[0].path == "data.privacy.secrets"
     assert "rows.jsonl:3" not in str(raised.value)
+    assert "characters)\ntake them out" in str(raised.value)
 
 
 def test_reported_rows_are_used(stage, tmp_path):
