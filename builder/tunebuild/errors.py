@@ -37,8 +37,13 @@ class Diagnostic:
 
     def __str__(self) -> str:
         head = " ".join(part for part in (str(self.position or ""), self.path) if part)
-        text = f"{head}: {self.message}" if head else self.message
-        return f"{text}; {self.hint}" if self.hint else text
+        return f"{head}: {self.text}" if head else self.text
+
+    @property
+    def text(self) -> str:
+        """Message and hint; behind a list the hint is a line of its own."""
+        between = "\n" if "\n" in self.message else "; "
+        return f"{self.message}{between}{self.hint}" if self.hint else self.message
 
     def at(self, position: Position | None, path: str = "") -> Diagnostic:
         """The same diagnostic, placed."""

@@ -82,7 +82,24 @@ def test_a_bad_line_is_rejected_and_the_next_is_read(tmp_path, line, problem):
     assert (first.line, bad.line, last.line) == (1, 2, 3)
     assert problem in bad.problem
     assert bad.value is None
+    assert line.decode("utf-8", "replace").startswith(bad.text)
+    assert len(bad.text) >= min(len(line.rstrip()), 1 << 19)
     assert first.value == last.value == {"question": "q", "answer": "a"}
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"a": "b" "c": 1}', "Expecting ',' delimiter at column 11"),
+        (b'{"a": "b"', "Expecting ',' delimiter at column 10"),
+        (b'{"a": "b', "Unterminated string starting at column 7"),
+        (b'{"a": "b\t"}', "Invalid control character at column 9"),
+    ],
+)
+def test_the_column_is_where_a_line_breaks(tmp_path, line, problem, end):
+    (tmp_path / "rows.jsonl").write_bytes(line + end)
+    assert read(tmp_path / "rows.jsonl")[0].problem == f"is not JSON: {problem}"
 
 
 def test_pairs_of_surrogates_are_characters(tmp_path):
@@ -106,7 +123,7 @@ def test_a_line_of_just_the_bound_is_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        (b"only", "has 1 cells"),
+        (b"only", "has 1 cell"),
         (b"a,b,c", "has 3 cells"),
         (b"\xff,b", "is not UTF-8"),
         (b'"a"b,c', "is not CSV"),
@@ -118,6 +135,7 @@ def test_a_bad_csv_row_is_rejected_and_the_next_is_read(tmp_path, row, problem):
     assert first.value == {"question": "1\r\n2", "answer": "a"}
     assert (bad.line, last.line) == (4, 5)
     assert problem in bad.problem
+    assert bad.text == row.decode("utf-8", "replace") + "\r\n"
     assert last.value == {"question": "q", "answer": "a"}
 
 
@@ -135,6 +153,15 @@ def test_a_quote_that_is_never_closed_is_named(tmp_path):
         ("r.json", b"[1,\n", "r.json:2:1: not JSON"),
         ("r.xlsx", b"", "cannot read '.xlsx' files"),
         ("r.csv", b"a,a\n1,2\n", "two columns are called 'a'"),
+        (
+            "r.csv",
+            b"question;answer\na;b\n",
+            "one cell, 'question;answer': .* commas here, not by semicolons; save it with commas",
+        ),
+        ("r.csv", b"question\tanswer\na\tb\n", "not by tabs; call it .tsv"),
+        ("r.tsv", b"question,answer\na,b\n", "parted by tabs here, not by commas"),
+        ("r.jsonl", b'\n [{"a": 1},\n{"a": 1}]', "r.jsonl:2:1: is one list of rows.* call it .json"),
+        ("r.jsonl", b'[\r\n {"a": 1}\r\n]', "r.jsonl:1:1: is one list of rows"),
         ("r.json", b'[{"a": 1},\n{"a": 1}', "r.json:2:1: not JSON: expected a comma"),
         ("r.json", b'[{"a": 1}\n{"a": 1}]', "r.json:2:1: not JSON: expected a comma"),
         ("r.json", b'[{"a": 1}]\n, 2', "r.json:2:1: not JSON: something stands behind"),
@@ -156,6 +183,13 @@ def test_a_file_that_is_not_what_it_says_stops_the_build(tmp_path, name, content
         read(tmp_path / name)
 
 
+def test_one_column_and_a_first_row_that_is_a_list_are_read(tmp_path):
+    (tmp_path / "r.csv").write_text("text\na;b\n")
+    (tmp_path / "r.jsonl").write_text('["a", "b"]\n{"text": "c"}\n')
+    assert [row.value for row in read(tmp_path / "r.csv")] == [{"text": "a;b"}]
+    assert [row.value for row in read(tmp_path / "r.jsonl")] == [["a", "b"], {"text": "c"}]
+
+
 def test_bad_items_of_a_list_are_rejected_and_the_next_are_read(tmp_path):
     good = GOOD.strip()
     items = [good, b'{"a": NaN}', b'{"a": "\xff"}', b'{"a": "\\ud83d"}', good, b"[1]", b"12"]
@@ -165,6 +199,7 @@ def test_bad_items_of_a_list_are_rejected_and_the_next_are_read(tmp_path):
     assert [row.problem.partition(",")[0] for row in rows] == [
         "", "holds NaN", "is not UTF-8", "holds half of a surrogate pair", "", "", "",
     ]  # fmt: skip
+    assert [row.text for row in rows if row.problem] == [i.decode("utf-8", "replace") for i in items[1:4]]
     assert [row.value for row in rows if not row.problem] == [rows[0].value, rows[0].value, [1], 12]
 
 

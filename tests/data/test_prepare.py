@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -27,7 +28,7 @@ from tunebuild.data.tokenise import Chunk, Tokeniser
 from tunebuild.data.workers import tokenise_in_order
 from tunebuild.errors import TunebuildError
 from tunebuild.prompt import check_golden, load_golden, load_prompt
-from tunebuild.spec.data import DataSource, DataSpec, EvalSplit
+from tunebuild.spec.data import Condition, DataSource, DataSpec, EvalSplit
 from tunebuild.spec.model import PromptSpec
 from tunebuild.store import Silent, Store, digest_file
 
@@ -168,6 +169,7 @@ def test_unreadable_rows_are_rejected_with_their_line(tmp_path, renderer):
         (4, "unreadable"),
         (5, "bad-row"),
     ]
+    assert [r.excerpt for r in prepared.rejects] == ['{"question":', "\ufffd\ufffd", '["list"]']
     with pytest.raises(TunebuildError, match=r"3 of 4 rows cannot be used(.|\n)*rows.jsonl:3: is not JSON"):
         check_rejects(1, prepared.account, 0.5)
     check_rejects(1, prepared.account, 0.75)
@@ -176,17 +178,58 @@ def test_unreadable_rows_are_rejected_with_their_line(tmp_path, renderer):
 def test_ragged_csv_lines_are_rejected(tmp_path):
     (tmp_path / "r.csv").write_text("question,answer\nonly\nq,a\n")
     rows = list(read_rows(tmp_path / "r.csv", "r.csv"))
-    assert rows[0].problem == "has 1 cells, the header has 2"
+    assert rows[0].problem == "has 1 cell, the header has 2"
     assert rows[1].value == {"question": "q", "answer": "a"}
 
 
 def test_long_rows_stop_the_build_or_are_dropped_never_cut(tmp_path, renderer):
     path = jsonl(tmp_path / "rows.jsonl", [QA[0], {"question": "q", "answer": "long " * 300}])
-    with pytest.raises(TunebuildError, match=r"rows.jsonl:2: has \d+ tokens, at most 200 are allowed"):
+    with pytest.raises(TunebuildError, match=r"1 of 2 rows.*\n  rows.jsonl:2: has \d+ tokens, at most 200"):
         prepare_rows(tmp_path, [source(path)], renderer, policies())
     prepared = prepare_rows(tmp_path, [source(path)], renderer, policies(on_long="drop"))
     assert [r.code for r in prepared.rejects] == ["too-long"]
     assert len(prepared.kept) == 1
+    check_rejects(1, prepared.account, 0.0)
+    with pytest.raises(TunebuildError, match="no training row is left: 1 too-long; raise tuning"):
+        check_rejects(0, prepared.account, 0.0)
+
+
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
+
+
+@pytest.mark.parametrize(("template", "codes"), [("chatml", ["calls-not-printed"] * 2), ("qwen", [])])
+def test_no_tool_call_is_dropped_without_a_word(tmp_path, base, template, codes):
+    asked = {"role": "user", "content": "2+2?"}
+    rows = [
+        {"messages": [asked, {"role": "assistant", "content": content, "tool_calls": calls}]}
+        for content, calls in ((None, [CALL]), ("Let me see.", [CALL]), ("4", []), ("4.", None))
+    ]
+    chosen = source(jsonl(tmp_path / "rows.jsonl", rows), "messages")
+    renderer = build_renderer(PromptSpec(template=template), base, tmp_path)
+    prepared = prepare_rows(tmp_path, [chosen], renderer, policies())
+    assert [r.code for r in prepared.rejects] == codes
+    assert len(prepared.kept) == 4 - len(codes)
+    assert all("prints none of its tool calls" in r.reason for r in prepared.rejects)
+    assert prepared.account.bad == len(codes)
+
+
+def test_a_list_of_tools_is_said_to_be_unused_once_a_file(tmp_path, renderer):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": turns, "tools": tools} for tools in ([CALL], [CALL], None)]
+    files = [jsonl(tmp_path / f"{n}.jsonl", part) for n, part in enumerate((rows, rows[2:]))]
+    (line,) = prepare_rows(tmp_path, [source(f, "messages") for f in files], renderer, policies()).said
+    assert line.startswith("0.jsonl: the column 'tools' is not used")
+
+
+def test_the_length_that_all_rows_need_is_said_at_once(tmp_path, renderer):
+    rows = [{"question": "q", "answer": "word " * n} for n in (1, *range(300, 900))]
+    path = jsonl(tmp_path / "rows.jsonl", [*rows, rows[1]])
+    with pytest.raises(TunebuildError, match=r"too low for 601 of 602 rows(.|\n)*and 591 more") as error:
+        prepare_rows(tmp_path, [source(path)], renderer, policies())
+    (need,) = map(int, re.findall(r"the longest of which has (\d+) tokens", str(error.value)))
+    assert len(prepare_rows(tmp_path, [source(path)], renderer, policies(), need).kept) == 602
+    with pytest.raises(TunebuildError, match="too low for 1 of 602 rows"):
+        prepare_rows(tmp_path, [source(path)], renderer, policies(), need - 1)
 
 
 def test_repeated_rows_are_used_once(tmp_path, renderer):
@@ -230,6 +273,35 @@ def test_a_mapped_column_may_be_empty_in_the_part_of_a_file_that_is_read(tmp_pat
     chosen = source(jsonl(tmp_path / "rows.jsonl", rows), "alpaca", input="ctx")
     prepared = prepare_rows(tmp_path, [replace(chosen, most=1)], renderer, policies())
     assert [row.line for row in prepared.kept] == [1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "missing"), [({}, "'question' or 'answer'"), ({"question": "Asked"}, "'answer'")]
+)
+def test_columns_of_other_names_are_said_once_for_the_file(tmp_path, renderer, columns, missing):
+    path = tmp_path / "rows.csv"
+    path.write_text("Asked,Reply Text\n" + "q,a\n" * 9)
+    with pytest.raises(TunebuildError, match=f"rows.csv: no row has .*{missing}.*: Asked, Reply") as error:
+        prepare_rows(tmp_path, [replace(source(path, **columns), most=5)], renderer, policies())
+    hint = error.value.diagnostics[0].hint
+    assert re.findall(r"(\w+): \.\.\.", hint) == re.findall(r"'(\w+)'", missing)
+    mapped = source(path, question="Asked", answer="Reply Text")
+    assert len(prepare_rows(tmp_path, [mapped], renderer, policies()).kept) == 9
+
+
+def test_a_column_to_choose_by_that_is_nowhere_stops_the_build(tmp_path, renderer):
+    path = jsonl(tmp_path / "rows.jsonl", [{**QA[0], "lang": "en"}, QA[1]])
+    for lang, kept in ((Condition(other_than="de"), [1, 2]), ("en", [1]), ("fr", [])):
+        right = RowSource(path, path.name, "qa", where={"lang": lang})
+        assert [r.line for r in prepare_rows(tmp_path, [right], renderer, policies()).kept] == kept
+        with pytest.raises(TunebuildError, match=r"rows.jsonl: no row has .*'lng'.*: question, answer, lang"):
+            prepare_rows(tmp_path, [replace(right, where={"lng": lang})], renderer, policies())
+
+
+def test_a_column_to_choose_by_may_stand_further_on_than_is_read(tmp_path, renderer):
+    path = jsonl(tmp_path / "rows.jsonl", [QA[0], {**QA[1], "status": "draft"}])
+    chosen = RowSource(path, path.name, "qa", where={"status": Condition(other_than="draft")}, most=1)
+    assert len(prepare_rows(tmp_path, [chosen], renderer, policies()).kept) == 1
 
 
 def test_rows_that_cannot_be_read_are_not_blamed_on_columns(tmp_path, renderer):
@@ -282,7 +354,9 @@ def test_a_long_prompt_is_cut_at_its_beginning_and_no_more_than_needed(tmp_path,
 def test_an_answer_that_is_too_long_is_not_cut(tmp_path, renderer):
     path = jsonl(tmp_path / "rows.jsonl", [QA[0], {"question": "q" * 400, "answer": "long " * 300}])
     prepared = prepare_rows(tmp_path, [source(path)], renderer, policies(on_long="truncate_prompt"))
-    assert [(r.line, r.code) for r in prepared.rejects] == [(2, "too-long")]
+    assert [(r.line, r.code) for r in prepared.rejects] == [(2, "answer-too-long")]
+    with pytest.raises(TunebuildError, match=r"1 of 2 rows(.|\n)*raise tuning.max_length, or raise data"):
+        check_rejects(1, prepared.account, 0.0)
 
 
 def test_plain_text_is_learnt_whole(tmp_path, renderer):

@@ -90,6 +90,16 @@ def test_an_international_number_in_capitals_is_found_before_a_word():
     ]
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["postgres://admin:hunter22x@db.acme.io/x", "https://me:hunter@22x@acme.io", "ssh://git@acme.io:22/x"],
+)
+def test_a_password_before_a_host_is_no_address(url):
+    assert scan(url, secrets=False) == []
+    found = scan(f"{url} or {PERSONAL['e-mail address']}, {url}", secrets=False)
+    assert [f.text for f in found] == [PERSONAL["e-mail address"]]
+
+
 def test_nothing_of_a_private_key_is_shown():
     key = "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEabc\n"
     assert "MIIE" not in mask(key)
@@ -104,6 +114,14 @@ def test_an_excerpt_is_cut_after_it_is_masked(place):
     text = before + SECRETS["GitHub Token"] + " and more"
     assert SECRETS["GitHub Token"][4:12] not in masked_start(text, 1 << 16)
     assert len(masked_start(text, 200)) <= 200
+
+
+@pytest.mark.parametrize("before", ["\n", "\t", '"', "\u201c", "\\"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_an_excerpt_of_json_is_masked_as_what_it_means(before, ascii_only):
+    text = json.dumps({"answer": before + SECRETS["Hugging Face Token"]}, ensure_ascii=ascii_only)
+    assert SECRETS["Hugging Face Token"][4:] not in masked_start(text, 200)
+    assert masked_start(json.dumps("\ud83d"), 200) == '"\ufffd"'
 
 
 @pytest.fixture
@@ -141,6 +159,7 @@ def test_by_default_secrets_stop_the_build_and_the_rest_is_listed(stage, tmp_pat
     assert SECRETS["GitHub Token"] not in str(raised.value)
     assert raised.value.diagnostics[0].path == "data.privacy.secrets"
     assert "rows.jsonl:3" not in str(raised.value)
+    assert "characters)\ntake them out" in str(raised.value)
 
 
 def test_reported_rows_are_used(stage, tmp_path):

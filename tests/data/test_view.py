@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -95,8 +96,10 @@ def run(directory, *arguments):
 def test_the_terminal_shows_prompt_and_answer(directory):
     shown = run(directory, "--samples", "8")
     assert "8 rows to train on, 2 held out, 2 not used" in shown
-    assert "1 duplicate" in shown
-    assert "1 unreadable" in shown
+    assert re.search(r"1 unreadable\n +rows.jsonl:12: is not JSON", shown)
+    assert re.search(r"1 duplicate\n +rows.jsonl:11: says the same as rows.jsonl:1\n", shown)
+    (listed,) = re.findall("all of them.*: (.*)", shown)
+    assert [json.loads(line)["line"] for line in Path(listed).read_text().splitlines()] == [12, 11]
     assert len(re.findall(r"── row \d+: \d+ tokens", shown)) == 8
     questions = re.findall(r"<\|im_start\|>user\nIs <b>(\d)</b> & more\?<\|im_end\|>", shown)
     answers = re.findall(r"<\|im_start\|>assistant\n⟦It is (\d)\.<\|im_end\|>⟧", shown)

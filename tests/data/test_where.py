@@ -54,6 +54,12 @@ def test_long_values_are_cut():
     assert len(outside({"x": "long" * 1000}, {"x": "short"})) < 100
 
 
+@pytest.mark.parametrize("before", ["It is somewhere else, namely at ", "\n"])
+def test_values_are_cut_after_they_are_masked(before):
+    value = f"{before}hf" + "_aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA1bC3"
+    assert "aB3dE5" not in outside({"x": value}, {"x": "short"})
+
+
 numbers = st.one_of(st.none(), st.integers(-5, 5), st.sampled_from(["-1", "2", "x", ""]))
 
 

@@ -63,7 +63,11 @@ def nothing_to_believe(store):
             lambda d: (d / "rows.jsonl").unlink(),
             "spec.yaml:5:14 data.train[0].path: there is no file 'rows.jsonl'",
         ),
-        (lambda d: (d / "rows.jsonl").write_text("{]\n"), "rows.jsonl:1: is not JSON"),
+        (
+            lambda d: (d / "rows.jsonl").write_text("{]\n"),
+            "\n  rows.jsonl:1: is not JSON: Expecting property name enclosed in double quotes at column 2\n"
+            "mend the rows, or raise data.max_rejected\n",
+        ),
         (lambda d: (d / "rows.jsonl").write_bytes(b"\xff\n"), "rows.jsonl:1: is not UTF-8"),
         (lambda d: (d / "rows.jsonl").write_text(""), "there are no training rows"),
         (lambda d: (d / "base" / "chat_template.jinja").unlink(), "no chat template of its own"),

@@ -92,7 +92,7 @@ def test_a_plan_counts_rejects_and_needs_no_card(edited):
     rows = edited.spec.parent / "faq.jsonl"
     long = json.dumps({"question": "word " * 300, "answer": "A."})
     rows.write_text(rows.read_text() + long + "\n")
-    sets = ("--set", "data.on_long=drop", "--set", "data.max_rejected=0.5")
+    sets = ("--set", "data.on_long=drop")
     code, found = plan(edited, *sets, "--device", "cuda", "--device-memory", "1MB")
     assert code == 2
     assert found["data"]["rejected"] == {"too-long": 1}

@@ -119,7 +119,7 @@ def test_a_context_beyond_the_positions_is_refused(spec, verb):
 @pytest.mark.parametrize("verb", ["plan", "build"])
 def test_a_row_beyond_the_positions_is_refused(spec, verb, where):
     leaks = ["--set", "data.eval.on_leak=drop"] if "eval" in where else []
-    extra = ["--set", where, *leaks, "--set", "data.max_rejected=0.5"]
+    extra = ["--set", where, *leaks]
     if leaks:
         extra += ["--set", "data.train[0].path=other.jsonl"]
         (spec.parent / "other.jsonl").write_text('{"question": "Who?", "answer": "We."}\n')

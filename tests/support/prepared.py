@@ -38,6 +38,18 @@ class ReadBack:
     rejects: list[Reject]
     account: Rejects
     prepared: Prepared
+    said: list[str]
+
+
+class _Said(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        """Keep it."""
+        self.lines.append(text)
 
 
 def prepare_rows(
@@ -47,7 +59,8 @@ def prepare_rows(
     text = io.StringIO()
     account = Rejects(text)
     path = directory / "samples.arrow"
-    prepared = prepare(sources, renderer, data, max_length, path, account, Findings(io.StringIO()), Silent())
+    said, findings = _Said(), Findings(io.StringIO())
+    prepared = prepare(sources, renderer, data, max_length, path, account, findings, said)
     with pa.OSFile(str(path)) as file:
         rows = pa.ipc.open_stream(file).read_all().to_pylist()
     kept = [
@@ -60,4 +73,4 @@ def prepare_rows(
         for row in rows
     ]
     rejects = [Reject(**json.loads(line)) for line in text.getvalue().splitlines()]
-    return ReadBack(kept, rejects, account, prepared)
+    return ReadBack(kept, rejects, account, prepared, said.lines)

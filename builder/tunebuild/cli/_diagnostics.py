@@ -41,12 +41,11 @@ def _plain(diagnostic: Diagnostic) -> dict[str, Any]:
 
 def _result(diagnostic: Diagnostic, rule: int) -> dict[str, Any]:
     head = f"{diagnostic.path}: " if diagnostic.path else ""
-    text = head + diagnostic.message + (f"; {diagnostic.hint}" if diagnostic.hint else "")
     result: dict[str, Any] = {
         "ruleId": diagnostic.code,
         "ruleIndex": rule,
         "level": "error",
-        "message": {"text": text},
+        "message": {"text": head + diagnostic.text},
     }
     if (where := diagnostic.position) and where.line:  # an option has no place in a file
         region = {"startLine": where.line, "startColumn": where.column}

@@ -43,8 +43,7 @@ def _print(diagnostic: Diagnostic) -> None:
         if click.unstyle(part)
     )
     label = click.style("error", fg="red", bold=True)
-    message = f"{head}: {diagnostic.message}" if head else f"{label}: {diagnostic.message}"
-    click.echo(f"{message}; {diagnostic.hint}" if diagnostic.hint else message, err=True)
+    click.echo(f"{head or label}: {diagnostic.text}", err=True)
 
 
 def _storage_problem(error: OSError) -> Diagnostic:

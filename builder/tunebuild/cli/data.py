@@ -36,8 +36,8 @@ def command(
     """Show the rows of SPEC as the model gets them.
 
     The prompt is printed with its control tokens; what carries loss is green, or stands between ⟦ and ⟧
-    where there are no colours. Secrets and personal data in it are masked. Every row that is not used is
-    counted by its reason.
+    where there are no colours. Secrets and personal data in it are masked. Rows that are not used are
+    counted by their reason, with the first of each.
 
     The rows are really read and tokenised, and kept for the build.
     """
@@ -77,6 +77,10 @@ def _print(view: DataView, console: Console) -> None:
     )
     for reason, count in stats["rejected"].items():
         console.print(f"  {count:>8,} {reason}")
+        for reject in view.unused[reason]:
+            console.print(f"{'':11}{reject['file']}:{reject['line']}: {reject['reason']}", markup=False)
+    if view.unused:
+        console.print(f"  all of them, with how they begin: {view.all_unused}", markup=False)
     if view.findings:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in stats["found"].items())
         console.print(f"found in rows: {kinds}")

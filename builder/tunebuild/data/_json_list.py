@@ -110,7 +110,7 @@ def _item(buffer: _Buffer, decode: Any, strange: list[str]) -> Item:
             # It may only be cut.
             if buffer.more():
                 continue
-            raise buffer.broken(f"not JSON: {error.msg}", error.pos) from None
+            raise buffer.broken(f"not JSON: {error.msg.removesuffix(' at')}", error.pos) from None
         except RecursionError:
             raise buffer.broken("is nested too deeply") from None
         except ValueError as error:  # a number of thousands of digits

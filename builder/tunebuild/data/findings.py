@@ -10,7 +10,7 @@ from typing import TextIO
 
 from tunebuild.data.rows import Finding
 from tunebuild.errors import fail
-from tunebuild.grammar import counted
+from tunebuild.grammar import counted, listed
 
 _SHOWN = 10
 
@@ -42,14 +42,11 @@ class Findings:
         """
         if not self._refused:
             return
-        lines = [str(finding) for finding in self._first]
-        if self._refused > len(lines):
-            lines.append(f"and {self._refused - len(lines)} more")
         policy = "secrets" if any(f.found == "secret" for f in self._first) else "personal"
         raise fail(
             "private-data",
             f"{counted(self._refused, 'piece')} of secret or personal data would be baked into the model"
-            + "".join(f"\n  {line}" for line in lines),
+            f"{listed(self._first, self._refused)}",
             "take them out (and revoke what is secret), or say "
             f"data.privacy: {{{policy}: reject}} to leave such rows out, or report to keep them",
             path=f"data.privacy.{policy}",

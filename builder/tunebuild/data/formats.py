@@ -122,8 +122,11 @@ FORMATS: Mapping[str, Callable[[Row], list[Message]]] = {
     "text": _plain_text,
 }
 
-# Columns that tell a format, in the order they are looked for.
-_TELLING: Mapping[str, tuple[str, ...]] = {
+#: Formats whose rows may list the tools that turns call.
+CONVERSATIONS = frozenset(("messages", "sharegpt"))
+
+#: Columns that tell a format, and that it needs, in the order they are looked for.
+TELLING: Mapping[str, tuple[str, ...]] = {
     "messages": ("messages",),
     "sharegpt": ("conversations",),
     "alpaca": ("instruction", "output"),
@@ -138,7 +141,7 @@ def detect_format(row: Any, columns: Mapping[str, str]) -> str | None:
     if not isinstance(row, Mapping):
         return None
     present = {*row, *(ours for ours, theirs in columns.items() if theirs in row)}
-    return next((name for name, telling in _TELLING.items() if present.issuperset(telling)), None)
+    return next((name for name, telling in TELLING.items() if present.issuperset(telling)), None)
 
 
 def to_conversation(row: Any, format_name: str, columns: Mapping[str, str]) -> list[Message]:

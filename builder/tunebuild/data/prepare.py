@@ -12,20 +12,22 @@ import pyarrow as pa
 
 from tunebuild.data.columns import Columns
 from tunebuild.data.findings import Findings
-from tunebuild.data.formats import detect_format
+from tunebuild.data.formats import CONVERSATIONS, detect_format
+from tunebuild.data.headings import Headings
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import Reject, RowSource
 from tunebuild.data.sources import SourceRow, read_rows
 from tunebuild.data.tokenise import SCHEMA, Chunk, Tokeniser, reject
 from tunebuild.data.where import outside
 from tunebuild.data.workers import tokenise_in_order
-from tunebuild.errors import fail
-from tunebuild.grammar import counted
+from tunebuild.errors import TunebuildError, fail
+from tunebuild.grammar import counted, listed
 from tunebuild.prompt import Renderer
 from tunebuild.spec.data import DataSpec
 from tunebuild.store import Progress
 
 _CHUNK_ROWS = 500
+_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,8 @@ def prepare(
         progress: is told how far it is, in files.
 
     Raises:
-        TunebuildError: a file cannot be read, its format cannot be told, a column that is mapped is in no
-            row, a row is too long under ``on_long: error``, or something was found that the spec refuses.
+        TunebuildError: a file cannot be read, its format cannot be told, a column that is asked for is in
+            no row, a row is too long under ``on_long: error``, or something was found that the spec refuses.
     """
     tokeniser = Tokeniser(
         renderer,
@@ -79,11 +81,12 @@ def prepare(
     )
     reader = _Reader(sources)
     columns: list[Columns] = []
-    rows = 0
+    long: list[Reject] = []
+    rows = longest = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         for tokenised in tokenise_in_order(reader.chunks(), tokeniser, len(os.sched_getaffinity(0))):
-            if data.on_long == "error":
-                _refuse_long(tokenised.rejects)
+            long += [r for r in tokenised.rejects if r.code == "too-long"][: _SHOWN - len(long)]
+            longest = max(longest, tokenised.longest)
             rejects.add(tokenised.rejects)
             findings.add(tokenised.findings)
             if tokenised.batch.num_rows:
@@ -91,6 +94,10 @@ def prepare(
                 columns.append(Columns.of(tokenised.batch))
             rows += tokenised.batch.num_rows
             progress.step(reader.file, len(sources), counted(rows, "row"))
+    if long and data.on_long == "error":
+        raise _refuse_long(long, rejects.counts["too-long"], reader.rows, longest)
+    for shown in reader.with_tools:
+        progress.say(f"{shown}: the column 'tools' is not used: no prompt lists tools, here or when served")
     findings.check()
     return Prepared(path, Columns.joined(columns, [s.shown for s in sources]), reader.formats)
 
@@ -101,7 +108,9 @@ class _Reader:
 
     sources: Sequence[RowSource]
     formats: dict[str, str] = field(default_factory=dict)
+    with_tools: dict[str, None] = field(default_factory=dict)
     file: int = 0
+    rows: int = 0
 
     def chunks(self) -> Iterator[Chunk]:
         for number, source in enumerate(self.sources):
@@ -110,20 +119,20 @@ class _Reader:
 
     def _chunks(self, source: RowSource) -> Iterator[Chunk]:
         """Rows in chunks, with those that cannot be read or are not wanted sorted out."""
-        missing, readable = set(source.columns.values()), False
+        headings = Headings(source)
         chunk = Chunk(self.file, source.shown, source.format, source.columns)
         read = 0
         for row in islice(read_rows(source.path, source.shown), source.most):
             read += 1
+            self.rows += 1
             if len(chunk.rows) + len(chunk.rejects) == _CHUNK_ROWS:
                 yield chunk
                 chunk = Chunk(self.file, source.shown, chunk.format, source.columns)
             if row.problem:
                 chunk.rejects.append(reject(source.shown, row, "unreadable", row.problem))
                 continue
-            readable = True
             if isinstance(row.value, Mapping):
-                missing -= {name for name in missing if row.value.get(name) not in (None, "")}
+                headings.see(row.value)
                 if other := outside(row.value, source.where):
                     chunk.rejects.append(reject(source.shown, row, "filtered", other))
                     continue
@@ -132,23 +141,21 @@ class _Reader:
                     self.file, source.shown, _detect(source, row), source.columns, chunk.rows, chunk.rejects
                 )
             self.formats[source.shown] = chunk.format
+            if chunk.format in CONVERSATIONS and isinstance(row.value, Mapping) and row.value.get("tools"):
+                self.with_tools[source.shown] = None
             chunk.rows.append(row)
         yield chunk
-        # A file of which only a part was read may have something there further on.
-        if missing and readable and read != source.most:
-            message = f"{source.shown}: no row has anything in column '{min(missing)}'"
-            raise fail("no-column", message, "mend data.train[].columns, or the file", path="data.train")
+        headings.check(whole=read != source.most)
 
 
-def _refuse_long(rejects: Sequence[Reject]) -> None:
-    for found in rejects:
-        if found.code == "too-long":
-            raise fail(
-                "too-long",
-                str(found),
-                "raise tuning.max_length, or say data.on_long: drop or truncate_prompt",
-                path="tuning.max_length",
-            )
+def _refuse_long(first: Sequence[Reject], count: int, rows: int, longest: int) -> TunebuildError:
+    return fail(
+        "too-long",
+        f"too low for {count:,} of {counted(rows, 'row')}, the longest of which has {longest} tokens"
+        f"{listed(first, count)}",
+        "raise it, or say data.on_long: drop or truncate_prompt",
+        path="tuning.max_length",
+    )
 
 
 def _detect(source: RowSource, row: SourceRow) -> str:

@@ -56,6 +56,8 @@ _TOKEN_PARTS = re.compile(r"[A-Za-z0-9_=-]+(?:\.[A-Za-z0-9_=+/-]+)*")
 _PLACEHOLDER = re.compile(r"(?i)example|^(user|username|pass|passwd|password|secret|token|key)$|^[<{$%\[*]")
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@((?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24})\b")
+# Who asks for a URL, and the password, perhaps. Together with the host it would look like an address.
+_USER = re.compile(r"://[^\s/?#,;<>()'\"]+@")
 _RESERVED = re.compile(r"(?i)(^|\.)(example\.(com|net|org)|example|test|invalid|localhost|local)$")
 _PHONE = re.compile(r"\+\d[\d ()./-]{6,18}\d")
 # Cards and IBANs have eight digits in a row, or in two groups. Any digit of Unicode is one here.
@@ -65,6 +67,7 @@ _ASCII_GROUPS = (b"00000000", b"0000-0000")
 _CARD = re.compile(r"(?<![\dA-Za-z])[2-6]\d{3}(?:[ -]?\d){8,14}\d(?!\d)")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
 
+_ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))")
 # Characters of which an excerpt is made: masking shortens a text, but not so many to an excerpt's length.
 _LOOKED_AT = 1 << 16
 
@@ -114,11 +117,21 @@ def mask(text: str) -> str:
 
 
 def masked_start(text: str, length: int) -> str:
-    """The first characters of a text, cut only after what is found in it has been masked."""
+    """The first characters of a row's text, cut only after what is found in it has been masked.
+
+    Escapes of JSON are undone: a token that stands behind a line's end would seem to begin with an n.
+    """
     if len(text) > _LOOKED_AT:
         # What stands across this cut would be half a token, which no pattern knows.
         text = re.sub(r"\S+\Z", "", text[:_LOOKED_AT])
-    return mask(text)[:length]
+    return mask(_ESCAPE.sub(_character, text))[:length]
+
+
+def _character(escape: re.Match[str]) -> str:
+    if not escape[1]:
+        return " " if escape[2] in "nrtbf" else escape[2]
+    character = chr(int(escape[1], 16))
+    return "\ufffd" if "\ud800" <= character <= "\udfff" else character
 
 
 def versions(classes: Sequence[Class]) -> dict[str, str]:
@@ -154,7 +167,7 @@ def _is_placeholder(secret: str) -> bool:
 
 def _personal(text: str) -> Iterator[Found]:
     if "@" in text:
-        for match in _EMAIL.finditer(text):
+        for match in _EMAIL.finditer(_USER.sub("://", text)):
             if not _RESERVED.search(match[1]):
                 yield Found("personal", "e-mail address", match[0])
     if "+" in text:

@@ -13,7 +13,7 @@ from tunebuild.data.rows import Reject
 
 #: Reasons that the spec asked for. Such rows are listed, and are no sign that the data is bad.
 ASKED_FOR = frozenset(
-    ("filtered", "duplicate", "near-duplicate", "secret", "personal", "leaked", "not-sampled")
+    ("filtered", "duplicate", "near-duplicate", "secret", "personal", "leaked", "not-sampled", "too-long")
 )
 
 _SHOWN = 10

@@ -17,9 +17,8 @@ from tunebuild.data.prepare import Prepared, prepare
 from tunebuild.data.privacy import masked_start
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import EXCERPT, Reject
-from tunebuild.data.selection import Selection, select
+from tunebuild.data.selection import Selection, no_rows, select
 from tunebuild.data.tokenised import open_rows, with_labels
-from tunebuild.errors import fail
 from tunebuild.grammar import counted
 from tunebuild.prompt import Message
 from tunebuild.prompt.directory import save_prompt
@@ -66,7 +65,7 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
                 found = prepared.formats.get(source.shown, "nothing: it has no rows")
                 progress.say(f"{source.shown} is read as {found}")
         if not chosen.times.any():
-            raise fail("no-rows", "no training row is left", path="data.train")
+            raise no_rows(rejects)
         talks = chosen.distinct[columns.answers[chosen.distinct] > 0]
         single = talks[columns.answers[talks] == 1]
         count = min(len(single), MAX_CHECKS)

@@ -11,8 +11,8 @@ import numpy as np
 from tunebuild.data.columns import Array, Columns, first_equal
 from tunebuild.data.near import first_near, joined_labels
 from tunebuild.data.rejects import Rejects
-from tunebuild.errors import fail
-from tunebuild.grammar import counted
+from tunebuild.errors import TunebuildError, fail
+from tunebuild.grammar import counted, listed
 from tunebuild.spec.data import DataSpec
 
 # Codes of rejects whose cause is not in the rows: whose system turn it is, what to change, and how.
@@ -115,8 +115,7 @@ def check_rejects(kept: int, rejects: Rejects, max_rejected: float) -> None:
     """
     total = kept + rejects.bad
     if not total:
-        message = "the filters leave no rows" if rejects.counts else "there are no training rows"
-        raise fail("no-rows", message, path="data.train")
+        raise no_rows(rejects)
     share = rejects.bad / total
     if kept and share <= max_rejected:
         return
@@ -124,10 +123,19 @@ def check_rejects(kept: int, rejects: Rejects, max_rejected: float) -> None:
     raise fail(
         "rejected",
         f"{rejects.bad} of {counted(total, 'row')} cannot be used ({share:.1%}, "
-        f"at most {max_rejected:.1%} may be rejected){_lines(rejects.first_bad, rejects.bad)}",
-        "mend the rows, or raise data.max_rejected",
+        f"at most {max_rejected:.1%} may be rejected){listed(rejects.first_bad, rejects.bad)}",
+        f"mend the rows, {'raise tuning.max_length, ' if rejects.counts['answer-too-long'] else ''}"
+        "or raise data.max_rejected",
         path="data.max_rejected",
     )
+
+
+def no_rows(rejects: Rejects) -> TunebuildError:
+    """There is nothing to train on: why not, and what to do where length is a reason."""
+    why = ", ".join(f"{count:,} {code}" for code, count in sorted(rejects.counts.items()))
+    message = f"no training row is left: {why}" if why else "there are no training rows"
+    hint = "raise tuning.max_length" if rejects.counts["too-long"] else ""
+    return fail("no-rows", message, hint, path="data.train")
 
 
 def _refuse_system(rejects: Rejects, total: int) -> None:
@@ -140,7 +148,7 @@ def _refuse_system(rejects: Rejects, total: int) -> None:
             raise fail(
                 "system-refused",
                 f"the template does not take {whose}, so {count} of {counted(total, 'row')} cannot be used: "
-                f"{shown.reason}{_lines(others, rejects.bad - count)}",
+                f"{shown.reason}{listed(others, rejects.bad - count)}",
                 hint,
                 path=path,
             )
@@ -216,13 +224,7 @@ def _refuse_leaks(columns: Columns, leaks_to: Array, *, nearly: str) -> None:
     raise fail(
         "leak",
         f"{len(leaks)} training rows are also held out, so what is measured would be what was learnt"
-        f"{_lines(pairs, len(leaks))}",
+        f"{listed(pairs, len(leaks))}",
         "take them out of one of the files, or say data.eval.on_leak: drop",
         path="data.eval.files",
     )
-
-
-def _lines(first: Sequence[object], count: int) -> str:
-    """One a line, and how many more there are."""
-    more = [f"and {count - len(first)} more"] if count > len(first) else []
-    return "".join(f"\n  {line}" for line in [*first, *more])

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,11 +19,15 @@ import zstandard
 
 from tunebuild.data._json_list import BrokenList, read_list
 from tunebuild.errors import Diagnostic, Position, TunebuildError
+from tunebuild.grammar import counted
 
 #: A longer row is rejected without being held in memory: no context is that long.
 MAX_ROW_BYTES = 16 << 20
 
+_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _PARQUET_ROWS = 1000
+# Bytes of a row that cannot be read: more than an excerpt is made of.
+_BEGINNING = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +38,13 @@ class SourceRow:
         line: where it starts, from 1; for JSON arrays and Parquet the number of the item.
         value: the parsed row, or ``None`` if it could not be parsed.
         problem: why it could not be parsed.
+        text: what stands there instead, or its beginning.
     """
 
     line: int
     value: Any
     problem: str = ""
+    text: str = ""
 
 
 def read_rows(path: Path, shown: str) -> Iterator[SourceRow]:
@@ -81,28 +88,44 @@ def count_rows(path: Path, shown: str, most: int) -> int:
 
 
 def _jsonl(stream: BinaryIO, shown: str) -> Iterator[SourceRow]:
-    for number, raw in enumerate(_lines(stream), 1):
-        if raw is None:
-            yield SourceRow(number, None, f"is longer than {MAX_ROW_BYTES >> 20} MiB")
+    first = True
+    for number, (raw, whole) in enumerate(_lines(stream), 1):
+        # Without the end of the line, behind which an error would be at column 1.
+        line = (raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw).rstrip()
+        if not line:
             continue
-        line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-        if not line.strip():
-            continue
+        if first and _LIST.match(line):
+            hint = "call it .json, or write a row a line"
+            raise _bad(shown, number, "is one list of rows, and .jsonl has a row a line", hint)
+        first = False
+        value, problem = None, ""
         try:
-            value = _DECODE(line.decode("utf-8"))
+            if whole:
+                value = _DECODE(line.decode("utf-8"))
+                problem = _text_problem(value, line)
+            else:
+                problem = f"is longer than {MAX_ROW_BYTES >> 20} MiB"
         except UnicodeDecodeError:
-            yield SourceRow(number, None, "is not UTF-8")
+            problem = "is not UTF-8"
         except json.JSONDecodeError as error:
-            yield SourceRow(number, None, f"is not JSON: {error.msg} at column {error.colno}")
+            problem = f"is not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
         except RecursionError:
-            yield SourceRow(number, None, "is nested too deeply")
+            problem = "is nested too deeply"
         except _NotJson as error:
-            yield SourceRow(number, None, str(error))
+            problem = str(error)
         except ValueError as error:  # a number of thousands of digits
-            yield SourceRow(number, None, f"is not usable JSON: {error}")
-        else:
-            problem = _text_problem(value, line)
-            yield SourceRow(number, None if problem else value, problem)
+            problem = f"is not usable JSON: {error}"
+        yield _unreadable(number, problem, line) if problem else SourceRow(number, value)
+
+
+def _unreadable(line: int, problem: str, raw: bytes | str) -> SourceRow:
+    """A row with a problem. In a ``str``, bytes that are not UTF-8 are lone surrogates."""
+    data = raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogateescape")
+    return SourceRow(line, None, problem, data[:_BEGINNING].decode("utf-8", "replace"))
+
+
+# How a list of rows begins; a stray list of something else is a bad row.
+_LIST = re.compile(rb"\s*\[\s*(\{|$)")
 
 
 class _NotJson(ValueError):
@@ -125,7 +148,7 @@ def _json(stream: BinaryIO, shown: str) -> Iterator[SourceRow]:
                 problem = f"holds {item.strange}, which is not JSON"
             else:
                 problem = _text_problem(item.value, item.text.encode())
-            yield SourceRow(number, None if problem else item.value, problem)
+            yield _unreadable(number, problem, item.text) if problem else SourceRow(number, item.value)
     except BrokenList as error:
         line, why = error.args
         raise _bad(shown, line, why, "for one row a line use .jsonl") from None
@@ -135,7 +158,15 @@ def _csv(stream: BinaryIO, shown: str, delimiter: str = ",") -> Iterator[SourceR
     # Bytes that are not UTF-8 become lone surrogates, so that a row can be rejected and not the file.
     text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
     csv.field_size_limit(MAX_ROW_BYTES)
-    reader = csv.reader(text, strict=True, delimiter=delimiter)
+    begun: list[str] = []  # the first line of a row
+
+    def lines() -> Iterator[str]:
+        for line in text:
+            if not begun:
+                begun.append(line)
+            yield line
+
+    reader = csv.reader(lines(), strict=True, delimiter=delimiter)
     try:
         header = next(reader, None)
     except csv.Error as error:
@@ -144,23 +175,30 @@ def _csv(stream: BinaryIO, shown: str, delimiter: str = ",") -> Iterator[SourceR
         raise _bad(shown, 1, "the file is empty", "its first line must name the columns")
     if _surrogate("".join(header)):
         raise _bad(shown, 1, "is not UTF-8", "save it as UTF-8")
+    if len(header) == 1 and (others := [d for d in _DELIMITERS if d != delimiter and d in header[0]]):
+        wanted, other = _DELIMITERS[delimiter], _DELIMITERS[others[0]]
+        hint = {"\t": "call it .tsv", ",": "call it .csv"}.get(others[0], f"save it with {wanted}")
+        message = f"the header is one cell, {header[0]!r}: cells are parted by {wanted} here, not by {other}"
+        raise _bad(shown, 1, message, hint)
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise _bad(shown, 1, f"two columns are called '{twice}'")
     while True:
         line = reader.line_num + 1
+        begun.clear()
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield SourceRow(line, None, f"is not CSV: {error}")
+            yield _unreadable(line, f"is not CSV: {error}", "".join(begun))
             continue
         if cells is None:
             return
         if len(cells) != len(header):
             if cells:
-                yield SourceRow(line, None, f"has {len(cells)} cells, the header has {len(header)}")
+                problem = f"has {counted(len(cells), 'cell')}, the header has {len(header)}"
+                yield _unreadable(line, problem, "".join(begun))
         elif _surrogate("".join(cells)):
-            yield SourceRow(line, None, "is not UTF-8")
+            yield _unreadable(line, "is not UTF-8", "".join(begun))
         else:
             yield SourceRow(line, dict(zip(header, cells, strict=True)))
 
@@ -190,15 +228,14 @@ def _open_parquet(path: Path, shown: str) -> Iterator[Any]:
         raise _bad(shown, 1, f"not Parquet: {str(error).splitlines()[0]}") from None
 
 
-def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
-    """Lines; ``None`` for one that is too long, which is skipped in pieces."""
+def _lines(stream: BinaryIO) -> Iterator[tuple[bytes, bool]]:
+    """Lines, and whether each is whole; of one that is too long the rest is skipped in pieces."""
     while raw := stream.readline(MAX_ROW_BYTES):
-        if len(raw) < MAX_ROW_BYTES or raw.endswith(b"\n"):
-            yield raw
-            continue
-        while raw and not raw.endswith(b"\n"):
+        whole = len(raw) < MAX_ROW_BYTES or raw.endswith(b"\n")
+        yield raw, whole
+        while not whole:
             raw = stream.readline(MAX_ROW_BYTES)
-        yield None
+            whole = not raw or raw.endswith(b"\n")
 
 
 def _text_problem(value: Any, source: bytes) -> str:

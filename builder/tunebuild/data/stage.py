@@ -39,7 +39,7 @@ class DataStage:
     seed: int
     vocabulary_size: int
     name: str = "data"
-    version: int = 8
+    version: int = 9
 
     @property
     def sources(self) -> tuple[RowSource, ...]:

@@ -62,11 +62,15 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Tokenised:
-    """A chunk's samples, of :data:`SCHEMA`, its rejects and what was found, all in order of the rows."""
+    """A chunk's samples, of :data:`SCHEMA`, its rejects and what was found, all in order of the rows.
+
+    ``longest`` is how many tokens the longest row has, uncut.
+    """
 
     batch: pa.RecordBatch
     rejects: list[Reject]
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Finding]
+    longest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class Tokeniser:
         samples: list[_Sample] = []
         rejects = list(chunk.rejects)
         findings: list[Finding] = []
+        longest = 0
         talks: list[tuple[SourceRow, list[Message]]] = []
         for row in chunk.rows:
             try:
@@ -112,10 +117,16 @@ class Tokeniser:
             try:
                 if isinstance(outcome, PromptRefused):
                     raise outcome
+                if self.renderer.ignores_calls(messages):
+                    reason = f"template '{self.renderer.template.name}' prints none of its tool calls"
+                    rejects.append(reject(chunk.shown, row, "calls-not-printed", reason))
+                    continue
+                longest = max(longest, *(len(example.ids) for _, example in outcome))
                 for turns, example in outcome:
                     samples.append(self._sample(chunk.source, row.line, turns, example))
             except _TooLong as error:
-                rejects.append(reject(chunk.shown, row, "too-long", str(error)))
+                code = "answer-too-long" if self.shorten else "too-long"
+                rejects.append(reject(chunk.shown, row, code, str(error)))
             except PromptRefused as refusal:
                 diagnostic = refusal.diagnostics[0]
                 code = diagnostic.code
@@ -123,7 +134,7 @@ class Tokeniser:
                     code = "system-refused" if messages[0]["role"] == "system" else "spec-system-refused"
                 rejects.append(reject(chunk.shown, row, code, diagnostic.message))
         batch = _batch(samples, near=self.near)
-        return Tokenised(batch, sorted(rejects, key=lambda r: r.line), findings)
+        return Tokenised(batch, sorted(rejects, key=lambda r: r.line), findings, longest)
 
     def _findings(self, shown: str, line: int, messages: Sequence[Message]) -> list[Finding]:
         policies = {"secret": self.privacy.secrets, "personal": self.privacy.personal}
@@ -239,5 +250,5 @@ class _TooLong(Exception):
 
 def reject(shown: str, row: SourceRow, code: str, reason: str) -> Reject:
     """A row of a file, not used."""
-    excerpt = "" if row.value is None else masked_start(str(row.value), EXCERPT)
+    excerpt = masked_start(row.text or _ENCODE(row.value), EXCERPT)
     return Reject(shown, row.line, code, reason, excerpt)

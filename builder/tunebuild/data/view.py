@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -19,6 +20,7 @@ from tunebuild.store import Tree
 Kind = Literal["given", "learnt"]
 
 _MOST = 200
+_FEW = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class DataView:
         stats: the stage's ``stats.json``.
         samples: some rows, evenly spread.
         rejects: the first rows that are not used, as in ``rejects.jsonl``.
+        unused: the first few of each reason, by the reason's code.
+        all_unused: where they are all listed.
         findings: the first secrets and personal data in rows, as in ``findings.jsonl``.
     """
 
@@ -56,6 +60,8 @@ class DataView:
     stats: dict[str, Any]
     samples: tuple[Sample, ...]
     rejects: tuple[dict[str, Any], ...]
+    unused: dict[str, list[dict[str, Any]]]
+    all_unused: Path
     findings: tuple[dict[str, Any], ...]
 
 
@@ -81,12 +87,28 @@ def view_data(output: Tree, tokenizer: PromptTokenizer, part: str, count: int) -
                 row = table.slice(index, 1).to_pylist()[0]
                 samples.append(_sample(index + 1, row["input_ids"], row["labels"], tokenizer))
     rejects, findings = (_first_lines(output, name) for name in ("rejects.jsonl", "findings.jsonl"))
-    return DataView(part, stats, tuple(samples), rejects, findings)
+    path = output.path("rejects.jsonl")
+    return DataView(
+        part, stats, tuple(samples), rejects, _first_of_each(path, stats["rejected"]), path, findings
+    )
 
 
 def _first_lines(output: Tree, name: str) -> tuple[dict[str, Any], ...]:
     with output.path(name).open(encoding="utf-8") as lines:
         return tuple(json.loads(line) for line in islice(lines, _MOST))
+
+
+def _first_of_each(path: Path, counts: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {code: [] for code in counts}
+    left = sum(min(count, _FEW) for count in counts.values())
+    with path.open(encoding="utf-8") as lines:
+        while left:
+            reject = json.loads(next(lines))
+            of_code = found[reject["code"]]
+            if len(of_code) < _FEW:
+                of_code.append(reject)
+                left -= 1
+    return found
 
 
 def pieces_of(ids: Sequence[int], labels: Sequence[int], tokenizer: PromptTokenizer) -> tuple[Piece, ...]:

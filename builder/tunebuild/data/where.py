@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from tunebuild.data.privacy import masked_start
 from tunebuild.spec.data import Condition
+
+_SHOWN = 60
 
 #: Says whether a value will do.
 Test = Callable[[Any], bool]
@@ -33,8 +36,8 @@ def outside(row: Mapping[str, Any], where: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "..."
+    text = masked_start(repr(value), _SHOWN + 1)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 @lru_cache(maxsize=64)

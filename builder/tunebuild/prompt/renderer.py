@@ -144,6 +144,16 @@ class Renderer:
         rendered = _or_refusal(self.template.render, turns[1:], add_generation_prompt=False)
         return not isinstance(rendered, PromptRefused)
 
+    def ignores_calls(self, messages: Conversation) -> bool:
+        """Whether a conversation has tool calls and the template prints nothing of them."""
+        if not any(turn.get("tool_calls") for turn in messages):
+            return False
+        turns = with_system(messages, self.settings.system)
+        bare = [{key: turn[key] for key in turn if key != "tool_calls"} for turn in turns]
+        render = self.template.render
+        whole, rest = (_or_refusal(render, said, add_generation_prompt=False) for said in (turns, bare))
+        return whole == rest
+
     def plain_example(self, text: str) -> Example:
         """The training sample of text that stands in no conversation: all of it, and its end, is learnt."""
         begin = self.tokenizer.token_id(self.template.special_tokens.get("bos_token", ""))

@@ -157,7 +157,8 @@ class DataSpec(Section):
     """Secrets and personal data in rows. What is found is listed with file, line and kind, and masked."""
 
     max_rejected: float = Field(default=0.0, ge=0.0, le=1.0, examples=[0.01])
-    """Largest share of rows that may be rejected before the build stops."""
+    """Largest share of rows that may be rejected before the build stops. Rows that the spec asks to
+    leave out, as by `on_long: drop`, do not count."""
 
     @property
     def near(self) -> float | None:
