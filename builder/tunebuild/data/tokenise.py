@@ -121,7 +121,7 @@ class Tokeniser:
                     reason = f"template '{self.renderer.template.name}' prints none of its tool calls"
                     rejects.append(reject(chunk.shown, row, "calls-not-printed", reason))
                     continue
-                longest = max(longest, *(len(example.ids) for _, example in outcome))
+                longest = max([longest, *(len(example.ids) for _, example in outcome)])
                 for turns, example in outcome:
                     samples.append(self._sample(chunk.source, row.line, turns, example))
             except _TooLong as error:
