@@ -11,7 +11,6 @@ from tunebuild.spec._base import Section
 from tunebuild.spec._words import suggest
 from tunebuild.spec.data import DataSource
 from tunebuild.spec.secret_rules import secrets_stay_outside
-from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.source_rules import HUB_ID, SOURCE_RULES, exists_inside
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.tuning_rules import (
@@ -117,19 +116,6 @@ def _holds_out(spec: Spec) -> bool:
     return bool(spec.data.eval.fraction or spec.data.eval.files)
 
 
-def answers_fit(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """A default answer leaves room for a question."""
-    serving = spec.serving
-    context = serving.limits.context or DEFAULT_CONTEXT
-    if serving.defaults.max_tokens >= context:
-        yield Diagnostic(
-            "no-room",
-            f"max_tokens {serving.defaults.max_tokens} leaves no room for a prompt in a context of {context}",
-            "raise serving.limits.context or lower it",
-            "serving.defaults.max_tokens",
-        )
-
-
 def gates_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A limit on what held-out rows show needs held-out rows."""
     limits = ("eval_loss", "eval_perplexity", "eval_accuracy", "exact_match", "token_f1", "rouge_l")
@@ -213,7 +199,6 @@ CHECKS: tuple[Check, ...] = (
     shards_have_processes,
     early_stopping_has_rows,
     best_has_rows,
-    answers_fit,
     full_has_no_adapter,
     peft_says_which,
     dequantized_needs_qlora,
