@@ -249,3 +249,10 @@ def test_a_template_without_its_end_token_is_refused_by_the_token(template, expe
         Renderer(PromptTemplate(template, source, {}), PromptTokenizer(json.dumps(definition)))
     assert expected in str(error.value)
     assert error.value.diagnostics[0].path == "prompt.template"
+
+
+@pytest.mark.parametrize("template", ["mistral", "llama2", "alpaca", "vicuna", "gemma", "qwen"])
+def test_an_answer_without_a_question_is_refused_in_words(tokenizer_dir, template):
+    renderer = make_renderer(tokenizer_dir, template)
+    with pytest.raises(PromptRefused, match="needs a turn before the first answer"):
+        renderer.example([{"role": "assistant", "content": "So."}])
