@@ -158,12 +158,21 @@ def tasks_exist(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
             yield Diagnostic("bad-task", f"'{name}' is no name of a task", f"did you mean ./{name}?", path)
 
 
-def task_gates_say_something(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """A limit on a task's figure has an end."""
+def task_gates_can_hold(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """A limit on a task's figure is on a task that is done, has an end, and some figure passes."""
+    names = spec.evaluation.tasks
     for task, limits in spec.gates.tasks.items():
+        path = f"gates.tasks.{task}"
+        # What tasks beside the spec are called stands in their files, which are read by a plan.
+        if task not in names and not any(name.startswith("./") for name in names):
+            hint = f"there are: {', '.join(names) or 'none'}"
+            yield Diagnostic("gate", f"no task '{task}' is in evaluation.tasks", hint, path)
         for metric, limit in limits.items():
             if limit.min is None and limit.max is None:
-                yield Diagnostic("gate", "says nothing", "min or max", f"gates.tasks.{task}.{metric}")
+                yield Diagnostic("gate", "says nothing", "min or max", f"{path}.{metric}")
+            elif limit.min is not None and limit.max is not None and limit.min > limit.max:
+                message = f"nothing is at least {limit.min:g} and at most {limit.max:g}"
+                yield Diagnostic("gate", message, "", f"{path}.{metric}.min")
 
 
 def _gates(spec: Spec, names: Sequence[str]) -> Iterator[str]:
@@ -207,7 +216,7 @@ CHECKS: tuple[Check, ...] = (
     exports_have_weights,
     gates_have_answers,
     tasks_exist,
-    task_gates_say_something,
+    task_gates_can_hold,
     template_is_known,
     secrets_stay_outside,
 )
