@@ -72,3 +72,10 @@ def test_what_init_says_comes_next_can_be_pasted(tmp_path):
 def test_the_package_is_the_command():
     done = subprocess.run([sys.executable, "-m", "tunebuild", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("tunebuild, version "), done.stderr
+
+
+def test_what_memory_has_no_room_for_is_not_told_to_do_what_it_does(spec):
+    small = ("--set", "tuning.nodes=1", "--set", "tuning.memory={fit: 500MB}")
+    for method, hint in (("lora", ", or use tuning.method: qlora"), ("qlora", "")):
+        error = run("plan", spec, *small, "--set", f"tuning.method={method}").exception
+        assert str(error).endswith(f"allow more, lower tuning.max_length{hint}")
