@@ -1,4 +1,4 @@
-"""An image in a dozen lines: what it is, what it was made from, how good it is and how to start it."""
+"""An image on one screen: what it is, what it was made from, how good it is and how to start it."""
 
 from __future__ import annotations
 
