@@ -11,7 +11,7 @@ from tunebuild.evaluate.exported import read_exported, require_reader
 from tunebuild.evaluate.metrics import REFUSED, check_export_gates, export_figures
 from tunebuild.evaluate.stage import read_metrics
 from tunebuild.export.folder import Exported, check_folder
-from tunebuild.export.tool import Tool
+from tunebuild.export.tool import find_tool
 from tunebuild.grammar import counted
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.pipeline import Pipeline
@@ -22,7 +22,7 @@ from tunebuild.spec.exports import ExportSpec
 def export(
     pipeline: Pipeline,
     reporter: Reporter,
-    tool: Tool,
+    python: Path | None,
     directory: Path,
     formats: Sequence[str] = (),
 ) -> tuple[Path, ...]:
@@ -31,7 +31,7 @@ def export(
     Args:
         pipeline: the spec's stages.
         reporter: makes each stage's progress.
-        tool: what quantises.
+        python: the interpreter of what quantises; ``None`` if nobody named one.
         directory: gets the folders.
         formats: only exports of these; all if empty.
 
@@ -43,6 +43,7 @@ def export(
             beyond its limit, and then nothing is written.
     """
     chosen = _chosen(pipeline, formats)
+    tool = find_tool(python)
     require_reader()
     for path, one in chosen:
         check_folder(directory / one.name)

@@ -1,6 +1,6 @@
 """Makes ``base/``: a Llama of 1.2 million parameters that knows nothing, and its tokenizer.
 
-A real spec names a pre-trained model. The quickstart must work offline and in a minute, so it brings a
+A real spec names a pre-trained model. The quickstart must work without a hub and in a minute, so it brings a
 model with random weights, just large enough to learn this FAQ by heart. Takes about a second:
 
     python make_base.py [DIRECTORY]

@@ -38,6 +38,8 @@ serving:
   limits: {context: 200}
 """
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 14\n"
+
 
 @pytest.fixture
 def spec(tmp_path):
@@ -78,6 +80,25 @@ def nothing_to_believe(store):
         ),
         (lambda d: os.truncate(d / "base" / "model.safetensors", 9000), "its header says"),
         (lambda d: (d / "base" / "tokenizer.json").write_text("{}"), "tokenizer.json cannot be read"),
+        (lambda d: (d / "base" / "config.json").write_text("{"), "base/config.json is not JSON: "),
+        (lambda d: (d / "base" / "config.json").write_text("[]"), "base/config.json is not a JSON object"),
+        (lambda d: (d / "base" / "config.json").write_text("{}"), "base/config.json names no vocab_size"),
+        (
+            lambda d: (d / "base" / "tokenizer_config.json").write_bytes(b"\xff"),
+            "base/tokenizer_config.json is not JSON: ",
+        ),
+        (
+            lambda d: (d / "base" / "generation_config.json").write_text(""),
+            "base/generation_config.json is not JSON: ",
+        ),
+        (
+            lambda d: (d / "base" / "model.safetensors").write_text(POINTER),
+            "model.safetensors is a Git LFS pointer, not the file itself; run 'git lfs pull' in ",
+        ),
+        (
+            lambda d: (d / "base" / "tokenizer.json").write_text(POINTER),
+            "tokenizer.json is a Git LFS pointer",
+        ),
         (lambda d: (d / "spec.yaml").write_text(SPEC + "extra: 1\n"), "spec.yaml:14:1 extra: unknown key"),
         (lambda d: (d / "spec.yaml").write_text(SPEC.replace("rows.jsonl", "/etc/hosts")), "is outside"),
         (

@@ -16,7 +16,7 @@ from tunebuild.evaluate.stage import read_metrics
 from tunebuild.pipeline import Pipeline
 from tunebuild.spec import load_spec
 from tunebuild.spec.exports import ExportGates, ExportSpec
-from tunebuild.spec.gates import AtMost, ShareAtLeast
+from tunebuild.spec.gates import LossAtMost, ShareAtLeast
 from tunebuild.store import Silent, Store
 
 SPEC = """\
@@ -49,7 +49,7 @@ def test_the_merged_files_get_the_figures_that_the_build_recorded(tmp_path, meth
 
 def test_gates_of_exports_name_every_figure_beyond_its_limit():
     figures = {"kl": 0.2, "lost": float("nan"), "top1": 0.5, "eval_loss": 1.0}
-    gates = ExportGates(top1=ShareAtLeast(min=0.6), eval_loss=AtMost(max=1.0))
+    gates = ExportGates(top1=ShareAtLeast(min=0.6), eval_loss=LossAtMost(max=1.0))
     with pytest.raises(
         TunebuildError, match=r"kl: 0\.2, at most 0\.1 is allowed; .* Nothing was written"
     ) as caught:

@@ -23,7 +23,7 @@ from tunebuild.evaluate.models import (
     targets,
 )
 from tunebuild.merge.run import copy_base, merge_adapter
-from tunebuild.spec.gates import AtMost, GatesSpec, ShareAtLeast
+from tunebuild.spec.gates import GatesSpec, LossAtMost, ShareAtLeast
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.rows import load_rows
@@ -223,7 +223,7 @@ def test_gates_name_every_figure_beyond_its_limit():
         "eval_loss": 1.0,
         "eval_accuracy": 1,
     }
-    gates = GatesSpec(merge_top1=ShareAtLeast(min=0.6), eval_loss=AtMost(max=1.0))
+    gates = GatesSpec(merge_top1=ShareAtLeast(min=0.6), eval_loss=LossAtMost(max=1.0))
     with pytest.raises(TunebuildError) as caught:
         check_gates(gates, figures)
     assert [d.path for d in caught.value.diagnostics] == [

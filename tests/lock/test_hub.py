@@ -203,6 +203,14 @@ def test_a_branch_needs_a_lock_and_the_lock_keeps_its_commit(hub, tmp_path):
     assert moved.files["model.safetensors"] != locked.files["model.safetensors"]
 
 
+def test_a_repository_of_an_adapter_is_no_base(hub, tmp_path):
+    commit = hub.commit(
+        {"adapter_model.safetensors": safetensors(1), "adapter_config.json": b"{}"}, "adapter"
+    )
+    with pytest.raises(TunebuildError, match=r"holds no config\.json"):
+        find_base_model(ModelSpec(base="org/tiny", revision=commit), tmp_path, tmp_path, digest_file)
+
+
 def test_another_model_in_the_spec_is_resolved_anew(hub, tmp_path):
     locked = locked_model(ModelSpec(base="org/tiny"), tmp_path, tmp_path, digest_file, None)
     with pytest.raises(TunebuildError, match="no such repository"):

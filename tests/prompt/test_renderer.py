@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -228,3 +230,29 @@ def test_the_sandbox_holds(tokenizer_dir):
     tokenizer = PromptTokenizer((tokenizer_dir / "tokenizer.json").read_text())
     with pytest.raises(PromptRefused):
         Renderer(PromptTemplate("escape", source, {}), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("llama3", "'<|eot_id|>', which is no control token of this tokenizer"),
+        ("gemma", "'<end_of_turn>', which is no control token of this tokenizer"),
+        ("qa", "'eos_token' is undefined; the base's tokenizer_config.json must name it"),
+    ],
+)
+def test_a_template_without_its_end_token_is_refused_by_the_token(template, expected):
+    tokenizer = families.byte_level()
+    definition = json.loads(tokenizer.to_str())
+    definition["added_tokens"] = [t for t in definition["added_tokens"] if t["content"] == "<|endoftext|>"]
+    source = resources.path("templates", "prompts", f"{template}.jinja").read_text()
+    with pytest.raises(TunebuildError) as error:
+        Renderer(PromptTemplate(template, source, {}), PromptTokenizer(json.dumps(definition)))
+    assert expected in str(error.value)
+    assert error.value.diagnostics[0].path == "prompt.template"
+
+
+@pytest.mark.parametrize("template", ["mistral", "llama2", "alpaca", "vicuna", "gemma", "qwen"])
+def test_an_answer_without_a_question_is_refused_in_words(tokenizer_dir, template):
+    renderer = make_renderer(tokenizer_dir, template)
+    with pytest.raises(PromptRefused, match="needs a turn before the first answer"):
+        renderer.example([{"role": "assistant", "content": "So."}])

@@ -242,7 +242,7 @@ def test_equal_records_give_equal_bytes(records):
     assert render_card(records.read(), provenance()) == render_card(records.read(), provenance())
 
 
-def test_a_summary_is_a_dozen_lines(records):
+def test_a_summary_fits_on_one_screen(records):
     known = provenance(revision="abc")
     settings = {
         "prompt_digest": "sha256:" + "0" * 64, "limits": {"context": 256}, "device": "cpu", "dtype": "auto",
@@ -250,7 +250,7 @@ def test_a_summary_is_a_dozen_lines(records):
     }  # fmt: skip
     known["inputs"]["image"] = {"reference": "example.com/support-bot:1", "settings": settings}
     figures = json.loads(render_figures(records.read(), known))
-    text = as_text(known, figures, "sha256:abc", "dist/support-bot.tar")
+    text = as_text(known, figures, ("digest", "sha256:abc"), "dist/support-bot.tar")
     assert 12 <= len(text.splitlines()) <= 18
     for said in (
         "name      support-bot: Answers <fast>.",
@@ -261,9 +261,9 @@ def test_a_summary_is_a_dozen_lines(records):
         "docker load -i dist/support-bot.tar && docker run --rm -p 8080:8080 example.com/support-bot:1",
     ):
         assert said in text
-    assert "docker load" not in as_text(known, figures, "sha256:abc", "")
+    assert "docker load" not in as_text(known, figures, ("digest", "sha256:abc"), "")
     known["spec"]["tuning"]["peft"] = {"type": "ia3"}
-    text = as_text(known, {**figures, "method": "peft"}, "sha256:abc", "")
+    text = as_text(known, {**figures, "method": "peft"}, ("digest", "sha256:abc"), "")
     assert "training  peft, 4 steps, ia3; merge" in text
 
 

@@ -168,7 +168,7 @@ def test_models_health_and_metrics(server, client):
         ({"max_tokens": 0}, 400, "invalid_value", "max_tokens"),
         ({"temperature": 3}, 400, "invalid_value", "temperature"),
         ({"n": 2}, 400, "invalid_value", "n"),
-        ({"tools": [{"type": "function"}]}, 400, "invalid_value", "tools"),
+        ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
         ({"response_format": {"type": "json_object"}}, 400, "invalid_value", "response_format.type"),
         ({"frequency_penalty": 0.5}, 400, "invalid_value", "frequency_penalty"),
         ({"logprobs": True}, 400, "invalid_value", "logprobs"),
@@ -182,6 +182,22 @@ def test_what_cannot_be_honoured_is_refused_in_openais_shape(server, change, sta
     error = answer[1]["error"]
     assert (error["code"], error["param"]) == (code, param)
     assert set(error) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"best_guess": 1}, "'best_guess' is not supported"),
+        ({"tools": [{"type": "function"}]}, "'tools' is not supported"),
+        ({"logit_bias": {"1": 1}}, "'logit_bias' is not supported"),
+        ({"n": 2}, "'n' is not supported, only 1"),
+        ({"logprobs": True}, "'logprobs' is not supported, only false"),
+        ({"response_format": {"type": "x"}}, "'response_format.type' is not supported, only 'text'"),
+    ],
+)
+def test_what_is_not_supported_is_said_in_our_words(server, change, message):
+    answer = post(server, "/v1/chat/completions", {"model": "tiny", "messages": [USER], **change})
+    assert answer[1]["error"]["message"] == message
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'"text"'])

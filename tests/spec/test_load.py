@@ -41,6 +41,7 @@ tuning:
 def directory(tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text("{}")
+    (tmp_path / "base" / "x.xlsx").touch()
     (tmp_path / "faq.jsonl").write_text("")
     return tmp_path
 
@@ -53,8 +54,18 @@ def problems(directory: Path, text: str) -> list[str]:
     return [str(d).removeprefix(str(directory) + "/") for d in caught.value.diagnostics]
 
 
-@pytest.mark.parametrize("gate", ["exact_match: {min: 50}", "merge_lost: {max: 2}", "rouge_l: {min: -1}"])
-def test_a_gate_on_a_share_stays_between_0_and_1(directory, gate):
+@pytest.mark.parametrize(
+    "gate",
+    [
+        "exact_match: {min: 50}",
+        "merge_lost: {max: 2}",
+        "rouge_l: {min: -1}",
+        "eval_perplexity: {max: 0.05}",
+        "eval_loss: {max: -1}",
+        "merge_kl: {max: -0.1}",
+    ],
+)
+def test_a_gate_that_no_figure_could_pass_is_refused(directory, gate):
     held_out = VALID.replace("model:", "  eval: {fraction: 0.1}\nmodel:")
     (found,) = problems(directory, held_out + f"gates: {{{gate}}}\n")
     assert f"gates.{gate.partition(':')[0]}.m" in found
@@ -151,6 +162,32 @@ def test_a_rule_says_nothing_where_a_field_it_concerns_cannot_be_read(directory,
             "merge.strategy: 'original' is wrong for loftq",
         ),
         ("tuning:", "prompt: {template: chatmll}\ntuning:", "8:20 prompt.template: there is no template"),
+        (
+            "tuning:",
+            "prompt: {date: x}\ntuning:",
+            "'x' does not have the right form; for example: '2026-",
+        ),
+        (
+            "tuning:",
+            "image: {repository: Foo/Bar}\ntuning:",
+            "image.repository: 'Foo/Bar' does not have the right form; did you mean foo/bar?",
+        ),
+        ("tuning:", "gates: {tasks: {a: {acc: {min: 1}}}}\ntuning:", "gates.tasks.a: no task 'a' is in eval"),
+        (
+            "tuning:",
+            "evaluation: {tasks: [a]}\ngates: {tasks: {a: {acc: {min: 1, max: 0}}}}\ntuning:",
+            "gates.tasks.a.acc.min: nothing is at least 1 and at most 0",
+        ),
+        (
+            "tuning:",
+            "gates: {eval_perplexity: {}}\ntuning:",
+            "perplexity.max: is required; for example: 5",
+        ),
+        (
+            "path: faq.jsonl",
+            "path: base/x.xlsx",
+            "data.train[0].path: cannot read 'base/x.xlsx'; use",
+        ),
         ("tuning:", "description: ${env:X}\ntuning:", "8:14 description: takes no ${env:...}"),
         (
             "tuning:",

@@ -115,13 +115,14 @@ def test_set_is_typed_by_the_schema(directory):
     ("text", "expected"),
     [
         ("tuning.epochs", "--set tuning.epochs: needs PATH=VALUE"),
-        ("tuning.epochs=soon", "--set tuning.epochs tuning.epochs: must be a number, not 'soon'"),
-        ("tuning.epocs=1", "--set tuning.epocs tuning.epocs: unknown key; did you mean 'epochs'?"),
-        ("data.train[7].path=x", "--set data.train[7].path data.train[7].path: the list has 1 items"),
+        ("tuning.epochs=soon", "--set tuning.epochs: must be a number, not 'soon'"),
+        ("tuning.epocs=1", "--set tuning.epocs: unknown key; did you mean 'epochs'?"),
+        ("data.train[7].path=x", "--set data.train[7].path: the list has 1 items"),
         ("name.first=x", "what is before 'first' is not a mapping"),
         ("extends=x.yaml", "'extends' belongs in a file"),
         ("tuning.lora={r: 1, r: 2}", "key 'r' is here twice"),
-        ("tuning={lora: {rr: 1}}", "--set tuning tuning.lora.rr: unknown key"),
+        ("tuning={lora: {rr: 1}}", "--set tuning.lora.rr: unknown key"),
+        ("tuning.epochs=", "--set tuning.epochs: has no value; null gives it its default"),
     ],
 )
 def test_what_cannot_be_set_is_named(directory, text, expected):

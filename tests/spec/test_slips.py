@@ -63,6 +63,7 @@ def mended(text: str, path: str, meant: str) -> str:
         ("tuning: {memory: 12 gib}", "{fit: 12GiB}"),
         ("tuning: {memory: {fit: 8gb}}", "8GB"),
         ("tuning: {memory: {fit: 80}}", "80GB"),
+        ("tuning: {memory: {fit: 500mb}}", "500MB"),
         ("tuning: {lora: {targets: q_proj}}", "[q_proj]"),
         ("tuning: {lora: {targets: 'q_proj, v_proj'}}", "[q_proj, v_proj]"),
         ("tuning: {lora: {targets: all-liner}}", "all-linear"),

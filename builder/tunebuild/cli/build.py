@@ -98,7 +98,7 @@ def command(
             engine = find_engine()
             report = engine.load(built.image, reporter("load"))
             reporter("load").say(
-                f"{built.image.reference} in {engine.name}, {report.sent / 1e6:,.1f} MB sent"
+                f"{built.image.reference.full_name} in {engine.name}, {report.sent / 1e6:,.1f} MB sent"
             )
     if not built.ran:
         click.echo("nothing changed", err=True)

@@ -24,7 +24,7 @@ def command(image: str, full: bool, as_json: bool, spec_only: bool, report: Path
     weights, the prompt, libraries, packages. Nothing is started. More about the build's figures is in its
     report and its model card.
     """
-    from tunebuild.image.provenance import digest_of, find_record, is_file, read_provenance, read_record
+    from tunebuild.image.provenance import find_record, identity_of, is_file, read_provenance, read_record
     from tunebuild.report.render import CARD, REPORT
     from tunebuild.report.summary import FIGURES, as_text
     from tunebuild.spec import Spec
@@ -43,7 +43,7 @@ def command(image: str, full: bool, as_json: bool, spec_only: bool, report: Path
     if not (full or spec_only):
         record = find_record(image, FIGURES)
         figures = None if record is None else json.loads(record)
-        click.echo(as_text(found, figures, digest_of(image), image if is_file(image) else ""), nl=False)
+        click.echo(as_text(found, figures, identity_of(image), image if is_file(image) else ""), nl=False)
         click.echo("more      --full, --spec, --card, --report FILE or --json")
         return
     click.echo(canonical_yaml(Spec.model_validate(found["spec"])), nl=False)

@@ -83,10 +83,9 @@ def command(
     Exit 0 if all are written, 3 if a gate refuses the build or an export, 1 on an error.
     """
     from tunebuild.cli._building import opened
-    from tunebuild.export.tool import find_tool
     from tunebuild.exporting import export
 
     with opened(spec, store, overrides, locked=locked) as (pipeline, reporter):
-        folders = export(pipeline, reporter, find_tool(python), output, formats)
+        folders = export(pipeline, reporter, python, output, formats)
     for folder in folders:
         click.echo(folder)

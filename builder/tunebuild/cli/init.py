@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,6 @@ def command(directory: Path, base: str) -> None:
             (directory / target).write_text(text, "utf-8")
         else:
             shutil.copyfile(origin, directory / target)
-    spec = directory / "spec.yaml"
+    spec = shlex.quote(str(directory / "spec.yaml"))
     click.echo(f"wrote {', '.join(files)} in {directory}", err=True)
     click.echo(f"next: tunebuild validate {spec}; tunebuild lock {spec}; tunebuild build {spec}", err=True)

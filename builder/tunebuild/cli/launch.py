@@ -47,9 +47,12 @@ def command(
     The spec's directory and the store must be on a volume that all of them share. When the training is done,
     'tunebuild build SPEC' with the same store goes on from there.
     """
+    from tunebuild.image.reference import ImageReference
     from tunebuild.spec import load_spec
     from tunebuild.train.launch import Launch, render_launch
 
+    if image:
+        ImageReference.parse(image)
     text = render_launch(load_spec(spec, overrides), launcher, Launch(store, overrides, port, image, claim))
     if output:
         output.write_text(text, "utf-8")

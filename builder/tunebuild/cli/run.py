@@ -14,7 +14,13 @@ from tunebuild.errors import TunebuildError, fail
 @click.command("run")
 @spec_argument
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8080, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
 @click.option("--ask", metavar="QUESTION", help="Ask one question, print the answer, and stop.")
 @engine_option
 @ready_option

@@ -44,6 +44,7 @@ def command(
 ) -> None:
     """Prove a build: SPEC is a spec, or an archive that 'build' wrote.
 
+    A spec is built first where it is not built yet, as 'run' does; with --url only its rows are prepared.
     Checks every byte of an archive against its digests, reproduces the golden prompts in the image, then
     asks the trained questions at temperature 0 and compares answers and prompt lengths. Exit 1 if
     anything differs.
@@ -53,14 +54,19 @@ def command(
         if spec.suffix == ".tar" or spec.is_dir():
             prompt = _unpack(spec, Path(directory))
         else:
-            from tunebuild.cli._building import build_spec
+            from tunebuild.building import build, ensure
+            from tunebuild.cli._building import opened
 
-            built = build_spec(spec, store, overrides)
-            prompt = built.parts.data.path("prompt")
+            with opened(spec, store, overrides) as (pipeline, reporter):
+                if url:
+                    prompt = ensure(pipeline, reporter, pipeline.data()).path("prompt")
+                else:
+                    built = build(pipeline, reporter)
+                    prompt = built.parts.data.path("prompt")
         contract = read_contract(prompt)
     click.echo(f"  prompt  {contract.vectors} golden vectors reproduce", err=True)
     if url:
-        _question(url, contract, min_exact)
+        _question(url.rstrip("/").removesuffix("/v1"), contract, min_exact)
     elif built and not offline:
         with endpoint(built, engine, "127.0.0.1", 0, ready_within, quiet=True, tagged=False) as running:
             click.echo(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -82,7 +82,7 @@ class DockerEngine:
         except docker.errors.ImageNotFound:
             raise _no_image(reference) from None
 
-    def files(self, reference: ImageReference, prefix: str) -> Iterator[tuple[str, bytes]]:
+    def files(self, reference: ImageReference, prefix: str) -> Generator[tuple[str, bytes]]:
         """Regular files below ``prefix``, read from a container that is never started."""
         import docker
 

@@ -6,7 +6,7 @@ import json
 import resource
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NoReturn
 
 from tunebuild.errors import fail
@@ -65,7 +65,7 @@ class PodmanEngine:
             _no_image(reference)
         return dict(found["Labels"] or {})
 
-    def files(self, reference: ImageReference, prefix: str) -> Iterator[tuple[str, bytes]]:
+    def files(self, reference: ImageReference, prefix: str) -> Generator[tuple[str, bytes]]:
         """Regular files below ``prefix``, read from a container that is never started."""
         if self._inspect(reference) is None:
             _no_image(reference)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,7 +90,7 @@ class Engine(Protocol):
     def labels(self, reference: ImageReference) -> Mapping[str, str]:
         """Labels of an image. Raises ``TunebuildError`` ``no-image``."""
 
-    def files(self, reference: ImageReference, prefix: str) -> Iterator[tuple[str, bytes]]:
+    def files(self, reference: ImageReference, prefix: str) -> Generator[tuple[str, bytes]]:
         """Regular files below ``prefix`` of an image, by name without it. Starts nothing."""
 
     def run(self, reference: ImageReference, options: RunOptions) -> Container:

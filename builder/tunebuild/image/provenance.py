@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,15 @@ def is_file(image: str) -> bool:
     return Path(image).exists() or image.endswith(".tar") or image.startswith((".", "/", "~"))
 
 
-def digest_of(image: str) -> str:
-    """An image's digest; of one that an engine has, the engine's id."""
+def identity_of(image: str) -> tuple[str, str]:
+    """What identifies an image, and its name: the digest that a build prints, or an engine's id.
+
+    An engine does not tell the digest of what it loaded, and may have two images of one short name.
+    """
     if is_file(image):
-        return open_archive(Path(image)).digest
+        return "digest", open_archive(Path(image)).digest
     engine, reference = _in_engine(image)
-    return engine.image_id(reference) or ""
+    return "id", f"{engine.image_id(reference)} of {reference.full_name} in {engine.name}"
 
 
 def read_record(image: str, wanted: str) -> bytes:
@@ -59,7 +63,8 @@ def find_record(image: str, wanted: str) -> bytes | None:
     else:
         engine, reference = _in_engine(image)
         files = engine.files(reference, prefix)
-    return next((content for name, content in files if name == wanted), None)
+    with closing(files):  # now, not when it is collected: an engine has a container for it
+        return next((content for name, content in files if name == wanted), None)
 
 
 def _in_engine(image: str) -> tuple[Engine, ImageReference]:

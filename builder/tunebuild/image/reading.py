@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -62,7 +62,7 @@ class StoredImage:
         """The image's labels."""
         return cast(Mapping[str, str], self.config.get("config", {}).get("Labels") or {})
 
-    def files(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+    def files(self, prefix: str) -> Generator[tuple[str, bytes]]:
         """Name (without ``prefix``) and content of the regular files below ``prefix``, such as ``opt/x``.
 
         Where two layers have the same file, the upper one counts. Whiteouts are not followed: our own layers

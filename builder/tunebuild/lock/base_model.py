@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tunebuild.errors import fail
+from tunebuild.errors import TunebuildError, fail
 from tunebuild.lock.hub import MODEL_FILES, HubRepository
 from tunebuild.lock.positions import positions_of
 from tunebuild.lock.repository import Wanted
@@ -17,6 +17,17 @@ from tunebuild.lock.spec_lock import RepositoryLock
 from tunebuild.lock.weights_file import read_header
 from tunebuild.spec.model import ModelSpec
 from tunebuild.store import Digest, TreeFile
+
+# What stands in a file's place where a repository was cloned without Git LFS.
+_POINTER = b"version https://git-lfs.github.com/spec/"
+# Read in many places, each of which takes them for objects; tokenizer.json is read in one, which says so.
+_OBJECTS = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+)
 
 
 @dataclass(frozen=True)
@@ -39,9 +50,16 @@ class BaseModel:
 
     @property
     def vocabulary_size(self) -> int:
-        """Rows of the embedding matrix."""
-        text_config = self.config.get("text_config", self.config)
-        return int(text_config["vocab_size"])
+        """Rows of the embedding matrix.
+
+        Raises:
+            TunebuildError: ``config.json`` does not say.
+        """
+        text = self.config.get("text_config") or self.config
+        size = text.get("vocab_size") if isinstance(text, dict) else None
+        if not isinstance(size, int):
+            raise _damaged(self.directory / "config.json", "names no vocab_size")
+        return size
 
     @property
     def positions(self) -> int | None:
@@ -71,8 +89,8 @@ def find_base_model(
         locked: what the lock says of it: the commit of a hub model, and digests that files must have.
 
     Raises:
-        TunebuildError: not there, not reachable, not pinned, without safetensors, cut short, or not what
-            the lock names.
+        TunebuildError: not there, not reachable, not pinned, without safetensors, cut short, not readable,
+            or not what the lock names.
     """
     directory = spec_dir / model.base if model.is_local else _wanted(model).fetch(locked, cache, digest)
     names = wanted_files(directory)
@@ -86,6 +104,7 @@ def find_base_model(
             else "is it a whole model directory?",
             path="model.base",
         )
+    _check_readable(directory, names)
     for name in names:
         if name.endswith(".safetensors"):
             read_header(directory / name)  # hours of training should not end at a shard that was cut short
@@ -118,6 +137,31 @@ def locked_model(
 def wanted_files(directory: Path) -> list[str]:
     """Names of the files in a model directory that a build may read, in order."""
     return sorted({p.name for pattern in MODEL_FILES for p in directory.glob(pattern) if p.is_file()})
+
+
+def _check_readable(directory: Path, names: list[str]) -> None:
+    """Refuse files that whoever reads them later would stumble over."""
+    for name in names:
+        with (directory / name).open("rb") as stream:
+            if stream.read(len(_POINTER)) == _POINTER:
+                message = f"{name} is a Git LFS pointer, not the file itself"
+                hint = f"run 'git lfs pull' in {directory}"
+                raise fail("lfs-pointer", message, hint, path="model.base")
+    if "config.json" not in names:
+        raise fail("no-model", f"{directory} holds no config.json", "is it a whole model?", path="model.base")
+    for name in _OBJECTS:
+        if name not in names:
+            continue
+        try:
+            found = json.loads((directory / name).read_text("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise _damaged(directory / name, f"is not JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise _damaged(directory / name, "is not a JSON object")
+
+
+def _damaged(file: Path, problem: str) -> TunebuildError:
+    return fail("bad-model", f"{file} {problem}", "fetch or save the model again", path="model.base")
 
 
 def _wanted(model: ModelSpec) -> Wanted:

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tunebuild import resources
 from tunebuild.grammar import counted
 from tunebuild.plan.report import Bin, Plan, StagePlan
+from tunebuild.train.settings import ways_to_less
 
 _BAR = 40
 
@@ -112,7 +113,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     memory = plan.memory
     of = f" of {size(memory.available)}" if memory.available else ""
     short_of = memory.available and memory.total > memory.available
-    advice = ": more than there is; lower tuning.max_length, or use tuning.method: qlora" if short_of else ""
+    advice = f": more than there is; {ways_to_less(plan.training.method)}" if short_of else ""
     yield f"memory    {size(memory.total)} estimated{of}{advice}"
     yield "          " + ", ".join(f"{name} {size(count)}" for name, count in memory.components.items())
 

@@ -15,6 +15,7 @@ from tunebuild.prompt.messages import Conversation, Message, with_system
 from tunebuild.prompt.seams import Seams
 from tunebuild.prompt.template import PromptRefused, PromptTemplate
 from tunebuild.prompt.tokenizer import Detokenizer, PromptTokenizer
+from tunebuild.prompt.turn_end import find_turn_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Renderer:
         self.template = template
         self.tokenizer = tokenizer
         self.settings = settings or PromptSettings()
-        self.turn_end_id = self._find_turn_end()
+        self.turn_end_id = find_turn_end(template, tokenizer)
         self._turn_end = tokenizer.token_text(self.turn_end_id)
         self._seams: Seams | None = tokenizer.seams
 
@@ -256,26 +257,6 @@ class Renderer:
 
     def _show(self, ids: list[int], at: int) -> str:
         return repr(self.tokenizer.token_text(ids[at])) if at < len(ids) else "missing"
-
-    def _find_turn_end(self) -> int:
-        """The control token that comes after an answer, whatever the answer is."""
-
-        def rendered(answer: str) -> list[int]:
-            turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}]
-            return self._ids(turns, add_generation_prompt=False)
-
-        one, other = rendered("b"), rendered("c")
-        answer_at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
-        controls = [i for i in one[answer_at:] if i in self.tokenizer.control_ids]
-        if not controls:
-            raise fail(
-                "no-end-of-turn",
-                f"prompt template '{self.template.name}' ends an assistant turn with no control token, "
-                "so the model would never learn to stop",
-                "write {{ eos_token }} after the assistant's content",
-                path="prompt.template",
-            )
-        return controls[-1]
 
 
 def _first_difference(prefix: list[int], ids: list[int]) -> int | None:

@@ -64,5 +64,7 @@ class PromptTemplate:
                 path="prompt.date",
             ) from error
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-            diagnostic = fail("template-refused", f"prompt template '{self.name}' refuses it: {error}")
+            # Many a template looks at the first message, and then there is none before an answer.
+            reason = error if messages else "it needs a turn before the first answer"
+            diagnostic = fail("template-refused", f"prompt template '{self.name}' refuses it: {reason}")
             raise PromptRefused(diagnostic.diagnostics) from error

@@ -1,4 +1,4 @@
-"""An image in a dozen lines: what it is, what it was made from, how good it is and how to start it."""
+"""An image on one screen: what it is, what it was made from, how good it is and how to start it."""
 
 from __future__ import annotations
 
@@ -31,26 +31,28 @@ def render_figures(facts: Facts, provenance: Mapping[str, Any]) -> str:
     return json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
 
 
-def as_text(provenance: Mapping[str, Any], built: Mapping[str, Any] | None, digest: str, place: str) -> str:
+def as_text(
+    provenance: Mapping[str, Any], built: Mapping[str, Any] | None, identity: tuple[str, str], place: str
+) -> str:
     """Lines for people.
 
     Args:
         provenance: the image's ``provenance.json``.
         built: its :data:`FIGURES`; an image from before there were such has none.
-        digest: the image's.
+        identity: what identifies the image: what that is called, and itself.
         place: the archive or layout that it was read from; empty if an engine has it.
     """
-    return "".join(f"{name:<9} {line}\n" for name, line in _lines(provenance, built, digest, place))
+    return "".join(f"{name:<9} {line}\n" for name, line in _lines(provenance, built, identity, place))
 
 
 def _lines(
-    provenance: Mapping[str, Any], built: Mapping[str, Any] | None, digest: str, place: str
+    provenance: Mapping[str, Any], built: Mapping[str, Any] | None, identity: tuple[str, str], place: str
 ) -> Iterator[tuple[str, str]]:
     spec, image = provenance["spec"], provenance["inputs"]["image"]
     settings, prompt = image["settings"], spec["prompt"]
     yield "name", spec["name"] + (f": {spec['description']}" if spec.get("description") else "")
     yield "image", image["reference"]
-    yield "digest", digest
+    yield identity
     revision = spec["model"].get("revision")
     yield "base", spec["model"]["base"] + (f" at {revision}" if revision else "")
     if built is None:

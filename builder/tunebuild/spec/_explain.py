@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -115,9 +116,11 @@ def _explain_union(error: ValidationError, document: Document) -> Iterator[Diagn
     hint = ""
     if not isinstance(error.instance, dict | list):
         hint = better_word(error.instance, words, schema) if words else better_value(error.instance, schema)
-    if len(typed) == 1 and not hint.startswith("did you mean"):
+    form = len(typed) == 1 and all(found.validator == "pattern" for found in typed[0])
+    if form or (len(typed) == 1 and not hint.startswith("did you mean")):
         for found in typed[0]:
-            yield from explain(found, document)
+            for one in explain(found, document):
+                yield replace(one, hint=one.hint or _example(schema))
         return
     kinds = [
         " or ".join(f"'{word}'" for word in _allowed(branch))

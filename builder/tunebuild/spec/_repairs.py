@@ -125,9 +125,10 @@ def _spellings(value: Any, schema: dict[str, Any]) -> Iterator[Any]:
             yield float(match[1]) / 100
         if "A-Z" not in schema.get("pattern", "A-Z"):
             yield re.sub(r"[^a-z0-9._/:-]+", "-", text.lower()).strip("-")
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *(gi?b?)?", str(value).lower())
-    if match and "GB" in schema.get("pattern", ""):
-        yield match[1] + {"gib": "GiB", "gi": "GiB"}.get(match[2], "GB")
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([mg]i?b?)?", str(value).lower())
+    if match and "i?B" in schema.get("pattern", ""):
+        unit = match[2] or "g"
+        yield match[1] + unit[0].upper() + ("iB" if "i" in unit else "B")
 
 
 def _fits(value: Any, schema: dict[str, Any]) -> bool:

@@ -11,7 +11,6 @@ from tunebuild.spec._base import Section
 from tunebuild.spec._words import suggest
 from tunebuild.spec.data import DataSource
 from tunebuild.spec.secret_rules import secrets_stay_outside
-from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.source_rules import HUB_ID, SOURCE_RULES, exists_inside
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.tuning_rules import (
@@ -117,19 +116,6 @@ def _holds_out(spec: Spec) -> bool:
     return bool(spec.data.eval.fraction or spec.data.eval.files)
 
 
-def answers_fit(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """A default answer leaves room for a question."""
-    serving = spec.serving
-    context = serving.limits.context or DEFAULT_CONTEXT
-    if serving.defaults.max_tokens >= context:
-        yield Diagnostic(
-            "no-room",
-            f"max_tokens {serving.defaults.max_tokens} leaves no room for a prompt in a context of {context}",
-            "raise serving.limits.context or lower it",
-            "serving.defaults.max_tokens",
-        )
-
-
 def gates_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A limit on what held-out rows show needs held-out rows."""
     limits = ("eval_loss", "eval_perplexity", "eval_accuracy", "exact_match", "token_f1", "rouge_l")
@@ -172,12 +158,21 @@ def tasks_exist(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
             yield Diagnostic("bad-task", f"'{name}' is no name of a task", f"did you mean ./{name}?", path)
 
 
-def task_gates_say_something(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """A limit on a task's figure has an end."""
+def task_gates_can_hold(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """A limit on a task's figure is on a task that is done, has an end, and some figure passes."""
+    names = spec.evaluation.tasks
     for task, limits in spec.gates.tasks.items():
+        path = f"gates.tasks.{task}"
+        # What tasks beside the spec are called stands in their files, which are read by a plan.
+        if task not in names and not any(name.startswith("./") for name in names):
+            hint = f"there are: {', '.join(names) or 'none'}"
+            yield Diagnostic("gate", f"no task '{task}' is in evaluation.tasks", hint, path)
         for metric, limit in limits.items():
             if limit.min is None and limit.max is None:
-                yield Diagnostic("gate", "says nothing", "min or max", f"gates.tasks.{task}.{metric}")
+                yield Diagnostic("gate", "says nothing", "min or max", f"{path}.{metric}")
+            elif limit.min is not None and limit.max is not None and limit.min > limit.max:
+                message = f"nothing is at least {limit.min:g} and at most {limit.max:g}"
+                yield Diagnostic("gate", message, "", f"{path}.{metric}.min")
 
 
 def _gates(spec: Spec, names: Sequence[str]) -> Iterator[str]:
@@ -213,7 +208,6 @@ CHECKS: tuple[Check, ...] = (
     shards_have_processes,
     early_stopping_has_rows,
     best_has_rows,
-    answers_fit,
     full_has_no_adapter,
     peft_says_which,
     dequantized_needs_qlora,
@@ -222,7 +216,7 @@ CHECKS: tuple[Check, ...] = (
     exports_have_weights,
     gates_have_answers,
     tasks_exist,
-    task_gates_say_something,
+    task_gates_can_hold,
     template_is_known,
     secrets_stay_outside,
 )

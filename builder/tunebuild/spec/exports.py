@@ -7,13 +7,13 @@ from typing import Literal
 from pydantic import Field
 
 from tunebuild.spec._base import Section
-from tunebuild.spec.gates import AtMost, ShareAtLeast, ShareAtMost
+from tunebuild.spec.gates import DivergenceAtMost, LossAtMost, PerplexityAtMost, ShareAtLeast, ShareAtMost
 
 
 class ExportGates(Section):
     """Limits of one export. Each figure is that of `gates`, of the exported files on the same rows."""
 
-    kl: AtMost | None = Field(default=AtMost(max=0.1), examples=[{"max": 0.05}])
+    kl: DivergenceAtMost | None = Field(default=DivergenceAtMost(max=0.1), examples=[{"max": 0.05}])
     """Divergence of the exported model from the trained one, in nats a token, as `gates.merge_kl`, which has
     the same default. Small models lose more in 4 bits than large ones."""
 
@@ -24,13 +24,13 @@ class ExportGates(Section):
     top1: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.9}])
     """Share of tokens at which exported and trained model prefer the same one."""
 
-    eval_loss: AtMost | None = Field(default=None, examples=[{"max": 1.3}])
+    eval_loss: LossAtMost | None = Field(default=None, examples=[{"max": 1.3}])
     """Loss of the exported model on held-out rows."""
 
     eval_accuracy: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.6}])
     """Share of held-out answers' tokens that the exported model puts first."""
 
-    eval_perplexity: AtMost | None = Field(default=None, examples=[{"max": 6}])
+    eval_perplexity: PerplexityAtMost | None = Field(default=None, examples=[{"max": 6}])
     """Perplexity of the exported model on held-out rows."""
 
 

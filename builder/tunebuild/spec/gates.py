@@ -7,11 +7,25 @@ from pydantic import Field
 from tunebuild.spec._base import Section
 
 
-class AtMost(Section):
-    """An upper limit."""
+class DivergenceAtMost(Section):
+    """An upper limit of a divergence."""
 
-    max: float = Field(examples=[0.05])
-    """The highest value that passes."""
+    max: float = Field(ge=0, examples=[0.05])
+    """The highest value that passes, in nats."""
+
+
+class LossAtMost(Section):
+    """An upper limit of a loss."""
+
+    max: float = Field(ge=0, examples=[1.2])
+    """The highest value that passes, in nats a token."""
+
+
+class PerplexityAtMost(Section):
+    """An upper limit of a perplexity."""
+
+    max: float = Field(ge=1, examples=[5])
+    """The highest value that passes; 1 is a model that is always sure and right."""
 
 
 class ShareAtMost(Section):
@@ -42,7 +56,7 @@ class GatesSpec(Section):
     """Limits. A build that is beyond one ends with status 3 and makes no image. Figures of held-out rows
     are of at most 64 of them, evenly spread; of training rows if none are held out."""
 
-    merge_kl: AtMost | None = Field(default=AtMost(max=0.1), examples=[{"max": 0.02}])
+    merge_kl: DivergenceAtMost | None = Field(default=DivergenceAtMost(max=0.1), examples=[{"max": 0.02}])
     """Divergence of the merged model from the trained one on held-out rows, in nats a token."""
 
     merge_lost: ShareAtMost | None = Field(default=ShareAtMost(max=0.5), examples=[{"max": 0.2}])
@@ -51,13 +65,13 @@ class GatesSpec(Section):
     merge_top1: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.95}])
     """Share of tokens at which merged and trained model prefer the same one."""
 
-    eval_loss: AtMost | None = Field(default=None, examples=[{"max": 1.2}])
+    eval_loss: LossAtMost | None = Field(default=None, examples=[{"max": 1.2}])
     """Loss of the merged model on held-out rows."""
 
     eval_accuracy: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.6}])
     """Share of held-out answers' tokens that the merged model puts first."""
 
-    eval_perplexity: AtMost | None = Field(default=None, examples=[{"max": 5}])
+    eval_perplexity: PerplexityAtMost | None = Field(default=None, examples=[{"max": 5}])
     """Perplexity of the merged model on held-out rows."""
 
     exact_match: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.9}])
@@ -69,7 +83,7 @@ class GatesSpec(Section):
     rouge_l: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.7}])
     """ROUGE-L of written answers: 1 is the expected order of words."""
 
-    regression_kl: AtMost | None = Field(default=None, examples=[{"max": 1.5}])
+    regression_kl: DivergenceAtMost | None = Field(default=None, examples=[{"max": 1.5}])
     """Divergence of the merged model from the base where the base answers general prompts, in nats."""
 
     regression_top1: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.5}])

@@ -87,13 +87,16 @@ def _merge(base: Document, over: Document, low: Any, high: Any, path: NodePath, 
 
 def _override(document: Document, text: str) -> None:
     name, separator, written = text.partition("=")
-    where = Position(f"--set {name}", 0, 0)  # without the value, which could be a secret
+    where = Position("--set", 0, 0)  # without the value, which could be a secret
     path = parse_dotted(name)
     if not separator or not path:
-        raise _at(where, "bad-set", "needs PATH=VALUE", "for example: --set tuning.epochs=1")
+        raise _at(where, "bad-set", "needs PATH=VALUE", "for example: --set tuning.epochs=1", name)
+    if not written.strip():
+        hint = "null gives it its default, '\"\"' is empty text; is a variable unset?"
+        raise _at(where, "bad-set", "has no value", hint, name)
     if path[0] == "extends":
-        raise _at(where, "bad-set", "'extends' belongs in a file")
-    value = _typed(path, written, where)
+        raise _at(where, "bad-set", "'extends' belongs in a file", "", name)
+    value = _typed(name, path, written, where)
     parent: Any = document.value
     for depth, part in enumerate(path):
         last = depth == len(path) - 1
@@ -119,14 +122,14 @@ def _override(document: Document, text: str) -> None:
             parent[part] = value
 
 
-def _typed(path: NodePath, written: str, where: Position) -> Any:
+def _typed(name: str, path: NodePath, written: str, where: Position) -> Any:
     """The value as the schema wants it: ``--set image.tag=1.0`` is text because a tag is text."""
     try:
         document = parse_yaml(written.encode(), where.file)
         if document.problems:
             raise TunebuildError(tuple(document.problems))
     except TunebuildError as error:
-        places = tuple(replace(d, position=where) for d in error.diagnostics)
+        places = tuple(replace(d, position=where, path=name) for d in error.diagnostics)
         raise TunebuildError(places) from None
     value = document.value
     wanted = types_at(path)

@@ -21,7 +21,7 @@ class ServingDefaults(Section):
     """Sampling settings for requests that do not say."""
 
     max_tokens: int = Field(default=512, ge=1, examples=[512])
-    """Longest answer in tokens."""
+    """Longest answer in tokens, or what the prompt leaves of the context, whichever is less."""
 
     temperature: float = Field(default=0.0, ge=0.0, le=2.0, examples=[0.2])
     """0 always takes the likeliest token."""

@@ -13,6 +13,9 @@ from tunebuild.spec.data import Condition, DataSource
 #: What a repository on the hub is called.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
+_READ = re.compile(r"\.((jsonl|json|csv|tsv)(\.gz|\.zst)?|parquet)$", re.IGNORECASE)
+_ENDINGS = ".jsonl, .json, .csv, .tsv (also with .gz or .zst behind) or .parquet"
+
 # The columns of the formats.
 _COLUMNS = {
     "qa": ("question", "answer"),
@@ -43,6 +46,15 @@ def files_exist(source: DataSource, path: str, directory: Path) -> Iterator[Diag
     if source.hub is None:
         for name in source.files(directory) or ([source.path] if source.path else []):
             yield from exists_inside(name, f"{path}.path", directory)
+
+
+def files_can_be_read(source: DataSource, path: str, directory: Path) -> Iterator[Diagnostic]:
+    """There is a reader for files of these names."""
+    named = [source.path] if source.path else []
+    for name in source.files(directory) if source.hub is None else named:
+        if not _READ.search(name):
+            message = f"cannot read '{name}'"
+            yield Diagnostic("no-reader", message, f"use one of {_ENDINGS}", f"{path}.path")
 
 
 def hub_is_named_well(source: DataSource, path: str, directory: Path) -> Iterator[Diagnostic]:
@@ -92,4 +104,10 @@ def columns_belong(source: DataSource, path: str, directory: Path) -> Iterator[D
             yield Diagnostic("unknown-column", message, hint, f"{path}.columns.{name}")
 
 
-SOURCE_RULES: tuple[SourceRule, ...] = (files_exist, hub_is_named_well, conditions_can_hold, columns_belong)
+SOURCE_RULES: tuple[SourceRule, ...] = (
+    files_exist,
+    files_can_be_read,
+    hub_is_named_well,
+    conditions_can_hold,
+    columns_belong,
+)

@@ -57,14 +57,14 @@ class PeftSpec(Section):
 class MemoryFit(Section):
     """A bound on the device's memory."""
 
-    fit: str = Field(pattern=r"^[0-9]+(\.[0-9]+)?\s*(GB|GiB)$", examples=["24GB"])
-    """Most that training may take on the device, such as `24GB` or `24GiB`."""
+    fit: str = Field(pattern=r"^[0-9]+(\.[0-9]+)?\s*([MG]i?B)$", examples=["24GB"])
+    """Most that training may take on the device, such as `24GB`, `24GiB` or `800MB`."""
 
     @property
     def bytes(self) -> int:
         """The bound in bytes."""
-        number, unit = re.fullmatch(r"([0-9.]+)\s*(GB|GiB)", self.fit).groups()  # type: ignore[union-attr]
-        return int(float(number) * (10**9 if unit == "GB" else 2**30))
+        number, unit = re.fullmatch(r"([0-9.]+)\s*(\w+)", self.fit).groups()  # type: ignore[union-attr]
+        return int(float(number) * {"MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}[unit])
 
 
 class EarlyStopping(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ Launcher = Literal["torchrun", "slurm", "kubernetes"]
 
 _FILES = {"torchrun": "torchrun.sh.j2", "slurm": "slurm.sh.j2", "kubernetes": "kubernetes.yaml.j2"}
 _MOUNT = "/work"
+_CLAIM = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = 63 - len("-63")  # a pod is called after its job, with its number; such names have 63 characters
 
 
@@ -45,12 +47,15 @@ def render_launch(loaded: LoadedSpec, launcher: Launcher, launch: Launch) -> str
     """Text for a shell, for ``sbatch`` or for ``kubectl create -f``.
 
     Raises:
-        TunebuildError: Kubernetes without image or claim.
+        TunebuildError: Kubernetes without image or claim, or a claim that cannot be there.
     """
     spec, store = loaded.file.resolve(), launch.store.resolve()
     if launcher == "kubernetes":
         if not (launch.image and launch.claim):
             raise fail("launch", "a Kubernetes job needs an image and a claim", "give --image and --claim")
+        if not _CLAIM.fullmatch(launch.claim):
+            message = f"no PersistentVolumeClaim can be called '{launch.claim}'"
+            raise fail("launch", message, "names have lower case letters, digits, '-' and '.'")
         spec, store = Path(_MOUNT, spec.name), Path(_MOUNT, "store")
     sets = [word for override in launch.overrides for word in ("--set", override)]
     tuning = loaded.spec.tuning

@@ -27,7 +27,7 @@ from tunebuild.train.estimate import (
     trained_parameters,
 )
 from tunebuild.train.hardware import find_device, why_not_compile
-from tunebuild.train.settings import Execution, TrainSettings
+from tunebuild.train.settings import Execution, TrainSettings, ways_to_less
 
 # Left free, as a share: an estimate is no measurement, and freed memory comes in pieces that may not fit.
 _KEPT_FREE = 0.06
@@ -116,8 +116,7 @@ def plan_training(
         execution, memory, _ = min(choices, key=lambda choice: choice[1].total)
         if settings.tuning.memory != "auto":
             need, have = (f"{size / 1e9:.1f} GB" for size in (memory.total / (1 - _KEPT_FREE), limit or 0))
-            leaner = "lora or qlora" if settings.full else "qlora"
-            hint = f"allow more, use tuning.method: {leaner}, or lower tuning.max_length"
+            hint = f"allow more, {ways_to_less(settings.tuning.method)}"
             raise fail("memory", f"training takes {need}, {have} are allowed", hint, path="tuning.memory.fit")
     reasons = _reasons(settings, execution, memory, layers, step, uncompiled, bool(fitting), len(lengths))
     return TrainingPlan(execution, memory, limit, round(step), (*settings.notes, *reasons))

@@ -12,6 +12,12 @@ ComputeDtype = Literal["bfloat16", "float32"]
 Device = Literal["cpu", "cuda"]
 
 
+def ways_to_less(method: str) -> str:
+    """What a spec may say so that a training of this method takes less memory."""
+    leaner = {"full": "lora or qlora", "qlora": ""}.get(method, "qlora")
+    return "lower tuning.max_length" + (f", or use tuning.method: {leaner}" if leaner else "")
+
+
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
     """A tuning section plus the decisions that the hardware made.

@@ -60,13 +60,15 @@ def explain(error: Exception) -> ApiError:
             return ApiError(500, str(error), "engine_failed")
         case RequestValidationError():
             first = error.errors()[0]
-            where = [str(part) for part in first["loc"] if part != "body"]
-            if first["type"] == "extra_forbidden":
-                message = f"'{'.'.join(where)}' is not supported"
-                return ApiError(400, message, "unsupported_parameter", ".".join(where))
-            return ApiError(
-                400, f"{'.'.join(where) or 'body'}: {first['msg']}", "invalid_value", ".".join(where)
-            )
+            where = ".".join(str(part) for part in first["loc"] if part != "body")
+            limits = first.get("ctx", {})
+            # A list or mapping that must be empty is one that clients send although they use none.
+            if first["type"] == "extra_forbidden" or limits.get("max_length") == 0:
+                return ApiError(400, f"'{where}' is not supported", "unsupported_parameter", where)
+            message = f"{where or 'body'}: {first['msg']}"
+            if first["type"] == "literal_error":
+                message = f"'{where}' is not supported, only {limits['expected'].replace('False', 'false')}"
+            return ApiError(400, message, "invalid_value", where)
         case HTTPException():
             code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
             return ApiError(error.status_code, str(error.detail), code)

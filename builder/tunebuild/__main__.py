@@ -1,0 +1,5 @@
+"""``python -m tunebuild``."""
+
+from tunebuild.cli import main
+
+main()
