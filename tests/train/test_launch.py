@@ -163,7 +163,7 @@ def test_two_nodes_learn_what_one_process_does_though_killed_and_a_build_finds_i
 
 @pytest.mark.slow
 def test_where_the_first_process_refuses_all_end(spec):
-    (spec.parent / "rows.jsonl").write_text('{"question": 1}\n', "utf-8")
+    (spec.parent / "rows.jsonl").write_text('{"question": 1, "answer": "one"}\n', "utf-8")
     codes, errors = run_nodes(spec)
     assert codes == [1, 0], errors
     assert "rows.jsonl:1: column 'question' is not text" in errors[0]

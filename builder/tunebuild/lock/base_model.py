@@ -20,6 +20,7 @@ from tunebuild.store import Digest, TreeFile
 
 # What stands in a file's place where a repository was cloned without Git LFS.
 _POINTER = b"version https://git-lfs.github.com/spec/"
+_LARGEST_POINTER = 1024  # bytes, by its specification
 # Read in many places, each of which takes them for objects; tokenizer.json is read in one, which says so.
 _OBJECTS = (
     "config.json",
@@ -142,11 +143,10 @@ def wanted_files(directory: Path) -> list[str]:
 def _check_readable(directory: Path, names: list[str]) -> None:
     """Refuse files that whoever reads them later would stumble over."""
     for name in names:
-        with (directory / name).open("rb") as stream:
-            if stream.read(len(_POINTER)) == _POINTER:
-                message = f"{name} is a Git LFS pointer, not the file itself"
-                hint = f"run 'git lfs pull' in {directory}"
-                raise fail("lfs-pointer", message, hint, path="model.base")
+        file = directory / name
+        if file.stat().st_size <= _LARGEST_POINTER and file.read_bytes().startswith(_POINTER):
+            message = f"{name} is a Git LFS pointer, not the file itself"
+            raise fail("lfs-pointer", message, f"run 'git lfs pull' in {directory}", path="model.base")
     if "config.json" not in names:
         raise fail("no-model", f"{directory} holds no config.json", "is it a whole model?", path="model.base")
     for name in _OBJECTS:
