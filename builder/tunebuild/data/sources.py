@@ -20,6 +20,7 @@ import zstandard
 from tunebuild.data._json_list import BrokenList, read_list
 from tunebuild.errors import Diagnostic, Position, TunebuildError
 from tunebuild.grammar import counted
+from tunebuild.spec.endings import ENDINGS_SHOWN
 
 #: A longer row is rejected without being held in memory: no context is that long.
 MAX_ROW_BYTES = 16 << 20
@@ -66,8 +67,7 @@ def read_rows(path: Path, shown: str) -> Iterator[SourceRow]:
         return
     reader = _READERS.get(kind)
     if reader is None:
-        known = f"{', '.join(_READERS)} (also with .gz or .zst behind) or .parquet"
-        raise _bad(shown, 1, f"cannot read '{kind + packing}' files", f"use one of {known}")
+        raise _bad(shown, 1, f"cannot read '{kind + packing}' files", f"use one of {ENDINGS_SHOWN}")
     try:
         with _UNPACK[packing](path) as stream:
             yield from reader(stream, shown)

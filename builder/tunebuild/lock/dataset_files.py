@@ -13,11 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.lock.hub import HubRepository, list_files
+from tunebuild.spec.endings import ENDINGS
 from tunebuild.store import digest_bytes
-
-# The kinds that `data/sources.py` reads.
-_TEXT = (".jsonl", ".json", ".csv", ".tsv")
-_ENDINGS = (*(kind + packing for kind in _TEXT for packing in ("", ".gz", ".zst")), ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +48,9 @@ def find_split(
     listed = list_files(repository, revision, cache, token)
     readme = listed.readme.read_text("utf-8", "replace") if listed.readme else ""
     names = _choose(listed.names, readme, split, repository)
-    if unreadable := [name for name in names if not name.endswith(_ENDINGS)]:
+    if unreadable := [name for name in names if not name.endswith(ENDINGS)]:
         message = f"{repository.name}: cannot read '{unreadable[0]}' of split '{split}'"
-        raise fail("no-split", message, f"files must end in {', '.join(_ENDINGS)}", path=repository.path)
+        raise fail("no-split", message, f"files must end in {', '.join(ENDINGS)}", path=repository.path)
     return SplitFiles(listed.commit, names)
 
 

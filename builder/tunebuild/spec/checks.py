@@ -102,24 +102,20 @@ def weights_matter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
 
 def early_stopping_has_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """What waits for a better loss on held-out rows has some."""
-    if spec.tuning.early_stopping and not _holds_out(spec):
+    if spec.tuning.early_stopping and not spec.data.eval.holds_out:
         yield Diagnostic("early-stopping", _NEEDS_ROWS, _HOLD_OUT, "tuning.early_stopping")
 
 
 def best_has_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """What is best on held-out rows has some."""
-    if spec.tuning.keep == "best" and not _holds_out(spec):
+    if spec.tuning.keep == "best" and not spec.data.eval.holds_out:
         yield Diagnostic("keep-best", _NEEDS_ROWS, _HOLD_OUT, "tuning.keep")
-
-
-def _holds_out(spec: Spec) -> bool:
-    return bool(spec.data.eval.fraction or spec.data.eval.files)
 
 
 def gates_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A limit on what held-out rows show needs held-out rows."""
     limits = ("eval_loss", "eval_perplexity", "eval_accuracy", "exact_match", "token_f1", "rouge_l")
-    if not _holds_out(spec):
+    if not spec.data.eval.holds_out:
         for path in (*_gates(spec, limits), *_export_gates(spec, limits[:3])):
             yield Diagnostic("gate", _NEEDS_ROWS, _HOLD_OUT, path)
 

@@ -111,6 +111,11 @@ class EvalSplit(Section):
     """What happens where training rows ask what a held-out row of `files` asks, but for case, punctuation and
     white space: stop the build, or take those rows out of training and say so."""
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether any rows are held out."""
+        return bool(self.fraction or self.files)
+
 
 class NearDuplicates(Section):
     """Rows that are nearly the same."""

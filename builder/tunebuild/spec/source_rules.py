@@ -9,12 +9,10 @@ from pathlib import Path
 from tunebuild.errors import Diagnostic
 from tunebuild.spec._words import suggest
 from tunebuild.spec.data import Condition, DataSource
+from tunebuild.spec.endings import ENDINGS, ENDINGS_SHOWN
 
 #: What a repository on the hub is called.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-_READ = re.compile(r"\.((jsonl|json|csv|tsv)(\.gz|\.zst)?|parquet)$", re.IGNORECASE)
-_ENDINGS = ".jsonl, .json, .csv, .tsv (also with .gz or .zst behind) or .parquet"
 
 # The columns of the formats.
 _COLUMNS = {
@@ -52,9 +50,9 @@ def files_can_be_read(source: DataSource, path: str, directory: Path) -> Iterato
     """There is a reader for files of these names."""
     named = [source.path] if source.path else []
     for name in source.files(directory) if source.hub is None else named:
-        if not _READ.search(name):
+        if not name.lower().endswith(ENDINGS):
             message = f"cannot read '{name}'"
-            yield Diagnostic("no-reader", message, f"use one of {_ENDINGS}", f"{path}.path")
+            yield Diagnostic("no-reader", message, f"use one of {ENDINGS_SHOWN}", f"{path}.path")
 
 
 def hub_is_named_well(source: DataSource, path: str, directory: Path) -> Iterator[Diagnostic]:

@@ -21,7 +21,7 @@ def check_environment(spec: Spec) -> None:
         TunebuildError: a reporter is not installed or would write for nobody, or torch is too old to evaluate
             what is split.
     """
-    tuning, held_out = spec.tuning, spec.data.eval
+    tuning = spec.tuning
     for name in tuning.report_to:
         if find_spec(name) is None:
             raise fail("reporter", f"{name} is not installed", f"pip install {name}", path="tuning.report_to")
@@ -30,7 +30,6 @@ def check_environment(spec: Spec) -> None:
         raise fail("reporter", f"{_BOARD} is not set", "name a directory there", path="tuning.report_to")
     # TRL takes the head's weight without calling the head. Before, FSDP2 waited for that call until the next
     # backward pass, and between there may be an evaluation and a checkpoint.
-    evaluates = bool(held_out.fraction or held_out.files)
-    if tuning.shard and evaluates and Version(torch := version("torch")) < Version("2.13"):
+    if tuning.shard and spec.data.eval.holds_out and Version(torch := version("torch")) < Version("2.13"):
         text = f"with rows that are held out it needs torch 2.13, and this is {torch}"
         raise fail("shard", text, "hold out none, or update torch", path="tuning.shard")
