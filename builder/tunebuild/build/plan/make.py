@@ -29,8 +29,7 @@ from tunebuild.image.oci.reading import open_archive
 from tunebuild.image.runtime import runtime_layers
 from tunebuild.store import Progress, Tree
 from tunebuild.train.plan.estimate import read_tensors
-from tunebuild.train.plan.execution import TrainingPlan as Computed
-from tunebuild.train.plan.execution import plan_training
+from tunebuild.train.plan.execution import ComputePlan, plan_training
 from tunebuild.train.plan.lengths import read_lengths
 
 _APP_BYTES = 1 << 19  # the server, prompt and settings, where they are not laid out yet
@@ -94,7 +93,7 @@ def _data(stats: dict[str, Any]) -> DataPlan:
     )
 
 
-def _training(pipeline: Pipeline, computed: Computed, rows: int) -> TrainingPlan:
+def _training(pipeline: Pipeline, computed: ComputePlan, rows: int) -> TrainingPlan:
     settings = pipeline.train_settings
     tuning = settings.tuning
     return TrainingPlan(
@@ -111,7 +110,7 @@ def _training(pipeline: Pipeline, computed: Computed, rows: int) -> TrainingPlan
     )
 
 
-def _memory(computed: Computed) -> MemoryPlan:
+def _memory(computed: ComputePlan) -> MemoryPlan:
     components = asdict(computed.memory)
     return MemoryPlan(components=components, total=sum(components.values()), available=computed.limit)
 
