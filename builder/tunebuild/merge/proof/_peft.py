@@ -8,6 +8,8 @@ of one module are in memory at a time.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,7 @@ class Module:
 
     def low(self) -> Low:
         """The update of a linear layer or an embedding."""
-        parts = {name.partition(".")[0]: _read(slab) for name, slab in self.tensors.items()}
+        parts = {name.partition(".")[0]: read(slab) for name, slab in self.tensors.items()}
         scale, magnitude = float(self.layer.scaling[_ADAPTER]), parts.get("lora_magnitude_vector")
         magnitude = None if magnitude is None else magnitude.flatten()
         if self.kind == "embedding":
@@ -80,8 +82,11 @@ class Module:
 
     def low_of_experts(self) -> list[Low]:
         """The update of each expert, from the factors that PEFT makes of the tensors."""
+        if self.layer.num_experts == 1:  # a plain matrix, such as a router's
+            parts = {name.partition(".")[0]: read(slab) for name, slab in self.tensors.items()}
+            return [Low(parts["lora_B"], parts["lora_A"], float(self.layer.scaling[_ADAPTER]))]
         for name, slab in self.tensors.items():
-            getattr(self.layer, name.partition(".")[0])[_ADAPTER].weight = nn.Parameter(_read(slab).float())
+            getattr(self.layer, name.partition(".")[0])[_ADAPTER].weight = nn.Parameter(read(slab).float())
         try:
             lefts, rights, scale = self.layer.get_delta_factors(_ADAPTER)
             with torch.no_grad():
@@ -103,21 +108,41 @@ class Module:
             rows: outputs, if it is some of them.
         """
         layer = self.layer
-        first = self.kind == "embedding" or bool(layer.fan_in_fan_out)
-        tensors = {name: _read(slab) for name, slab in self.tensors.items()}
+        tensors = {name: read(slab) for name, slab in self.tensors.items()}
         if rows is not None:
             cut = ("lora_B", "lora_magnitude_vector")
-            tensors = {n: t.flatten()[rows] if "magnitude" in n else t[rows] if n.startswith(cut) else t
-                       for n, t in tensors.items()}
+            tensors = {n: t.flatten()[rows] if n.startswith(cut[1]) else t for n, t in tensors.items()}
+            tensors = {n: t[rows] if n.startswith(cut[0]) else t for n, t in tensors.items()}
         outputs = len(next(t for n, t in tensors.items() if n.startswith(("lora_B", "lora_embedding_B"))))
-        layer.base_layer = _Base(outputs, base, inputs_first=first)
-        if self.kind == "linear":
-            for dora in layer.lora_magnitude_vector.values():
-                # PEFT sends a unit matrix through both factors, which sharded training needs and memory not.
-                dora.get_lora_weight = _product
-        with torch.no_grad():
+        with torch.no_grad(), base_replaced(layer, base, outputs, embedding=self.kind == "embedding"):
             answer = functional_call(layer, tensors, (inputs,))
             return torch.as_tensor(answer - layer.base_layer(inputs))
+
+
+@contextmanager
+def base_replaced(
+    layer: Any, weight: torch.Tensor | None, outputs: int | None = None, *, embedding: bool = False
+) -> Iterator[None]:
+    """Have a layer of PEFT's stand on a weight, or on nothing, so that only what it adds is computed.
+
+    Args:
+        layer: the layer.
+        weight: as it is stored; ``None`` for a base layer that answers zeros.
+        outputs: of that; the layer's own if left out.
+        embedding: whether inputs are numbers of rows.
+    """
+    before, doras = layer.base_layer, [] if embedding else list(layer.lora_magnitude_vector.values())
+    size = int(layer.out_features) if outputs is None else outputs
+    layer.base_layer = _Base(size, weight, inputs_first=embedding or bool(layer.fan_in_fan_out))
+    for dora in doras:
+        # PEFT sends a unit matrix through both factors, which sharded training needs and memory does not.
+        dora.get_lora_weight = _product
+    try:
+        yield
+    finally:
+        layer.base_layer = before
+        for dora in doras:
+            del dora.get_lora_weight
 
 
 class _Base(nn.Module):
@@ -135,7 +160,7 @@ class _Base(nn.Module):
             return torch.zeros(*inputs.shape, self.outputs, dtype=torch.float64)
         if self.weight is not None:
             return inputs @ (self.weight if self.inputs_first else self.weight.T)
-        return torch.zeros(*inputs.shape[:-1], self.outputs, dtype=torch.float64)
+        return inputs.new_zeros(*inputs.shape[:-1], self.outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +238,8 @@ def tell(model: Any, adapter: Path) -> AdapterTold:
     return told
 
 
-def _read(slab: Slab) -> torch.Tensor:
+def read(slab: Slab) -> torch.Tensor:
+    """A whole tensor in float64."""
     with slab.file.open("rb", buffering=0) as file:
         return slab.values(file.fileno()).view(slab.shape).double()
 

@@ -63,6 +63,19 @@ class Proof:
     lost: str
     lost_share: float
 
+    @property
+    def sentence(self) -> str:
+        """The proof in one line."""
+        parts = (
+            (self.updated, "updated within rounding"),
+            (self.whole, "as trained"),
+            (self.held, "as 4 bits hold them"),
+            (self.kept, "equal to the base"),
+        )
+        told = ", ".join(f"{number} {what}" for number, what in parts if number)
+        share = f"; farthest {self.worst}, at {self.worst_share:.3g} of what rounding allows" if self.worst else ""
+        return f"tensors proven: {told}{share}"
+
     def to_json(self) -> dict[str, Any]:
         """For ``proof.json``."""
         return {name: getattr(self, name) for name in self.__slots__}
@@ -203,9 +216,9 @@ def _update_jobs(
         return
     if name not in experts:
         experts[name] = module.low_of_experts()
-    numbers = range(len(experts[name])) if place.expert is None else [place.expert]
-    for number in numbers:
-        one, other = (before, after) if place.expert is not None else (_part(before, number), _part(after, number))
+    stacked = place.expert is None and len(before.shape) == 3  # all experts in one stored tensor
+    for number in range(len(experts[name])) if stacked else [place.expert or 0]:
+        one, other = (_part(before, number), _part(after, number)) if stacked else (before, after)
         low = experts[name][number]
         low = replace(low, left=low.left[place.first : place.first + other.rows])
         yield _job("updated", name, after, Updated(one, other, low, None, four).check)
