@@ -17,9 +17,9 @@ from support.models import save_base
 from tunebuild.merge.run import merge_adapter
 from tunebuild.spec.tuning import TuningSpec
 from tunebuild.store import Silent
-from tunebuild.train.adapter import save_adapter
-from tunebuild.train.base import describe_quantisation, load_base
-from tunebuild.train.settings import TrainSettings
+from tunebuild.train.model.adapter import save_adapter
+from tunebuild.train.model.base import describe_quantisation, load_base
+from tunebuild.train.plan.settings import TrainSettings
 
 
 class Table:
