@@ -43,7 +43,9 @@ class Table:
         lines = [" " * wide + "".join(f"{kind:>15}" for kind in kinds)]
         for fault in faults:
             cells = [self.counts.get((fault, kind)) for kind in kinds]
-            lines.append(f"{fault:<{wide}}" + "".join(f"{f'{c[0]} of {c[1]}' if c else '-':>15}" for c in cells))
+            lines.append(
+                f"{fault:<{wide}}" + "".join(f"{f'{c[0]} of {c[1]}' if c else '-':>15}" for c in cells)
+            )
         caught, tried = (sum(c[i] for c in self.counts.values()) for i in (0, 1))
         return [*lines, f"{caught} of {tried} caught"]
 
@@ -93,7 +95,9 @@ class Case:
         out.mkdir()
         if self.architecture == "experts":
             model = AutoModelForCausalLM.from_pretrained(base, dtype=self.dtype)
-            PeftModel.from_pretrained(model, trained / "adapter").merge_and_unload().save_pretrained(out / "model")
+            PeftModel.from_pretrained(model, trained / "adapter").merge_and_unload().save_pretrained(
+                out / "model"
+            )
         else:
             merge_adapter(
                 self.strategy, base=base, trained=trained, out=out, progress=Silent(), shard_bytes=60_000
@@ -122,7 +126,8 @@ def make_base(architecture: str, directory: Path, dtype: torch.dtype, seed: int 
     if architecture == "experts":
         config = Qwen3MoeConfig(
             hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
-            intermediate_size=128, moe_intermediate_size=32, num_experts=4, num_experts_per_tok=2, vocab_size=128,
+            intermediate_size=128, moe_intermediate_size=32, num_experts=4, num_experts_per_tok=2,
+            vocab_size=128,
         )  # fmt: skip
         torch.manual_seed(seed)
         Qwen3MoeForCausalLM(config).to(dtype).save_pretrained(directory)
@@ -131,7 +136,10 @@ def make_base(architecture: str, directory: Path, dtype: torch.dtype, seed: int 
     if seed:
         file = directory / "model.safetensors"
         generator = torch.Generator().manual_seed(seed)
-        other = {n: t + 0.05 * torch.randn(t.shape, generator=generator).to(t.dtype) for n, t in load_file(file).items()}
+        other = {
+            n: t + 0.05 * torch.randn(t.shape, generator=generator).to(t.dtype)
+            for n, t in load_file(file).items()
+        }
         save_file(other, file, {"format": "pt"})
 
 

@@ -34,7 +34,9 @@ FIRST, SECOND = "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_p
 PREFIX = "base_model.model."
 
 
-@pytest.fixture(scope="module", params=[(kind, strength) for kind in KINDS for strength in STRENGTHS], ids="-".join)
+@pytest.fixture(
+    scope="module", params=[(kind, strength) for kind in KINDS for strength in STRENGTHS], ids="-".join
+)
 def case(request, tmp_path_factory):
     kind, strength = request.param
     root = tmp_path_factory.mktemp(f"{kind}-{strength}")
@@ -105,7 +107,9 @@ def assert_caught(case, fault, directory, named):
         prove(case.strategy, base=case.base, trained=case.trained, merged=directory, progress=Silent())
     except TunebuildError as error:
         *problems, last = error.diagnostics
-        found = {problem.message.partition(": ")[2].split()[0].removesuffix(".weight") for problem in problems}
+        found = {
+            problem.message.partition(": ")[2].split()[0].removesuffix(".weight") for problem in problems
+        }
         assert "tensors are not what was trained" in last.message
         assert last.hint
         caught = bool(found) and found <= wrong and (len(wrong) > 12 or found == wrong)
@@ -197,7 +201,7 @@ def test_a_transposed_delta_is_caught(case):
 
 @pytest.mark.parametrize("touched", [True, False], ids=["touched", "untouched"])
 def test_a_flipped_bit_is_caught(case, touched):
-    draw = random.Random(case.kind)  # noqa: S311 - not for secrets
+    draw = random.Random(case.kind)
     changed = modules_of(case)
     names = [n for n in slabs(case.merged) if (n.removesuffix(".weight") in changed) == touched]
     if case.strategy == "trained" and not touched:

@@ -53,7 +53,9 @@ def check_kept(base: Slab, merged: Slab) -> Finding:
     if offset is None:
         return Finding(merged.name)
     where = _place(merged, offset * math.prod(merged.shape) // max(1, merged.size))
-    return Finding(merged.name, math.inf, fault=f"differs from the base at {where}, though nothing trained it")
+    return Finding(
+        merged.name, math.inf, fault=f"differs from the base at {where}, though nothing trained it"
+    )
 
 
 def check_whole(trained: Slab, merged: Slab) -> Finding:

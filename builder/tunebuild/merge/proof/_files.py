@@ -74,7 +74,7 @@ def read_at(slab: Slab, descriptor: int, offset: int, count: int) -> Bytes:
         TunebuildError: the file ends before.
     """
     data = np.empty(count, np.uint8)
-    view = memoryview(data)
+    view = data.data
     while view:
         got = os.preadv(descriptor, [view], slab.start + offset)
         if not got:

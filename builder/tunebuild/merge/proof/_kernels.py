@@ -34,7 +34,7 @@ def compare_rows(
     errors: Floats,
     sizes: Floats,
 ) -> None:
-    """Compare ``merged`` with ``(base + delta) * gains`` value by value, and multiply what was added by probes.
+    """Compare ``merged`` with ``(base + delta) * gains`` value by value; multiply what was added by probes.
 
     Args:
         base, delta, merged: ``[rows, columns]``.
@@ -44,9 +44,9 @@ def compare_rows(
         smallest: the smallest normal number of the stored type.
         left, right: ``[rows]`` and ``[columns]``, whose product bounds what float32 loses in the update.
         signs: ``[2, columns]``, probes of +1 and -1.
-        worst: ``[rows]``, gets the largest deviation as a share of what is allowed; NaN if one is not a number.
+        worst: ``[rows]``, gets the largest share of what is allowed; NaN if a value is not a number.
         sums: ``[rows, 2]``, gets ``(merged - base) @ signs.T``.
-        squares, errors, sizes: ``[rows]``, get sums of squares: of what is allowed, deviations, what was added.
+        squares, errors, sizes: ``[rows]``, get sums of squares: of bounds, deviations and what was added.
     """
     rows, columns = base.shape
     ratios, exponents = np.empty(columns, np.float32), np.empty(columns, np.int32)

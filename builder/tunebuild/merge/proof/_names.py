@@ -42,9 +42,7 @@ def places(model: Any, stored: Mapping[str, Slab]) -> dict[str, Place]:
     parameters = dict(model.state_dict())
     found = {}
     for name in stored:
-        renamed, pattern = rename_source_key(
-            name, renamings, converters, model.base_model_prefix, parameters
-        )
+        renamed, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, parameters)
         if pattern is None:
             found[name] = Place(renamed)
             continue

@@ -197,7 +197,7 @@ def tell(model: Any, adapter: Path) -> AdapterTold:
         adapter: a directory in PEFT's format.
 
     Raises:
-        TunebuildError: a tensor of the adapter has no place in the model, or one that belongs there is missing.
+        TunebuildError: a tensor of the adapter has no place in the model, or one is missing.
     """
     from peft import PeftConfig, get_peft_model
     from peft.tuners.lora import LoraLayer
@@ -244,5 +244,5 @@ def read(slab: Slab) -> torch.Tensor:
         return slab.values(file.fileno()).view(slab.shape).double()
 
 
-def _product(lora_A: Any, lora_B: Any, adapter_name: str | None = None) -> torch.Tensor:  # noqa: N803
+def _product(lora_A: Any, lora_B: Any, adapter_name: str | None = None) -> torch.Tensor:
     return torch.as_tensor(lora_B.weight @ lora_A.weight)

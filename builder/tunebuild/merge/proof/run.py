@@ -73,7 +73,11 @@ class Proof:
             (self.kept, "equal to the base"),
         )
         told = ", ".join(f"{number} {what}" for number, what in parts if number)
-        share = f"; farthest {self.worst}, at {self.worst_share:.3g} of what rounding allows" if self.worst else ""
+        share = (
+            f"; farthest {self.worst}, at {self.worst_share:.3g} of what rounding allows"
+            if self.worst
+            else ""
+        )
         return f"tensors proven: {told}{share}"
 
     def to_json(self) -> dict[str, Any]:
@@ -93,8 +97,8 @@ def prove(strategy: Strategy, *, base: Path, trained: Path, merged: Path, progre
     """Prove that merged files are the trained model.
 
     Each tensor is what it has to be: base plus update within the rounding of its type, the tensor that was
-    trained whole, the base as 4 bits hold it, or the base byte by byte. What the adapter does is PEFT's word, and
-    each of its tensors is used once.
+    trained whole, the base as 4 bits hold it, or the base byte by byte. What the adapter does is PEFT's
+    word, and each of its tensors is used once.
 
     Args:
         strategy: how the files were made.
@@ -273,15 +277,18 @@ def _proof(strategy: Strategy, findings: list[tuple[_Job, Finding]], tensors: in
     probe = max(updated, key=lambda f: f.probe, default=Finding(""))
     lost = max(updated, key=lambda f: f.lost, default=Finding(""))
     return Proof(
-        strategy,
-        *(count(kind) for kind in ("updated", "whole", "held", "kept")),
-        tensors,
-        worst.tensor,
-        _rounded(worst.worst),
-        probe.tensor,
-        _rounded(probe.probe),
-        lost.tensor,
-        _rounded(lost.lost),
+        strategy=strategy,
+        updated=count("updated"),
+        whole=count("whole"),
+        held=count("held"),
+        kept=count("kept"),
+        adapter_tensors=tensors,
+        worst=worst.tensor,
+        worst_share=_rounded(worst.worst),
+        probe=probe.tensor,
+        probe_share=_rounded(probe.probe),
+        lost=lost.tensor,
+        lost_share=_rounded(lost.lost),
     )
 
 
