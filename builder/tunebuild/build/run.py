@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tunebuild.build.pipeline import Pipeline
+from tunebuild.build.walk import walk_to_gates, walk_to_image
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.evaluate.metrics import check_gates
-from tunebuild.evaluate.stage import closer_strategy, read_metrics
+from tunebuild.evaluate.stage import read_metrics
 from tunebuild.image.bundle import BundleParts
 from tunebuild.image.oci.manifest import Image
 from tunebuild.image.plan import ImagePlan
 from tunebuild.image.runtime_process import prepare_runtime
+from tunebuild.merge.stage import MergeStage
 from tunebuild.preflight.environment import check_environment
 from tunebuild.report.facts import Records
 from tunebuild.spec.serving import DEFAULT_CONTEXT
@@ -82,11 +84,13 @@ def build(pipeline: Pipeline, reporter: Reporter, refused: Refused | None = None
         found = store.find(pipeline.runtime())
         preparing = None if found else beside.submit(prepare)
         records = running.measured(data, refused, spared_cores=1 if preparing else 0)
-        weights = running.ensure(pipeline.weights(records.merge))
-        runtime = preparing.result() if preparing else running.ensure(pipeline.runtime())
-        store.note_use(pipeline.runtime(), pipeline.spec.name)
-        stage = pipeline.image(records, weights, runtime)
-    output = running.ensure(stage)
+
+        def runtime() -> Tree:
+            prepared = preparing.result() if preparing else running.ensure(pipeline.runtime())
+            store.note_use(pipeline.runtime(), pipeline.spec.name)
+            return prepared
+
+        stage, output = walk_to_image(pipeline, running.ensure, records, runtime)
     return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(running.ran))
 
 
@@ -145,17 +149,16 @@ class _Running:
 
     def measured(self, data: Tree, refused: Refused | None = None, spared_cores: int = 0) -> Records:
         """What training, merge and evaluation wrote, once the gates have let it pass."""
-        pipeline, ensure = self.pipeline, self.ensure
-        trained = ensure(pipeline.train(data, spared_cores=spared_cores))
-        merged = ensure(pipeline.merge(trained))
-        evaluated = ensure(pipeline.evaluate(data, trained, merged))
-        if (closer := closer_strategy(evaluated)) != pipeline.strategies[0]:
-            self.reporter("merge").say(f"{closer} is closer to the trained model")
-            merged = ensure(pipeline.merge(trained, closer))
-            evaluated = ensure(pipeline.evaluate(data, trained, merged, closer))
-        records = Records(data, trained, merged, evaluated)
+        pipeline = self.pipeline
+
+        def step(stage: Stage) -> Tree:
+            if isinstance(stage, MergeStage) and stage.strategy != pipeline.strategies[0]:
+                self.reporter("merge").say(f"{stage.strategy} is closer to the trained model")
+            return self.ensure(stage)
+
+        records = walk_to_gates(pipeline, step, data, spared_cores=spared_cores)
         try:
-            check_gates(pipeline.spec.gates, read_metrics(evaluated))
+            check_gates(pipeline.spec.gates, read_metrics(records.evaluate))
         except TunebuildError:
             if refused:
                 try:

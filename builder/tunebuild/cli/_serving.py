@@ -134,9 +134,9 @@ def _container(
     image: Image, engine: str, options: RunOptions, tagged: bool
 ) -> Iterator[tuple[Container, str]]:
     """A started container and its engine's name."""
-    from tunebuild.containers.runtime import find_engine
+    from tunebuild.containers.runtime import find_container_runtime
 
-    found = find_engine("" if engine == "auto" else engine)
+    found = find_container_runtime("" if engine == "auto" else engine)
     if not tagged:
         image = replace(image, reference=_passing_name(image))
     report = found.load(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from tunebuild.build.pipeline import Pipeline
@@ -19,24 +20,22 @@ LAYERS, _UNPACKED = 820_000_000, 1_400_000_000
 
 def plan_disk(
     pipeline: Pipeline,
-    trained: Tree | None,
-    merged: Tree | None,
-    runtime: Tree | None,
+    outputs: Mapping[str, Tree],
     archive: tuple[Path, int],
 ) -> DiskPlan:
     """What will be written, and whether there is room.
 
     Args:
         pipeline: the spec.
-        trained, merged, runtime: outputs that are there already.
+        outputs: of stages that are there already, by name.
         archive: what the build would write, and its size in bytes; 0 if it is there already.
     """
     full, apart = pipeline.train_settings.full, pipeline.keeps_adapter
-    output = 0 if trained else trained_bytes(pipeline)
+    output = 0 if "train" in outputs else trained_bytes(pipeline)
     training = training_bytes(output, pipeline.spec.tuning)
     # Once: a build that finds the less likely merge closer writes that, too.
-    weights = 0 if merged else weight_bytes(pipeline)
-    unpacked, layers = (0, 0) if runtime else (_UNPACKED, LAYERS)
+    weights = 0 if "merge" in outputs else weight_bytes(pipeline)
+    unpacked, layers = (0, 0) if "runtime" in outputs else (_UNPACKED, LAYERS)
     path, size = archive
     needed = {
         f"{'trained weights' if full else 'adapter'} and checkpoints": training,

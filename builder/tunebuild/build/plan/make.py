@@ -6,37 +6,31 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tunebuild.build.lock import find_drift
 from tunebuild.build.pipeline import Pipeline
 from tunebuild.build.plan.disk import LAYERS, plan_disk, trained_bytes, weight_bytes
+from tunebuild.build.plan.look import Look
 from tunebuild.build.plan.report import (
     Bin,
     Blast,
-    Change,
     DataPlan,
     ImagePlanned,
     LayerPlan,
     MemoryPlan,
     Plan,
     ServingPlan,
-    StagePlan,
     TrainingPlan,
 )
 from tunebuild.errors import TunebuildError
-from tunebuild.evaluate.stage import closer_strategy
 from tunebuild.image.oci.manifest import Image
 from tunebuild.image.oci.reading import open_archive
 from tunebuild.image.runtime import runtime_layers
-from tunebuild.report.facts import Records
-from tunebuild.store import Progress, Stage, Tree
+from tunebuild.store import Progress, Tree
 from tunebuild.train.plan.estimate import read_tensors
-from tunebuild.train.plan.execution import TrainingPlan as Computed
-from tunebuild.train.plan.execution import plan_training
+from tunebuild.train.plan.execution import ComputePlan, plan_training
 from tunebuild.train.plan.lengths import read_lengths
-
-_T = TypeVar("_T")
 
 _APP_BYTES = 1 << 19  # the server, prompt and settings, where they are not laid out yet
 
@@ -61,94 +55,31 @@ def make_plan(
     """
     pipeline.check_tasks()
     pipeline.check_context()
-    stages: list[StagePlan] = []
-    data_stage = pipeline.data()
-    stages.append(_look(pipeline, data_stage))
-    data = pipeline.store.ensure(data_stage, reporter("data"))
-    pipeline.check_rows(data)
-    trained = _follow(pipeline, stages, lambda: pipeline.train(data), "train", data)
-    merged = _follow(pipeline, stages, lambda: pipeline.merge(_known(trained)), "merge", trained)
-    evaluated = _follow(
-        pipeline,
-        stages,
-        lambda: pipeline.evaluate(data, _known(trained), _known(merged)),
-        "evaluate",
-        merged,
-    )
-    if evaluated and (closer := closer_strategy(evaluated)) != pipeline.strategies[0]:
-        del stages[-2:]  # it measured the two merges, and the other one goes on
-        merged = _follow(pipeline, stages, lambda: pipeline.merge(_known(trained), closer), "merge", trained)
-        evaluated = _follow(
-            pipeline,
-            stages,
-            lambda: pipeline.evaluate(data, _known(trained), _known(merged), closer),
-            "evaluate",
-            merged,
-        )
-    weights = _follow(pipeline, stages, lambda: pipeline.weights(_known(merged)), "weights", merged)
-    runtime_stage = pipeline.runtime()
-    stages.append(_look(pipeline, runtime_stage))
-    runtime = pipeline.store.find(runtime_stage)
-    finished = trained and merged and evaluated and weights and runtime
-    image_stage = (
-        pipeline.image(
-            Records(data, _known(trained), _known(merged), _known(evaluated)),
-            _known(weights),
-            _known(runtime),
-        )
-        if finished
-        else None
-    )
-    image = _follow(pipeline, stages, lambda: _known(image_stage), "image", runtime if finished else None)
+    look = Look(pipeline)
+    data = look.rows(reporter("data"))
+    image = look.to_image(data)
     drift = find_drift(pipeline, pipeline.lock) if pipeline.lock else ()
     stats = json.loads(data.path("stats.json").read_text("utf-8"))
     lengths = read_lengths(data.path("train.arrow"))
     tensors = read_tensors(pipeline.base.directory)
     computed = plan_training(pipeline.base.config, tensors, pipeline.train_settings, lengths)
-    planned = _image(pipeline, runtime, image_stage.image(image) if image_stage and image else None, archive)
+    outputs = look.outputs
+    planned = _image(pipeline, outputs.get("runtime"), image, archive)
     return Plan(
         spec=str(pipeline.loaded.file),
         name=pipeline.spec.name,
-        work=any(stage.status != "unchanged" for stage in stages),
-        stages=tuple(stages),
+        work=any(stage.status != "unchanged" for stage in look.stages.values()),
+        stages=tuple(look.stages.values()),
         data=_data(stats),
         training=_training(pipeline, computed, stats["rows"]["train"]),
         memory=_memory(computed),
         serving=ServingPlan(context=pipeline.context, positions=pipeline.positions),
-        disk=plan_disk(pipeline, trained, merged, runtime, (archive, _to_write(planned, archive))),
+        disk=plan_disk(pipeline, outputs, (archive, _to_write(planned, archive))),
         image=planned,
         lock="behind" if drift else "matches" if pipeline.lock else "none",
         drift=tuple(map(str, drift)),
         against=against,
     )
-
-
-def _look(pipeline: Pipeline, stage: Stage) -> StagePlan:
-    if pipeline.store.find(stage):
-        return StagePlan(name=stage.name, status="unchanged")
-    reason = pipeline.store.why(stage, pipeline.spec.name)
-    why = Change(field=reason.field, old=reason.old, new=reason.new) if reason.field else None
-    scratch = pipeline.store.scratch(stage)
-    going = any(scratch.glob("checkpoints/checkpoint-*/sealed.json"))
-    return StagePlan(name=stage.name, status="resume" if going else "run", why=why)
-
-
-def _follow(
-    pipeline: Pipeline, stages: list[StagePlan], make: Callable[[], Stage], name: str, before: Tree | None
-) -> Tree | None:
-    """Look at a stage if what it follows is known; its output, if that is known."""
-    if before is None:
-        waits = next(s.name for s in reversed(stages) if s.status != "unchanged")
-        stages.append(StagePlan(name=name, status="run", after=waits))
-        return None
-    stage = make()
-    stages.append(_look(pipeline, stage))
-    return pipeline.store.find(stage)
-
-
-def _known(value: _T | None) -> _T:
-    assert value is not None
-    return value
 
 
 def _data(stats: dict[str, Any]) -> DataPlan:
@@ -162,7 +93,7 @@ def _data(stats: dict[str, Any]) -> DataPlan:
     )
 
 
-def _training(pipeline: Pipeline, computed: Computed, rows: int) -> TrainingPlan:
+def _training(pipeline: Pipeline, computed: ComputePlan, rows: int) -> TrainingPlan:
     settings = pipeline.train_settings
     tuning = settings.tuning
     return TrainingPlan(
@@ -179,7 +110,7 @@ def _training(pipeline: Pipeline, computed: Computed, rows: int) -> TrainingPlan
     )
 
 
-def _memory(computed: Computed) -> MemoryPlan:
+def _memory(computed: ComputePlan) -> MemoryPlan:
     components = asdict(computed.memory)
     return MemoryPlan(components=components, total=sum(components.values()), available=computed.limit)
 
