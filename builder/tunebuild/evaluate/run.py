@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,8 @@ from tunebuild.evaluate.models import (
 )
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
 from tunebuild.grammar import counted
+from tunebuild.merge.proof.run import prove
+from tunebuild.merge.proof.served import prove_served
 from tunebuild.merge.safetensors_io import list_tensors
 from tunebuild.prompt import PromptRefused, Renderer, load_prompt
 from tunebuild.prompt.example import IGNORED
@@ -93,8 +96,18 @@ def evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalua
         TunebuildError: the merged files are not a whole model.
     """
     quieten_libraries()
+    proof = prove(
+        stage.strategy,
+        base=stage.base.directory,
+        trained=stage.trained.root,
+        merged=stage.merged.path("model"),
+        progress=progress,
+    )
+    progress.say(proof.sentence)
     with few_threads(stage.base):
-        return _evaluate(stage, rows_file, progress)
+        found = _evaluate(stage, rows_file, progress)
+    found.record["proof"] = {**proof.to_json(), **found.record.get("proof", {})}
+    return found
 
 
 def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evaluated:
@@ -113,7 +126,10 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     base, trained = ask_base_and_trained(stage.base, stage.trained, stage.settings, rows, hear)
     progress.step(1, steps, "the files of the image")
     adapter = stage.trained.path("adapter") if stage.strategy == "none" else None
-    merged = hear(load_merged(stage.merged.path("model"), stage.settings, adapter), base)
+    model = load_merged(stage.merged.path("model"), stage.settings, adapter)
+    served = _prove_served(stage, model, adapter) if adapter else {}
+    merged = hear(model, base)
+    del model
     gc.collect()
     figures = measure(base.rows, trained, merged.rows, targets(rows))
     strategies = {stage.strategy: figures["merge_kl"]}
@@ -156,11 +172,17 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
         "of": rows_file,
         "available": len(all_rows),
         "strategies": strategies,
+        "proof": served,
     }
     record["sources"] = by_source(
         _origins(stage, len(all_rows)), rows, base.rows, merged.rows, asked.questions, texts["samples"]
     )
     return Evaluated({**record, "strategy": stage.strategy}, masked(texts))
+
+
+def _prove_served(stage: EvaluateStage, model: Any, adapter: Path) -> dict[str, Any]:
+    tensors, off = prove_served(model, base=stage.base.directory, adapter=adapter)
+    return {"adapter_tensors": tensors, "served_deviation": float(f"{off:.3g}")}
 
 
 def masked(texts: Texts) -> Texts:

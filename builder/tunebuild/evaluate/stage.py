@@ -46,7 +46,7 @@ class EvaluateStage:
     alternative: Strategy | None = None
     tasks: tuple[Task, ...] = ()
     name: str = "evaluate"
-    version: int = 5
+    version: int = 6
 
     def inputs(self) -> Inputs:
         """The three models, the rows and what is asked."""
@@ -60,7 +60,9 @@ class EvaluateStage:
             "strategies": [self.strategy, *([self.alternative] if self.alternative else [])],
             "base": dict(self.base.weight_digests),
             "trained": {
-                f.path: f.digest for f in self.trained.files if f.path.startswith(("adapter/", "model/"))
+                f.path: f.digest
+                for f in self.trained.files
+                if f.path.startswith(("adapter/", "model/", "quantisation.json"))
             },
             "merged": {f.path: f.digest for f in self.merged.files if f.path.startswith("model/")},
             "rows": {f.path: f.digest for f in self.data.files if f.path in (self._rows, SOURCES)},

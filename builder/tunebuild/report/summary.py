@@ -26,6 +26,7 @@ def render_figures(facts: Facts, provenance: Mapping[str, Any]) -> str:
         "steps": facts.result["steps"],
         "strategy": facts.evaluated["strategy"],
         "held_out": facts.held_out,
+        "proof": facts.evaluated.get("proof"),
         "figures": [asdict(row) for row in figures_of(facts, provenance["spec"], _KEY)],
     }
     return json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
