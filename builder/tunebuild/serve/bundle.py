@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunebuild.errors import fail
+from tunebuild.serve.engines.base import EngineSetup
 
 FILE_NAME = "bundle.json"
 
@@ -30,15 +31,20 @@ class Limits(_Closed):
 
     Attributes:
         context: longest prompt and answer together, in tokens.
-        concurrency: requests answered at the same time.
+        concurrency: requests answered at the same time; ``None`` is as many as memory holds.
         queue: requests that may wait.
         drain_seconds: time that running answers get after SIGTERM.
     """
 
     context: int
-    concurrency: int
+    concurrency: int | None = None
     queue: int
     drain_seconds: float
+
+    @property
+    def body_bytes(self) -> int:
+        """The largest body: more text than this cannot fit the context, whatever the tokenizer."""
+        return max(1 << 20, 64 * self.context)
 
 
 class Bundle(_Closed):
@@ -76,6 +82,20 @@ class Bundle(_Closed):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise fail("bad-bundle", f"{path}: {where}: {first['msg']}", "rebuild the image") from None
+
+    def engine_setup(self, directory: Path) -> EngineSetup:
+        """What the engine is made of, of the bundle in ``directory``."""
+        return EngineSetup(
+            model=directory / "model",
+            adapter=directory / "adapter" if self.adapter else None,
+            # The spec's digest covers what the adapter was trained on and how.
+            adapter_name=f"{self.name}-{self.spec_digest.removeprefix('sha256:')[:16]}",
+            tokenizer=directory / "prompt" / "tokenizer.json",
+            device=self.device,
+            dtype=self.dtype,
+            context=self.limits.context,
+            concurrency=self.limits.concurrency,
+        )
 
     def save(self, directory: Path) -> None:
         """Write ``bundle.json``; equal settings give equal bytes."""
