@@ -19,6 +19,7 @@ from tunebuild.image.oci.layer import FileRange, FilesLayer, Layer, layer_of_fil
 from tunebuild.image.oci.manifest import Image, Variables, make_image
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.plan import PROVENANCE, ImageInputs, ImagePlan, app_entries, plan_image
+from tunebuild.image.weights import digests_of
 from tunebuild.report.facts import Records
 from tunebuild.report.render import CARD, REPORT, TEMPLATES, render_card, render_report
 from tunebuild.report.summary import FIGURES, render_figures
@@ -87,11 +88,14 @@ class ImageStage:
         self._write_report(out / "build")
         plan = self.plan(out)
         layers = []
+        measured: dict[Path, Digest] = {}
+        for tree in (self.parts.data, self.parts.merged, self.parts.trained):
+            measured |= digests_of(tree)
         for number, layer in enumerate(plan.layers, 1):
             if layer.name in self.weights:
                 layers.append(_finished(layer, self.weights[layer.name]))
             else:
-                layers.append(layer if isinstance(layer, Layer) else layer_of_files(layer))
+                layers.append(layer if isinstance(layer, Layer) else layer_of_files(layer, measured))
             progress.step(number, len(plan.layers), layer.name)
         image = make_image(plan.reference, plan.runtime, tuple(layers))
         (out / "config.json").write_bytes(image.config)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.image.oci.copy import copy_range
-from tunebuild.image.oci.layer import FileRange, Segment, size_of
+from tunebuild.image.oci.layer import FileRange, Segment, changed_since, size_of
 from tunebuild.image.oci.manifest import Image, blob_path, docker_manifest_json, index_json
 from tunebuild.image.oci.tar import END, aligned_header, padding
 from tunebuild.store import Digest, Progress, Silent
@@ -64,7 +64,8 @@ def write_archive(image: Image, target: Path, progress: Progress | None = None) 
 
     Raises:
         TunebuildError: ``disk-full``, ``cannot-write``, ``busy`` (another build writes the same archive),
-            ``file-changed`` (a source is not what was planned). Nothing is left in any of these cases.
+            ``file-changed`` or ``store-corrupt`` (a source is not what was planned). Nothing is left in
+            any of these cases.
     """
     counter = _Counter(image.size, progress or Silent())
     with _written_whole(target) as sink:
@@ -125,9 +126,15 @@ def _copy(file: LayoutFile, sink: BinaryIO, counter: _Counter) -> None:
             counter.add(len(segment), file.label)
     # Shared blocks were not read, so there is nothing to compare; everything that was read is compared.
     if file.digest and not cloned and hasher.hexdigest() != file.digest.removeprefix("sha256:"):
-        raise fail(
-            "file-changed", f"the files of {file.label} changed while the image was written", "build again"
-        )
+        raise _changed(file)
+
+
+def _changed(file: LayoutFile) -> TunebuildError:
+    paths = list(dict.fromkeys(s.path for s in file.segments if isinstance(s, FileRange)))
+    if len(paths) == 1:
+        return changed_since(paths[0])
+    text = f"one of the {len(paths)} files of {file.label} is not what the build recorded: it was changed"
+    return fail("store-corrupt", text, "'tunebuild cache verify --remove' forgets it; then build again")
 
 
 @contextmanager
