@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebuild.build.run import Built
-from tunebuild.client.readiness import wait_until_ready
+from tunebuild.client.endpoint import wait_until_ready
 from tunebuild.errors import TunebuildError, fail
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _container(
     image: Image, engine: str, options: RunOptions, tagged: bool
 ) -> Iterator[tuple[Container, str]]:
     """A started container and its engine's name."""
-    from tunebuild.containers.find import find_container_runtime
+    from tunebuild.containers.runtime import find_container_runtime
 
     found = find_container_runtime("" if engine == "auto" else engine)
     if not tagged:

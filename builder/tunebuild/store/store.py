@@ -19,13 +19,12 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunebuild.errors import fail
-from tunebuild.store.atomic import sync, write_atomically
 from tunebuild.store.digest import Digest, canonical_json
 from tunebuild.store.memo import DigestMemo
 from tunebuild.store.stage import Inputs, Progress, Stage, StageKey, differences, key_of
@@ -151,13 +150,13 @@ class Store:
         for file in made.files:
             path = out / file.path
             path.chmod(0o644)
-            sync(path)
+            _sync(path)
         place = self._tree_path(made.digest)
         manifest = place.with_suffix(".json")
         if not place.exists():
-            write_atomically(manifest, lambda p: save_manifest(made, p))
+            _write_atomically(manifest, lambda p: save_manifest(made, p))
             out.rename(place)
-            sync(place.parent)
+            _sync(place.parent)
         self._write_record(key, inputs, made.digest)
         return Tree(place, made.files)
 
@@ -165,7 +164,7 @@ class Store:
         record = {"stage": key.stage, "key": key.digest, "output": output, "inputs": inputs}
         path = self._record_path(key)
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, lambda p: p.write_bytes(canonical_json(record)))
+        _write_atomically(path, lambda p: p.write_bytes(canonical_json(record)))
 
     def _load(self, key: StageKey) -> Tree | None:
         path = self._record_path(key)
@@ -202,6 +201,22 @@ class Store:
 def _says_little(difference: tuple[str, object, object]) -> bool:
     """Whether a difference is one of digests, which follows from another one that people can read."""
     return all(isinstance(value, str) and value.startswith("sha256:") for value in difference[1:])
+
+
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write(temporary)
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _corrupt(path: Path) -> Exception:
