@@ -46,10 +46,10 @@ def spec_of(options: argparse.Namespace, method: str, rank: int, epochs: int) ->
         "apiVersion": "tunebuild/v1",
         "name": f"proof-{method}-{rank}-{epochs}",
         "data": {
-            "train": [{"path": str(ROWS / "faq.jsonl"), "format": "qa"}],
-            "eval": {"files": [{"path": str(ROWS / "held_out.jsonl"), "format": "qa"}]},
+            "train": [{"path": "faq.jsonl", "format": "qa"}],
+            "eval": {"files": [{"path": "held_out.jsonl", "format": "qa"}]},
         },
-        "model": {"base": str(options.base.resolve())},
+        "model": {"base": "./base"},
         "tuning": {
             "method": method,
             "lora": {"r": rank, "alpha": 2 * rank},
@@ -69,6 +69,9 @@ def train(options: argparse.Namespace, store: Store, method: str, rank: int, epo
     """What a build would record up to its gates."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "spec.yaml"
+        for name in ("faq.jsonl", "held_out.jsonl"):
+            shutil.copyfile(ROWS / name, file.with_name(name))
+        file.with_name("base").symlink_to(options.base.resolve())
         file.write_text(json.dumps(spec_of(options, method, rank, epochs)))
         pipeline = Pipeline(load_spec(file), store)
         return measured(pipeline, lambda name: Silent())

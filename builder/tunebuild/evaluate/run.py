@@ -25,6 +25,7 @@ from tunebuild.evaluate.models import (
     load_trained,
     targets,
 )
+from tunebuild.evaluate.parity import choose_parity
 from tunebuild.evaluate.stage import SOURCES, EvaluateStage, general_prompts
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
 from tunebuild.grammar import counted
@@ -32,6 +33,7 @@ from tunebuild.merge.proof.run import prove
 from tunebuild.merge.proof.served import prove_served
 from tunebuild.merge.safetensors_io import list_tensors
 from tunebuild.prompt import PromptRefused, Renderer, load_prompt
+from tunebuild.serve.parity import Parity
 from tunebuild.store import Progress
 from tunebuild.train.loop.quiet import quieten_libraries
 from tunebuild.train.loop.rows import load_rows
@@ -45,10 +47,11 @@ _REGRESSION_POSITIONS = 512  # of each model's log-probabilities are kept, a lar
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What ``metrics.json`` and ``samples.json`` say."""
+    """What ``metrics.json``, ``samples.json`` and ``parity.json`` say."""
 
     record: dict[str, Any]
     texts: Texts
+    parity: Parity
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,16 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     record["sources"] = by_source(
         _origins(stage, len(all_rows)), rows, base.rows, merged.rows, asked.questions, texts["samples"]
     )
-    return Evaluated({**record, "strategy": stage.strategy}, masked(texts))
+    parity = choose_parity(
+        stage.settings.compute_dtype,
+        rows,
+        merged.rows.log_probabilities,
+        base.rows.log_probabilities,
+        asked.questions,
+        merged.answers[: len(asked.questions)],
+        asked.max_tokens,
+    )
+    return Evaluated({**record, "strategy": stage.strategy}, masked(texts), parity)
 
 
 def _prove_served(stage: EvaluateStage, model: Any, adapter: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tunebuild.evaluate.tasks import Task
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.merge.strategies import Strategy
 from tunebuild.models.base_model import BaseModel
+from tunebuild.serve.bundle import PARITY_FILE
 from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.plan.settings import TrainSettings
@@ -83,6 +84,7 @@ class EvaluateStage:
         (out / _RECORD).write_text(json.dumps(found.record, indent=2, sort_keys=True) + "\n", "utf-8")
         texts = json.dumps(found.texts, indent=1, ensure_ascii=False) + "\n"
         (out / SAMPLES).write_text(texts, "utf-8")
+        found.parity.save(out / PARITY_FILE)
 
     @property
     def _rows(self) -> str:

@@ -235,7 +235,8 @@ def _corrupt(path: Path) -> Exception:
     return fail(
         "store-corrupt",
         f"{path} is not what the build wrote",
-        "something changed or removed it; 'tunebuild cache verify --remove' forgets what is damaged, then build again",
+        "something changed or removed it; 'tunebuild cache verify --remove' forgets what is damaged, "
+        "then build again",
     )
 
 
