@@ -1,4 +1,4 @@
-"""Turns in all their spellings are the same conversation; what asks for what cannot be is refused in words."""
+"""Turns in all their spellings are the same conversation; what cannot be honored is refused in words."""
 
 from __future__ import annotations
 
