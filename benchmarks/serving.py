@@ -230,6 +230,10 @@ def measure_generate(bundle: Path, options: argparse.Namespace) -> dict[str, obj
     return found
 
 
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
