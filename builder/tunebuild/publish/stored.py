@@ -1,0 +1,39 @@
+"""A stored image as something to publish: its blobs stay in the archive, and are read there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tunebuild.errors import fail
+from tunebuild.image.reading import StoredImage, open_archive
+from tunebuild.image.reference import ImageReference
+from tunebuild.publish.release import Blob, Content, Release
+from tunebuild.store.digest import Digest
+
+
+def release_of(path: Path) -> tuple[Release, ImageReference | None]:
+    """What an archive or a layout holds, and the name that it was written under.
+
+    Raises:
+        TunebuildError: ``no-image`` or ``bad-archive``.
+    """
+    image = open_archive(path)
+    name = ImageReference.parse(image.name) if image.name else None
+    return Release((_content(image, name.tag if name else ""),)), name
+
+
+def _content(image: StoredImage, tag: str) -> Content:
+    manifest = json.loads(image.manifest)
+    try:
+        blobs = [
+            Blob(Digest(entry["digest"]), (image.blob(Digest(entry["digest"])),), label)
+            for entry, label in (
+                *((entry, f"layer {number}") for number, entry in enumerate(manifest["layers"], 1)),
+                (manifest["config"], "config"),
+            )
+        ]
+    except LookupError as error:
+        hint = "it was cut short; build or fetch it again"
+        raise fail("bad-archive", f"{image.place} lacks a layer: {error}", hint) from error
+    return Content(image.manifest, tuple(blobs), tag, media_type=manifest["mediaType"])
