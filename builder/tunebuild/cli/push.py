@@ -46,7 +46,7 @@ def command(
     """
     from tunebuild.cli._building import build_spec
     from tunebuild.cli._progress import Reporter
-    from tunebuild.image.reference import ImageReference
+    from tunebuild.image.oci.reference import ImageReference
     from tunebuild.publish.memory import PushMemory
     from tunebuild.publish.registry import RegistryPublisher, summary
     from tunebuild.publish.release import Content, Release

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunebuild.image.reference import ImageReference
+from tunebuild.image.oci.reference import ImageReference
 from tunebuild.publish.memory import PushMemory
 from tunebuild.publish.release import Blob, Content, Published, Release
 from tunebuild.registry.client import INDEX_TYPE, Repository, referrers_tag
@@ -26,7 +26,7 @@ class RegistryPublisher:
 
     Attributes:
         repository: where to.
-        reference: the image's name; its tag is set if a content has none of its own.
+        reference: the image's name; its tag names the runnable image.
         memory: repositories of that registry that blobs went to before.
         mounts: more repositories of the registry that may have blobs.
         parallel: uploads at a time.
@@ -55,7 +55,7 @@ class RegistryPublisher:
         for content in release.contents:
             self._put(content)
         for content in release.contents:
-            if name := content.tag or (tag if content is release.contents[0] else ""):
+            if name := tag if content is release.contents[0] else content.tag:
                 self.repository.put_manifest(name, content.manifest, content.media_type)
         self.memory.remember(self.repository.host, self.repository.name, [blob.digest for blob in blobs])
         counter.close()
@@ -135,7 +135,8 @@ class _Counter:
                 if now - self._shown >= 0.1 or self._done >= self.total:
                     self._shown = now
                     rate = self._done / max(now - self._start, 1e-3)
-                    note = f"{self._done / 1e6:,.1f} of {self.total / 1e6:,.1f} MB, {rate / 1e6:,.1f} MB/s, {label}"
+                    sizes = f"{self._done / 1e6:,.1f} of {self.total / 1e6:,.1f} MB"
+                    note = f"{sizes}, {rate / 1e6:,.1f} MB/s, {label}"
                     self._progress.step(min(self._done, self.total), self.total, note)
 
         return add

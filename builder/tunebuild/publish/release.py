@@ -1,4 +1,4 @@
-"""What is published: manifests with their blobs, each blob a list of segments that are read where they are."""
+"""What is published: manifests with their blobs, each blob a list of segments, read where they are."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from tunebuild.image.layer import FileRange, Segment, read_segments, size_of
-from tunebuild.image.oci import MANIFEST_TYPE, Image
+from tunebuild.image.oci.layer import FileRange, Segment, read_segments, size_of
+from tunebuild.image.oci.manifest import MANIFEST_TYPE, Image
 from tunebuild.store import Progress
 from tunebuild.store.digest import Digest, digest_bytes
 
@@ -85,7 +85,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Everything that one build publishes. The runnable image comes first; referrers follow their subjects."""
+    """Everything that one build publishes: the runnable image first; referrers after their subjects."""
 
     contents: tuple[Content, ...]
 

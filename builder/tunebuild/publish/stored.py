@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from tunebuild.errors import fail
-from tunebuild.image.reading import StoredImage, open_archive
-from tunebuild.image.reference import ImageReference
+from tunebuild.image.oci.reading import StoredImage, open_archive
+from tunebuild.image.oci.reference import ImageReference
 from tunebuild.publish.release import Blob, Content, Release
 from tunebuild.store.digest import Digest
 

@@ -1,4 +1,4 @@
-"""Speaks the OCI distribution protocol: credentials, TLS, tokens, blobs, manifests. Needs no container runtime.
+"""Speaks the OCI distribution protocol: credentials, TLS, tokens, blobs, manifests.
 
 Source: OCI distribution specification 1.1; Docker's token authentication and ``config.json``;
 ``containers-registries.conf(5)`` and ``containers-auth.json(5)``.

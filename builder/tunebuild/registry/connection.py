@@ -120,7 +120,9 @@ def _mirrors(files: tuple[Path, ...], name: str) -> Iterator[str]:
     try:
         entries: list[dict[str, Any]] = tomllib.loads(path.read_text("utf-8")).get("registry", [])
     except (OSError, ValueError) as error:
-        raise fail("bad-mirrors", f"cannot read {path}: {error}", "see containers-registries.conf(5)") from error
+        raise fail(
+            "bad-mirrors", f"cannot read {path}: {error}", "see containers-registries.conf(5)"
+        ) from error
     best, rest = None, ""
     for entry in entries:
         prefix = entry.get("prefix") or entry.get("location", "")

@@ -48,9 +48,7 @@ class Credentials:
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
-def find_credentials(
-    host: str, repository: str, environment: Mapping[str, str] = os.environ
-) -> Credentials:
+def find_credentials(host: str, repository: str, environment: Mapping[str, str] = os.environ) -> Credentials:
     """The credentials of a repository, anonymous ones if nobody logged in.
 
     The first file that knows the registry counts: ``$REGISTRY_AUTH_FILE``, Docker's ``config.json``
@@ -87,7 +85,9 @@ def _in_file(path: Path, host: str, repository: str, environment: Mapping[str, s
         auths, helpers = config.get("auths") or {}, config.get("credHelpers") or {}
         store = config.get("credsStore") or ""
     except (OSError, ValueError, AttributeError) as error:
-        raise fail("bad-credentials", f"cannot read {path}: {error}", "fix the file, or log in again") from error
+        raise fail(
+            "bad-credentials", f"cannot read {path}: {error}", "fix the file, or log in again"
+        ) from error
     keys = list(_keys(host, repository))
     for key in keys:
         if key in helpers:
@@ -106,7 +106,9 @@ def _keys(host: str, repository: str) -> Iterator[str]:
     names = _HUB_KEYS if host == DOCKER_HUB else (host,)
     parts = repository.split("/")
     for count in range(len(parts), 0, -1):
-        yield from (f"{name}/{'/'.join(parts[:count])}" for name in (names if host != DOCKER_HUB else (host,)))
+        yield from (
+            f"{name}/{'/'.join(parts[:count])}" for name in (names if host != DOCKER_HUB else (host,))
+        )
     # The last one is what a credential store is asked for.
     yield from reversed(names)
 

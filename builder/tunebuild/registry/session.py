@@ -115,12 +115,20 @@ class Session:
         if reply.status == 401:
             who = "anonymously" if self._credentials.anonymous else "with the stored credentials"
             hint = f"log in with 'docker login {self.host}' or 'podman login {self.host}'"
-            return fail("registry-auth", f"{self.host} does not let you in {who}: {what} gave 401. {said}".strip(), hint)
+            return fail(
+                "registry-auth",
+                f"{self.host} does not let you in {who}: {what} gave 401. {said}".strip(),
+                hint,
+            )
         if reply.status == 403:
             return fail("registry-denied", text, "ask for the right to do that, or name another repository")
         if reply.status == 429:
             return fail("registry-busy", text, "it limits how often it is asked; try again later")
-        hint = "try again later, or see the registry's log" if reply.status >= 500 else "see the registry's documentation"
+        hint = (
+            "try again later, or see the registry's log"
+            if reply.status >= 500
+            else "see the registry's documentation"
+        )
         return fail("registry-error", text, hint)
 
     def _authorized(
@@ -185,7 +193,9 @@ class Session:
             token = answer.get("token") or answer["access_token"]
             life = float(answer.get("expires_in") or _SHORTEST_LIFE)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise fail("registry-auth", f"{parts.netloc} answered without a token", "see its operator") from error
+            raise fail(
+                "registry-auth", f"{parts.netloc} answered without a token", "see its operator"
+            ) from error
         return _Token(f"Bearer {token}", time.monotonic() + life)
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Reply:

@@ -157,7 +157,9 @@ class Transport:
             if urlsplit(target).netloc != urlsplit(url).netloc:
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
             if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
-                raise fail("registry-error", f"{urlsplit(url).netloc} redirects to plain HTTP", "see its operator")
+                raise fail(
+                    "registry-error", f"{urlsplit(url).netloc} redirects to plain HTTP", "see its operator"
+                )
             url = target
         raise fail("registry-error", f"{urlsplit(url).netloc} redirects in circles", "see its operator")
 

@@ -89,6 +89,7 @@ class Upload:
         self._repository, self._source, self._pieces, self._saw = repository, source, pieces, saw
         self._sent = 0
         self._failures = 0
+        self._arrived = False
 
     def run(self, mounts: Sequence[str] = ()) -> bool:
         """Send the blob; whether its bytes went, rather than being mounted from a repository of ``mounts``.
@@ -117,10 +118,11 @@ class Upload:
                         offset = self._confirmed(reply, offset + length)
                         self._failures = 0
                         continue
-                place, offset = self._after(reply, place, offset, length)
+                place, offset = self._after(reply, place, length)
             except Dropped as error:
-                place, offset = self._dropped(error, place, offset, length)
-        return False
+                assert place is not None
+                place, offset = self._dropped(error, place, length)
+        return self._arrived
 
     def _put(self, place: str, offset: int, length: int) -> Reply:
         separator = "&" if urlsplit(place).query else "?"
@@ -128,7 +130,9 @@ class Upload:
         return self._send("PUT", url, offset, length, {})
 
     def _patch(self, place: str, offset: int, length: int) -> Reply:
-        return self._send("PATCH", place, offset, length, {"Content-Range": f"{offset}-{offset + length - 1}"})
+        return self._send(
+            "PATCH", place, offset, length, {"Content-Range": f"{offset}-{offset + length - 1}"}
+        )
 
     def _send(self, method: str, url: str, offset: int, length: int, headers: dict[str, str]) -> Reply:
         body: Body = _Slice(self._source, offset, length, self._count) if length else BytesBody(b"")
@@ -142,7 +146,7 @@ class Upload:
             once=True,
         )
 
-    def _after(self, reply: Reply, place: str, offset: int, length: int) -> tuple[str | None, int]:
+    def _after(self, reply: Reply, place: str, length: int) -> tuple[str | None, int]:
         """Where to go on after an answer that is not what was hoped for."""
         session = self._repository.session
         if reply.status == _TOO_LARGE:
@@ -162,7 +166,7 @@ class Upload:
         session.retry.wait(self._failures, reply.retry_after)
         return self._restart() if reply.status in _GONE else self._resume(place)
 
-    def _dropped(self, error: Dropped, place: str, offset: int, length: int) -> tuple[str | None, int]:
+    def _dropped(self, error: Dropped, place: str, length: int) -> tuple[str | None, int]:
         self._failures += 1
         retry = self._repository.session.retry
         if self._failures >= retry.attempts:
@@ -187,9 +191,11 @@ class Upload:
         return (repository.location(reply) if reply.headers.get("location") else place), offset
 
     def _restart(self) -> tuple[str | None, int]:
-        self._rewind(0)
         if self._repository.has_blob(self._source.digest):
-            return None, 0  # it had arrived, only the answer had not
+            self._arrived = True  # only the answer had not
+            self._rewind(self._source.size)
+            return None, 0
+        self._rewind(0)
         return self._repository.start_upload(self._source.digest), 0
 
     def _confirmed(self, reply: Reply, otherwise: int) -> int:

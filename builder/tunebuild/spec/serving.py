@@ -54,8 +54,10 @@ class ServingLimits(Section):
 class ServingSpec(Section):
     """The endpoint."""
 
-    engine: Literal["transformers"] = Field(default="transformers", examples=["transformers"])
-    """What runs the model."""
+    engine: Literal["auto", "transformers", "vllm"] = Field(default="auto", examples=["vllm"])
+    """The inference engine. `auto` is `vllm` on `cuda` and `transformers` on `cpu`; the plan prints which. An
+    adapter that vLLM does not serve beside its base (`merge.strategy: none` with DoRA, say) gets
+    `transformers`."""
 
     device: Literal["cpu", "cuda"] = Field(default="cpu", examples=["cpu"])
     """Where it runs."""
@@ -87,5 +89,5 @@ class ImageSpec(Section):
     base: Literal["apt"] = Field(default="apt", examples=["apt"])
     """`apt`: the minimal Debian packages for Python, from the mirror that this machine is set up with."""
 
-    platform: Literal["linux/amd64"] = Field(default="linux/amd64", examples=["linux/amd64"])
-    """Platform of the image."""
+    platform: Literal["linux/amd64", "linux/arm64"] = Field(default="linux/amd64", examples=["linux/amd64"])
+    """Platform of the image. It need not be the one of the machine that builds."""
