@@ -210,8 +210,15 @@ def measure_generate(bundle: Path, options: argparse.Namespace) -> dict[str, obj
 
     started = time.perf_counter()
     cpu = {"enforce_eager": True, "kv_cache_memory_bytes": 4 << 30} if options.device == "cpu" else {}
-    llm = LLM(model=str(bundle / "model"), dtype="bfloat16", max_model_len=1024, max_num_seqs=max(options.streams),
-              disable_log_stats=True, seed=0, **cpu)  # fmt: skip
+    llm = LLM(
+        model=str(bundle / "model"),
+        dtype="bfloat16",
+        max_model_len=1024,
+        max_num_seqs=max(options.streams),
+        disable_log_stats=True,
+        seed=0,
+        **cpu,
+    )
     params = SamplingParams(temperature=0.0, max_tokens=options.answer, ignore_eos=True)
     found: dict[str, object] = {"ready": time.perf_counter() - started}
     for streams in options.streams:
