@@ -15,19 +15,19 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from tunebuild.data.tokenised import write_examples
+from tunebuild.data.tokenized import write_examples
 from tunebuild.prompt import Example
 from tunebuild.spec.tuning import TuningSpec
 from tunebuild.store import Silent
-from tunebuild.train.attention import try_packing
-from tunebuild.train.base import keep_4bit_weights_unpacked, quantise_layer
-from tunebuild.train.estimate import count_parameters, linear_parameters
-from tunebuild.train.hardware import decide
-from tunebuild.train.memory import grow_segments
-from tunebuild.train.plan import TrainingPlan, plan_training
-from tunebuild.train.rows import load_rows
-from tunebuild.train.run import train_model
-from tunebuild.train.settings import TrainSettings
+from tunebuild.train.loop.memory import grow_segments
+from tunebuild.train.loop.rows import load_rows
+from tunebuild.train.loop.run import train_model
+from tunebuild.train.model.attention import try_packing
+from tunebuild.train.model.base import keep_4bit_weights_unpacked, quantise_layer
+from tunebuild.train.plan.estimate import count_parameters, linear_parameters
+from tunebuild.train.plan.execution import TrainingPlan, plan_training
+from tunebuild.train.plan.hardware import decide
+from tunebuild.train.plan.settings import TrainSettings
 
 grow_segments()  # as the train stage does, before there is a card's allocator
 

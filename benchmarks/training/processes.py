@@ -23,10 +23,10 @@ from models import DEVICE, LONGEST, SHAPES, lengths_of, model_of, tokenizer, wri
 
 from tunebuild.spec.tuning import TuningSpec
 from tunebuild.store import Silent
-from tunebuild.train.estimate import count_parameters, read_tensors
-from tunebuild.train.hardware import decide
-from tunebuild.train.processes import train_in_processes
-from tunebuild.train.run import train_adapter
+from tunebuild.train.distributed.processes import train_in_processes
+from tunebuild.train.loop.run import train_adapter
+from tunebuild.train.plan.estimate import count_parameters, read_tensors
+from tunebuild.train.plan.hardware import decide
 
 STEPS = 12
 

@@ -26,9 +26,9 @@ from transformers import BitsAndBytesConfig, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from tunebuild.spec.tuning import TuningSpec
-from tunebuild.train.estimate import linear_parameters
-from tunebuild.train.rows import load_rows
-from tunebuild.train.speed import Limit, flops_per_token, measure_limit
+from tunebuild.train.loop.rows import load_rows
+from tunebuild.train.plan.estimate import linear_parameters
+from tunebuild.train.plan.speed import Limit, flops_per_token, measure_limit
 
 #: Name -> the tuning section of a spec.
 SPECS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ import json
 import pyarrow as pa
 
 from support.models import save_base
-from tunebuild.pipeline import Pipeline
+from tunebuild.build.pipeline import Pipeline
 from tunebuild.spec import load_spec
 from tunebuild.store import Silent, Store
 

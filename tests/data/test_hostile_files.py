@@ -16,8 +16,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunebuild.data import _json_list, sources
-from tunebuild.data.sources import read_rows
+from tunebuild.data import _json_list
+from tunebuild.data import reading as sources
+from tunebuild.data.reading import read_rows
 from tunebuild.errors import TunebuildError
 
 ROWS = [{"question": "Größe?\nJa", "answer": "a\tb"}, {"question": "x", "answer": '"y"'}]

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tunebuild.data.sources import count_rows, read_rows
-from tunebuild.data_sources import SourceFiles
+from tunebuild.data.reading import count_rows, read_rows
+from tunebuild.data.source_files import SourceFiles
 from tunebuild.spec.data import DataSource
 from tunebuild.store import digest_file
 

@@ -20,11 +20,11 @@ from support import tokenizers as families
 from support.prepared import prepare_rows
 from tunebuild.data.formats import FORMATS, RowRejected, detect_format, to_conversation
 from tunebuild.data.prompt_source import build_renderer
+from tunebuild.data.reading import SourceRow, read_rows
 from tunebuild.data.rows import RowSource
 from tunebuild.data.selection import check_rejects, select
-from tunebuild.data.sources import SourceRow, read_rows
 from tunebuild.data.stage import DataStage
-from tunebuild.data.tokenise import Chunk, Tokeniser
+from tunebuild.data.tokenize import Chunk, Tokeniser
 from tunebuild.data.workers import tokenise_in_order
 from tunebuild.errors import TunebuildError
 from tunebuild.prompt import check_golden, load_golden, load_prompt
@@ -399,8 +399,8 @@ def test_a_process_that_dies_is_said(tmp_path, renderer):
 def test_processes_end_with_a_parent_that_is_killed(tmp_path, renderer):
     script = """
 import pickle, sys, multiprocessing
-from tunebuild.data.sources import SourceRow
-from tunebuild.data.tokenise import Chunk, Tokeniser
+from tunebuild.data.reading import SourceRow
+from tunebuild.data.tokenize import Chunk, Tokeniser
 from tunebuild.data.workers import tokenise_in_order
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from support.engines import need_engine
+from support.containers import need_engine
 from support.quickstart import tunebuild
-from tunebuild.image.reading import open_archive
+from tunebuild.image.oci.reading import open_archive
 
 QUESTION = "How do I set up Larder for the first time?"
 APART = ("--set", "merge.strategy=none")

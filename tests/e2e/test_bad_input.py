@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from support.engines import need_engine
+from support.containers import need_engine
 from support.models import save_base
 from support.quickstart import tunebuild
 from tunebuild.cli._building import build_spec
+from tunebuild.client.endpoint import wait_until_ready
+from tunebuild.containers.local_server import local_server
 from tunebuild.errors import TunebuildError
-from tunebuild.local_server import local_server
-from tunebuild.verify.endpoint import wait_until_ready
 
 SPEC = """\
 apiVersion: tunebuild/v1

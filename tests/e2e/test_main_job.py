@@ -14,11 +14,11 @@ import time
 import openai
 import pytest
 
-from support.engines import need_engine
+from support.containers import need_engine
 from support.quickstart import copy_quickstart, tunebuild
-from tunebuild.image.engines import RunOptions, wait_ready
-from tunebuild.image.reading import open_archive
-from tunebuild.image.reference import ImageReference
+from tunebuild.containers.runtime import RunOptions, wait_ready
+from tunebuild.image.oci.reading import open_archive
+from tunebuild.image.oci.reference import ImageReference
 
 QUESTION, PORT = "How do I set up Larder for the first time?", 18431
 

@@ -16,7 +16,7 @@ import pytest
 
 from support.quickstart import Quickstart, tunebuild
 from tunebuild import resources
-from tunebuild.image.reading import open_archive
+from tunebuild.image.oci.reading import open_archive
 
 ROOT = Path(__file__).parents[2]
 

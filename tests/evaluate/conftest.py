@@ -6,13 +6,13 @@ import pytest
 
 from support.models import save_base
 from support.rows import write_rows
-from tunebuild.lock.base_model import BaseModel
+from tunebuild.models.base_model import BaseModel
 from tunebuild.prompt import save_prompt
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent, Store
 from tunebuild.store.tree import scan
-from tunebuild.train.run import train_adapter
-from tunebuild.train.settings import TrainSettings
+from tunebuild.train.loop.run import train_adapter
+from tunebuild.train.plan.settings import TrainSettings
 
 
 @pytest.fixture(scope="session")

@@ -14,15 +14,15 @@ from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, GPT
 from support.models import save_base
 from support.rows import PAIRS
 from tunebuild.errors import TunebuildError
+from tunebuild.evaluate.by_source import by_source
 from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.metrics import check_gates
 from tunebuild.evaluate.models import Said
 from tunebuild.evaluate.run import _Asked, _general_rows, masked
-from tunebuild.evaluate.sources import by_source
 from tunebuild.evaluate.stage import SAMPLES, EvaluateStage, closer_strategy, read_metrics
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
-from tunebuild.lock.base_model import BaseModel
 from tunebuild.merge.stage import MergeStage
+from tunebuild.models.base_model import BaseModel
 from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.spec.gates import GatesSpec, ShareAtLeast
 from tunebuild.store import Silent

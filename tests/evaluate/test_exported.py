@@ -8,12 +8,12 @@ import pytest
 
 from support.models import save_base
 from support.rows import PAIRS
-from tunebuild.building import measured
+from tunebuild.build.pipeline import Pipeline
+from tunebuild.build.run import measured
 from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.exported import read_exported
 from tunebuild.evaluate.metrics import REFUSED, check_export_gates, export_figures
 from tunebuild.evaluate.stage import read_metrics
-from tunebuild.pipeline import Pipeline
 from tunebuild.spec import load_spec
 from tunebuild.spec.exports import ExportGates, ExportSpec
 from tunebuild.spec.gates import LossAtMost, ShareAtLeast

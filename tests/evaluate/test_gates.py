@@ -26,9 +26,9 @@ from tunebuild.merge.run import copy_base, merge_adapter
 from tunebuild.spec.gates import GatesSpec, LossAtMost, ShareAtLeast
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
-from tunebuild.train.rows import load_rows
-from tunebuild.train.run import train_adapter
-from tunebuild.train.settings import TrainSettings
+from tunebuild.train.loop.rows import load_rows
+from tunebuild.train.loop.run import train_adapter
+from tunebuild.train.plan.settings import TrainSettings
 
 TUNING = TuningSpec(epochs=10, batch_size=5, learning_rate=1e-2, lora=LoraSpec(r=8), max_length=128)
 SETTINGS = TrainSettings(TUNING, "cpu", "float32")

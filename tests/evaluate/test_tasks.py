@@ -18,8 +18,8 @@ from tunebuild.evaluate.metrics import check_gates
 from tunebuild.evaluate.models import load_merged, load_trained
 from tunebuild.evaluate.stage import EvaluateStage, read_metrics
 from tunebuild.evaluate.tasks import read_tasks, require_tasks
-from tunebuild.lock.base_model import BaseModel
 from tunebuild.merge.stage import MergeStage
+from tunebuild.models.base_model import BaseModel
 from tunebuild.prompt import load_prompt, save_prompt
 from tunebuild.spec import Spec
 from tunebuild.spec.checks import broken_rules
@@ -29,8 +29,8 @@ from tunebuild.spec.tuning import PeftSpec, TuningSpec
 from tunebuild.store import Silent, Store
 from tunebuild.store.digest import digest_file, digest_json
 from tunebuild.store.tree import scan
-from tunebuild.train.run import train_adapter
-from tunebuild.train.settings import TrainSettings
+from tunebuild.train.loop.run import train_adapter
+from tunebuild.train.plan.settings import TrainSettings
 
 WITHOUT = "lm-eval is not installed: pip install 'tunebuild[lm-eval]'"
 CHOICE = """\

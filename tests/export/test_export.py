@@ -22,15 +22,15 @@ from support.exporter import need_exporter
 from support.models import save_base
 from support.quickstart import tunebuild
 from support.rows import PAIRS
-from tunebuild.building import measured
+from tunebuild.build.export import export
+from tunebuild.build.pipeline import Pipeline
+from tunebuild.build.run import measured
 from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.exported import read_exported
 from tunebuild.evaluate.metrics import REFUSED, check_export_gates
 from tunebuild.export.run import quantise
 from tunebuild.export.stage import ExportStage
 from tunebuild.export.tool import Tool, find_tool
-from tunebuild.exporting import export
-from tunebuild.pipeline import Pipeline
 from tunebuild.report.facts import Records
 from tunebuild.spec import load_spec
 from tunebuild.store import Silent, Store, Tree, differences, key_of, scan

@@ -22,7 +22,7 @@ from tunebuild.prompt import save_prompt
 from tunebuild.spec import Spec
 from tunebuild.spec.checks import broken_rules
 from tunebuild.spec.model import PromptSpec
-from tunebuild.train.rows import load_rows
+from tunebuild.train.loop.rows import load_rows
 
 
 def test_rows_to_calibrate_on_are_token_ids_that_were_trained_on(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunebuild.errors import TunebuildError
-from tunebuild.image.archive import write_archive, write_layout
-from tunebuild.image.layer import Entry, FilesLayer
-from tunebuild.image.oci import Image, blob_path
+from tunebuild.image.oci.archive import write_archive, write_layout
+from tunebuild.image.oci.layer import Entry, FilesLayer
+from tunebuild.image.oci.manifest import Image, blob_path
+from tunebuild.image.oci.reading import open_archive
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
-from tunebuild.image.reading import open_archive
 
 
 def test_one_archive_is_a_layout_and_a_docker_archive(image: Image, tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tunebuild.containers.runtime import Container, Engine, RunOptions, wait_ready
 from tunebuild.errors import TunebuildError
-from tunebuild.image.engines import Container, Engine, RunOptions, wait_ready
-from tunebuild.image.layer import Entry, FilesLayer, Symlink
-from tunebuild.image.oci import Image
+from tunebuild.image.oci.layer import Entry, FilesLayer, Symlink
+from tunebuild.image.oci.manifest import Image
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
 
 pytestmark = pytest.mark.engine

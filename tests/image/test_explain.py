@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from support.engines import need_engine
+from support.containers import need_engine
 from tunebuild.cli import app
-from tunebuild.image.archive import write_archive, write_layout
-from tunebuild.image.oci import Image
+from tunebuild.image.oci.archive import write_archive, write_layout
+from tunebuild.image.oci.manifest import Image
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
 from tunebuild.spec import Spec
 from tunebuild.spec.canonical import effective

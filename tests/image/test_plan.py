@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tunebuild.errors import TunebuildError
-from tunebuild.image.layer import Entry, FilesLayer, layer_of_files
+from tunebuild.image.oci.layer import Entry, FilesLayer, layer_of_files
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tunebuild.errors import TunebuildError
-from tunebuild.image.reference import ImageReference
+from tunebuild.image.oci.reference import ImageReference
 
 _HEX = "sha256:" + "0" * 64
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunebuild.errors import TunebuildError
-from tunebuild.image.tar import END, TarWriter, aligned_header, entry_header, padding, write_tree
+from tunebuild.image.oci.tar import END, TarWriter, aligned_header, entry_header, padding, write_tree
 from tunebuild.store.digest import digest_bytes
 
 _part = st.text(

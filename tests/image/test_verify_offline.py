@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from support import tokenizers as families
 from tunebuild.cli import app
 from tunebuild.cli.verify import _question
+from tunebuild.client.checks import read_contract
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.errors import TunebuildError
-from tunebuild.image.archive import write_archive, write_layout
+from tunebuild.image.oci.archive import write_archive, write_layout
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
 from tunebuild.prompt import save_prompt
 from tunebuild.spec.model import PromptSpec
-from tunebuild.verify.checks import read_contract
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ from tunebuild.merge.safetensors_io import copy_tensor, list_tensors, make_shard
 from tunebuild.merge.tensors import TensorMerger
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
-from tunebuild.train.adapter import save_adapter
-from tunebuild.train.base import describe_quantisation, load_base
-from tunebuild.train.run import train_adapter
-from tunebuild.train.settings import TrainSettings
+from tunebuild.train.loop.run import train_adapter
+from tunebuild.train.model.adapter import save_adapter
+from tunebuild.train.model.base import describe_quantisation, load_base
+from tunebuild.train.plan.settings import TrainSettings
 
 
 def make_adapter(base, directory, dtype, **config):

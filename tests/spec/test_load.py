@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from tunebuild import resources
+from tunebuild.build.plan.report import SCHEMA_FILE as PLAN_SCHEMA
+from tunebuild.build.plan.report import plan_schema
 from tunebuild.errors import TunebuildError
-from tunebuild.plan.report import SCHEMA_FILE as PLAN_SCHEMA
-from tunebuild.plan.report import plan_schema
 from tunebuild.spec import load_spec
 from tunebuild.spec.publish import schema_text
 from tunebuild.spec.reference import reference_page

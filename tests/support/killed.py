@@ -7,15 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tunebuild.train.settings import TrainSettings
+from tunebuild.train.plan.settings import TrainSettings
 
 _SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from tunebuild.spec.tuning import TuningSpec
 from tunebuild.store import Silent
-from tunebuild.train.run import train_adapter
-from tunebuild.train.settings import TrainSettings
+from tunebuild.train.loop.run import train_adapter
+from tunebuild.train.plan.settings import TrainSettings
 
 class Dies(Silent):
     def step(self, done, total, note=""):

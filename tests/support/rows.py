@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunebuild.data.prompt_source import build_renderer
-from tunebuild.data.tokenised import write_examples
+from tunebuild.data.tokenized import write_examples
 from tunebuild.prompt import Renderer
 from tunebuild.spec.model import PromptSpec
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tunebuild.building import Built, build
+from tunebuild.build.lock import find_drift, require_no_drift
+from tunebuild.build.pipeline import Pipeline
+from tunebuild.build.run import Built, build
 from tunebuild.cli._progress import Reporter
 from tunebuild.errors import TunebuildError
 from tunebuild.lock.spec_lock import lock_path, read_lock
-from tunebuild.locking import find_drift, require_no_drift
-from tunebuild.pipeline import Pipeline
 from tunebuild.report.facts import Records
 from tunebuild.spec import load_spec
 from tunebuild.store import Store

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tunebuild.building import Built
+from tunebuild.build.run import Built
+from tunebuild.client.endpoint import wait_until_ready
 from tunebuild.errors import TunebuildError, fail
-from tunebuild.verify.endpoint import wait_until_ready
 
 if TYPE_CHECKING:
-    from tunebuild.image.engines import Container, RunOptions
-    from tunebuild.image.oci import Image
-    from tunebuild.image.reference import ImageReference
+    from tunebuild.containers.runtime import Container, RunOptions
+    from tunebuild.image.oci.manifest import Image
+    from tunebuild.image.oci.reference import ImageReference
 
 ENGINES = ("auto", "docker", "podman", "none")
 engine_option = click.option(
@@ -89,7 +89,7 @@ def endpoint(
     # An orchestrator's SIGTERM ends the endpoint as Ctrl-C does, with its drain.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     url = f"http://{host}:{port}"
-    from tunebuild.image.engines import RunOptions, wait_ready
+    from tunebuild.containers.runtime import RunOptions, wait_ready
 
     options = RunOptions(host=host, port=port)
     started = time.monotonic()
@@ -105,7 +105,7 @@ def endpoint(
                     raise
                 click.echo(f"  serving as a local process: {problem.message}", err=True)
         if container is None:
-            from tunebuild.local_server import local_server
+            from tunebuild.containers.local_server import local_server
 
             server = running.enter_context(
                 local_server(built.parts, built.settings.root, host, port, quiet=quiet)
@@ -134,7 +134,7 @@ def _container(
     image: Image, engine: str, options: RunOptions, tagged: bool
 ) -> Iterator[tuple[Container, str]]:
     """A started container and its engine's name."""
-    from tunebuild.image.engines import find_engine
+    from tunebuild.containers.runtime import find_engine
 
     found = find_engine("" if engine == "auto" else engine)
     if not tagged:

@@ -11,7 +11,7 @@ import click
 from tunebuild.cli._options import set_option, spec_argument, store_option
 
 if TYPE_CHECKING:
-    from tunebuild.pipeline import Pipeline
+    from tunebuild.build.pipeline import Pipeline
     from tunebuild.report.facts import Records
 
 # Not the report's own name: that one belongs to the image beside it, which stays.
@@ -70,12 +70,12 @@ def command(
     built = build_spec(spec, store, overrides, locked=locked, refused=refused)
     with Reporter() as reporter:
         if builder == "docker":
-            from tunebuild.image.docker_backend import build_with_docker
+            from tunebuild.containers.docker_build import build_with_docker
 
             click.echo(build_with_docker(built.plan, reporter("docker")))
             return
-        from tunebuild.image.archive import write_archive, write_layout
-        from tunebuild.image.reading import holds
+        from tunebuild.image.oci.archive import write_archive, write_layout
+        from tunebuild.image.oci.reading import holds
         from tunebuild.report.render import CARD, REPORT
 
         archive = output or archive_of(spec, built.parts.settings.name)
@@ -93,7 +93,7 @@ def command(
             shutil.copyfile(built.settings.path("build", name), reports / name)
         reporter("report").say(f"{reports / REPORT}, {CARD} beside it")
         if load:
-            from tunebuild.image.engines import find_engine
+            from tunebuild.containers.runtime import find_engine
 
             engine = find_engine()
             report = engine.load(built.image, reporter("load"))

@@ -43,11 +43,11 @@ def command(
     """
     from rich.console import Console
 
+    from tunebuild.build.pipeline import Pipeline
     from tunebuild.cli._progress import Reporter
     from tunebuild.data.view import as_html, view_data
     from tunebuild.errors import TunebuildError
     from tunebuild.lock.spec_lock import lock_path, read_lock
-    from tunebuild.pipeline import Pipeline
     from tunebuild.spec import load_spec
     from tunebuild.store import Store
 

@@ -24,7 +24,13 @@ def command(image: str, full: bool, as_json: bool, spec_only: bool, report: Path
     weights, the prompt, libraries, packages. Nothing is started. More about the build's figures is in its
     report and its model card.
     """
-    from tunebuild.image.provenance import find_record, identity_of, is_file, read_provenance, read_record
+    from tunebuild.containers.provenance import (
+        find_record,
+        identity_of,
+        is_file,
+        read_provenance,
+        read_record,
+    )
     from tunebuild.report.render import CARD, REPORT
     from tunebuild.report.summary import FIGURES, as_text
     from tunebuild.spec import Spec

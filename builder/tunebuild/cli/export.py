@@ -82,8 +82,8 @@ def command(
 
     Exit 0 if all are written, 3 if a gate refuses the build or an export, 1 on an error.
     """
+    from tunebuild.build.export import export
     from tunebuild.cli._building import opened
-    from tunebuild.exporting import export
 
     with opened(spec, store, overrides, locked=locked) as (pipeline, reporter):
         folders = export(pipeline, reporter, python, output, formats)

@@ -10,7 +10,7 @@ import click
 from tunebuild.cli._options import NEW_FILE, set_option, spec_argument, store_option
 
 if TYPE_CHECKING:
-    from tunebuild.train.launch import Launcher
+    from tunebuild.train.distributed.launch import Launcher
 
 
 @click.command("launch")
@@ -47,9 +47,9 @@ def command(
     The spec's directory and the store must be on a volume that all of them share. When the training is done,
     'tunebuild build SPEC' with the same store goes on from there.
     """
-    from tunebuild.image.reference import ImageReference
+    from tunebuild.image.oci.reference import ImageReference
     from tunebuild.spec import load_spec
-    from tunebuild.train.launch import Launch, render_launch
+    from tunebuild.train.distributed.launch import Launch, render_launch
 
     if image:
         ImageReference.parse(image)

@@ -34,10 +34,10 @@ def command(
 
     Running it again keeps what was fetched and notes what you changed; --update lets one thing move.
     """
+    from tunebuild.build.lock import make_lock, require_no_drift
+    from tunebuild.build.pipeline import Pipeline
     from tunebuild.cli._progress import Reporter
     from tunebuild.lock.spec_lock import drift, lock_path, read_lock, write_lock
-    from tunebuild.locking import make_lock, require_no_drift
-    from tunebuild.pipeline import Pipeline
     from tunebuild.spec import load_spec
     from tunebuild.store import Store
 

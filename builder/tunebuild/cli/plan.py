@@ -43,13 +43,13 @@ def command(
 
     Exit 0 if there is nothing to do, 2 if there is work, 1 on an error.
     """
+    from tunebuild.build.pipeline import Pipeline
+    from tunebuild.build.plan import blast, render
+    from tunebuild.build.plan.make import make_plan
     from tunebuild.cli._progress import Reporter
+    from tunebuild.containers.provenance import read_provenance
     from tunebuild.errors import TunebuildError
-    from tunebuild.image.provenance import read_provenance
     from tunebuild.lock.spec_lock import SpecLock, lock_path, read_lock
-    from tunebuild.pipeline import Pipeline
-    from tunebuild.plan import blast, render
-    from tunebuild.plan.make import make_plan
     from tunebuild.spec import load_spec
     from tunebuild.store import Store
 

@@ -42,7 +42,7 @@ def command(
     server that ends by itself gives its exit status to this command.
     """
     from tunebuild.cli._building import build_spec
-    from tunebuild.verify.endpoint import ask_question
+    from tunebuild.client.endpoint import ask_question
 
     built = build_spec(spec, store, overrides)
     try:

@@ -20,7 +20,7 @@ def command(what: str, markdown: bool) -> None:
     '# yaml-language-server: $schema=tunebuild-v1.schema.json'.
     """
     if what == "plan":
-        from tunebuild.plan.report import plan_schema
+        from tunebuild.build.plan.report import plan_schema
 
         click.echo(json.dumps(plan_schema(), indent=2))
     else:

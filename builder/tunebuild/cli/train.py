@@ -19,12 +19,12 @@ def command(spec: Path, overrides: tuple[str, ...], store: Path) -> None:
     'tunebuild launch' renders what starts all of them. The first one prepares the rows and records what was
     trained; 'tunebuild build' finds it there and goes on.
     """
-    from tunebuild.building import train
+    from tunebuild.build.run import train
     from tunebuild.cli._building import opened
     from tunebuild.heavy_imports import heavy_imports
 
     with heavy_imports():
-        from tunebuild.train.together import Together
+        from tunebuild.train.distributed.together import Together
 
     together = Together()
     if together.rank:

@@ -11,10 +11,10 @@ import click
 from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.cli._progress import Reporter
 from tunebuild.cli._serving import endpoint, engine_option, ready_option
+from tunebuild.client.checks import Contract, read_contract
+from tunebuild.client.endpoint import Answer, ask
 from tunebuild.data.privacy import mask
 from tunebuild.errors import TunebuildError, fail
-from tunebuild.verify.checks import Contract, read_contract
-from tunebuild.verify.endpoint import Answer, ask
 
 
 @click.command("verify")
@@ -54,7 +54,7 @@ def command(
         if spec.suffix == ".tar" or spec.is_dir():
             prompt = _unpack(spec, Path(directory))
         else:
-            from tunebuild.building import build, ensure
+            from tunebuild.build.run import build, ensure
             from tunebuild.cli._building import opened
 
             with opened(spec, store, overrides) as (pipeline, reporter):
@@ -82,8 +82,8 @@ def command(
 
 def _unpack(archive: Path, directory: Path) -> Path:
     """Check an archive's bytes and take out its prompt directory."""
+    from tunebuild.image.oci.reading import open_archive
     from tunebuild.image.plan import BUNDLE
-    from tunebuild.image.reading import open_archive
 
     image = open_archive(archive)
     image.check()

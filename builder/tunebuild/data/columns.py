@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tunebuild.data.tokenise import SCHEMA
+from tunebuild.data.tokenize import SCHEMA
 
 Array = npt.NDArray[Any]
 
@@ -54,7 +54,7 @@ class Columns:
 
     @classmethod
     def of(cls, batch: pa.RecordBatch) -> Columns:
-        """Of samples as :mod:`tunebuild.data.tokenise` makes them."""
+        """Of samples as :mod:`tunebuild.data.tokenize` makes them."""
         spans = batch["spans"]
         places = spans.flatten().to_numpy().reshape(-1, 2)
         # Two places make a span; how many spans came before tells which belong to a sample.

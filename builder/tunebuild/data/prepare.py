@@ -14,10 +14,10 @@ from tunebuild.data.columns import Columns
 from tunebuild.data.findings import Findings
 from tunebuild.data.formats import CONVERSATIONS, detect_format
 from tunebuild.data.headings import Headings
+from tunebuild.data.reading import SourceRow, read_rows
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import Reject, RowSource
-from tunebuild.data.sources import SourceRow, read_rows
-from tunebuild.data.tokenise import SCHEMA, Chunk, Tokeniser, reject
+from tunebuild.data.tokenize import SCHEMA, Chunk, Tokeniser, reject
 from tunebuild.data.where import outside
 from tunebuild.data.workers import tokenise_in_order
 from tunebuild.errors import TunebuildError, fail
@@ -35,7 +35,7 @@ class Prepared:
     """Samples that can be used.
 
     Attributes:
-        path: an Arrow stream of them, of :data:`tunebuild.data.tokenise.SCHEMA`.
+        path: an Arrow stream of them, of :data:`tunebuild.data.tokenize.SCHEMA`.
         columns: what decides over each, in the same order.
         formats: each file's format by its name.
     """

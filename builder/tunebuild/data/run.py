@@ -18,7 +18,7 @@ from tunebuild.data.privacy import masked_start
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import EXCERPT, Reject
 from tunebuild.data.selection import Selection, no_rows, select
-from tunebuild.data.tokenised import open_rows, with_labels
+from tunebuild.data.tokenized import open_rows, with_labels
 from tunebuild.grammar import counted
 from tunebuild.prompt import Message
 from tunebuild.prompt.directory import save_prompt

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 
-from tunebuild.data.tokenise import Chunk, Tokenised, Tokeniser
+from tunebuild.data.tokenize import Chunk, Tokenised, Tokeniser
 from tunebuild.errors import fail
 
 # A process takes half a second to start; these many chunks are done by then.

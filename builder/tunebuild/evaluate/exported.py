@@ -12,9 +12,9 @@ from typing import Any
 from tunebuild.errors import fail
 from tunebuild.evaluate.stage import rows_measured
 from tunebuild.heavy_imports import heavy_imports
-from tunebuild.lock.base_model import BaseModel
+from tunebuild.models.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
-from tunebuild.train.settings import TrainSettings
+from tunebuild.train.plan.settings import TrainSettings
 
 _RECORD = "metrics.json"
 _LIBRARIES = ("torch", "transformers", "peft", "compressed-tensors")

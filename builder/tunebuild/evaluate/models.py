@@ -14,13 +14,13 @@ from peft import PeftModel
 
 from tunebuild.errors import fail
 from tunebuild.evaluate.texts import spread
-from tunebuild.lock.base_model import BaseModel
 from tunebuild.merge.safetensors_io import list_tensors
+from tunebuild.models.base_model import BaseModel
 from tunebuild.serve.engines.model import load_model
 from tunebuild.store import Tree
-from tunebuild.train.adapter import ADAPTER_WEIGHTS
-from tunebuild.train.base import load_base
-from tunebuild.train.settings import TrainSettings
+from tunebuild.train.model.adapter import ADAPTER_WEIGHTS
+from tunebuild.train.model.base import load_base
+from tunebuild.train.plan.settings import TrainSettings
 
 #: Rows looked at, and bytes of log-probabilities held for each model.
 MAX_ROWS = 64

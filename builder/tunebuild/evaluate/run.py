@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tunebuild.data.privacy import mask
+from tunebuild.evaluate.by_source import by_source
 from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.harness import Results, do_tasks
 from tunebuild.evaluate.metrics import divergence, measure, measure_regression
@@ -23,15 +24,14 @@ from tunebuild.evaluate.models import (
     load_trained,
     targets,
 )
-from tunebuild.evaluate.sources import by_source
 from tunebuild.evaluate.stage import SOURCES, EvaluateStage, general_prompts
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
 from tunebuild.grammar import counted
 from tunebuild.merge.safetensors_io import list_tensors
 from tunebuild.prompt import PromptRefused, Renderer, load_prompt
 from tunebuild.store import Progress
-from tunebuild.train.quiet import quieten_libraries
-from tunebuild.train.rows import load_rows
+from tunebuild.train.loop.quiet import quieten_libraries
+from tunebuild.train.loop.rows import load_rows
 
 Texts = dict[str, list[dict[str, str]]]
 """Prompts and answers by name: ``samples`` and ``general``."""

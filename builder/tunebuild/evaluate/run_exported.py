@@ -17,8 +17,8 @@ from tunebuild.evaluate.models import (
     targets,
 )
 from tunebuild.store import Progress
-from tunebuild.train.quiet import quieten_libraries
-from tunebuild.train.rows import load_rows
+from tunebuild.train.loop.quiet import quieten_libraries
+from tunebuild.train.loop.rows import load_rows
 
 
 def measure_exported(stage: ExportedStage, rows_file: str, progress: Progress) -> dict[str, Any]:

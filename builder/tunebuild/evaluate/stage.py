@@ -12,11 +12,11 @@ from tunebuild import resources
 from tunebuild.evaluate.metrics import Metrics
 from tunebuild.evaluate.tasks import Task
 from tunebuild.heavy_imports import heavy_imports
-from tunebuild.lock.base_model import BaseModel
 from tunebuild.merge.strategies import Strategy
+from tunebuild.models.base_model import BaseModel
 from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.store import Inputs, Progress, Tree
-from tunebuild.train.settings import TrainSettings
+from tunebuild.train.plan.settings import TrainSettings
 
 _RECORD = "metrics.json"
 SAMPLES = "samples.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 from tunebuild.export.tool import Tool
 from tunebuild.spec.exports import ExportSpec
 from tunebuild.store import Inputs, Progress, Tree
-from tunebuild.train.settings import Device
+from tunebuild.train.plan.settings import Device
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ import jinja2
 
 from tunebuild import resources
 from tunebuild.errors import fail
-from tunebuild.image._copy import copy_range
-from tunebuild.image.archive import explained
-from tunebuild.image.layer import (
+from tunebuild.image.oci.archive import explained
+from tunebuild.image.oci.copy import copy_range
+from tunebuild.image.oci.layer import (
     Entry,
     FileRange,
     FilesLayer,
@@ -30,8 +30,8 @@ from tunebuild.image.layer import (
     read_segments,
     size_of,
 )
+from tunebuild.image.oci.tar import END, entry_header, missing_parents, padding
 from tunebuild.image.plan import ImagePlan
-from tunebuild.image.tar import END, entry_header, missing_parents, padding
 from tunebuild.store import Progress, Silent
 
 _MARK = "rendered by tunebuild"

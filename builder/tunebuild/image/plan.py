@@ -14,14 +14,24 @@ from pathlib import Path
 
 import tunebuild
 from tunebuild.errors import fail
-from tunebuild.image.layer import Entry, FileRange, FilesLayer, Layer, layer_of_files
-from tunebuild.image.oci import Healthcheck, Image, Platform, Runtime, Variables, make_image, merge_variables
-from tunebuild.image.reference import ImageReference
+from tunebuild.image.oci.layer import Entry, FileRange, FilesLayer, Layer, layer_of_files
+from tunebuild.image.oci.manifest import (
+    Healthcheck,
+    Image,
+    Platform,
+    Runtime,
+    Variables,
+    make_image,
+    merge_variables,
+)
+from tunebuild.image.oci.reference import ImageReference
 
 HOME = "opt/tunebuild"
 """Everything of ours is below this path of the image."""
 
 BUNDLE = f"{HOME}/bundle"
+PROVENANCE = "provenance.json"
+"""Below ``build/`` of the bundle: the spec, each stage's own inputs, names of files."""
 APP = f"{HOME}/app"
 SITE_PACKAGES = f"{HOME}/site-packages"
 """Where the layers of Python packages put them."""
@@ -140,7 +150,7 @@ def _runtime(inputs: ImageInputs) -> Runtime:
 def app_entries() -> Iterator[Entry]:
     """The program that the container runs: the server, what it imports of ours, and how it is started."""
     package = Path(tunebuild.__file__).parent
-    start = Path(__file__).with_name("container")
+    start = Path(__file__).with_name("entrypoint")
     yield Entry.of_file(f"{APP}/start.py", start / "start.py")
     yield Entry.of_file(f"{APP}/probe.py", start / "probe.py")
     for name in _RUN_TIME:

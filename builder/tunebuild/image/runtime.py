@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunebuild import resources
-from tunebuild.image.apt.sources import Repository, read_sources
-from tunebuild.image.layer import Entry, FilesLayer, Layer, layer_of_blob, layer_of_files, read_segments
+from tunebuild.image.debian.sources import Repository, read_sources
+from tunebuild.image.oci.layer import Entry, FilesLayer, Layer, layer_of_blob, layer_of_files, read_segments
 from tunebuild.image.wheels.bytecode import ImagePython
 from tunebuild.image.wheels.layers import WrittenLayer, write_wheel_layers
 from tunebuild.image.wheels.lock import fetch_wheels
@@ -94,10 +94,10 @@ class RuntimeStage:
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Fetch, unpack, compile and write."""
-        from tunebuild.image.apt.download import Downloads
-        from tunebuild.image.apt.layer import base_entries
-        from tunebuild.image.apt.resolve import resolve_apt
-        from tunebuild.image.apt.settings import read_settings
+        from tunebuild.image.debian.download import Downloads
+        from tunebuild.image.debian.layer import base_entries
+        from tunebuild.image.debian.resolve import resolve_apt
+        from tunebuild.image.debian.settings import read_settings
 
         downloads = Downloads(self.cache / "apt", read_settings())
         lock = resolve_apt(self.repositories, downloads, pins=self._pins("packages"))

@@ -15,11 +15,10 @@ from typing import Any
 
 from tunebuild import resources
 from tunebuild.image.bundle import BundleParts
-from tunebuild.image.layer import FileRange, FilesLayer, Layer, layer_of_files
-from tunebuild.image.oci import Image, Variables, make_image
-from tunebuild.image.plan import ImageInputs, ImagePlan, app_entries, plan_image
-from tunebuild.image.provenance import FILE_NAME
-from tunebuild.image.reference import ImageReference
+from tunebuild.image.oci.layer import FileRange, FilesLayer, Layer, layer_of_files
+from tunebuild.image.oci.manifest import Image, Variables, make_image
+from tunebuild.image.oci.reference import ImageReference
+from tunebuild.image.plan import PROVENANCE, ImageInputs, ImagePlan, app_entries, plan_image
 from tunebuild.report.facts import Records
 from tunebuild.report.render import CARD, REPORT, TEMPLATES, render_card, render_report
 from tunebuild.report.summary import FIGURES, render_figures
@@ -84,7 +83,7 @@ class ImageStage:
         """Hash the layers that are not known yet: what is small."""
         self.parts.settings.save(out)
         (out / "build").mkdir()
-        (out / "build" / FILE_NAME).write_bytes(canonical_json(self.provenance))
+        (out / "build" / PROVENANCE).write_bytes(canonical_json(self.provenance))
         self._write_report(out / "build")
         plan = self.plan(out)
         layers = []

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunebuild.image.layer import layer_of_files
+from tunebuild.image.oci.layer import layer_of_files
 from tunebuild.image.plan import weight_layers
 from tunebuild.store import Digest, Inputs, Progress, Tree
 

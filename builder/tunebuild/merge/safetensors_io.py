@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tunebuild.errors import fail
-from tunebuild.lock.weights_file import read_header
+from tunebuild.models.safetensors_header import read_header
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"

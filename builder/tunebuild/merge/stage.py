@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from tunebuild.lock.base_model import BaseModel
 from tunebuild.merge.strategies import Strategy
+from tunebuild.models.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
 
 

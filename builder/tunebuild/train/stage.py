@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunebuild.heavy_imports import heavy_imports
-from tunebuild.lock.base_model import BaseModel
+from tunebuild.models.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
-from tunebuild.train.memory import grow_segments
-from tunebuild.train.settings import TrainSettings
+from tunebuild.train.loop.memory import grow_segments
+from tunebuild.train.plan.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from tunebuild.train.together import Together
+    from tunebuild.train.distributed.together import Together
 
 # Libraries whose version changes what training computes.
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
@@ -58,9 +58,9 @@ class TrainStage:
         """
         grow_segments()
         with heavy_imports():
-            from tunebuild.train.processes import train_in_processes
-            from tunebuild.train.run import train_adapter
-            from tunebuild.train.threads import training_threads
+            from tunebuild.train.distributed.processes import train_in_processes
+            from tunebuild.train.loop.run import train_adapter
+            from tunebuild.train.plan.threads import training_threads
 
         alone = train_adapter if self.settings.processes == 1 else train_in_processes
         train = self.together.lead if self.together else alone

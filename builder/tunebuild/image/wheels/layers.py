@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunebuild.image.oci.tar import TarWriter
 from tunebuild.image.plan import SITE_PACKAGES
-from tunebuild.image.tar import TarWriter
 from tunebuild.image.wheels.bytecode import ImagePython, compile_packages
 from tunebuild.image.wheels.lock import LockedWheel, WheelLock
 from tunebuild.image.wheels.unpack import Member, extract_sources, open_wheels

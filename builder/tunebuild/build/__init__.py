@@ -1,0 +1,1 @@
+"""Builds a spec: its stages, running them, planning them, locking what they fetch."""

@@ -1,0 +1,310 @@
+"""A spec's stages, each keyed by what the ones before it really wrote."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebuild.data.prompt_source import build_renderer
+from tunebuild.data.source_files import SourceFiles
+from tunebuild.data.stage import DataStage
+from tunebuild.evaluate.exported import ExportedStage
+from tunebuild.evaluate.stage import EvaluateStage
+from tunebuild.evaluate.tasks import Task, read_tasks, require_tasks
+from tunebuild.export.stage import ExportStage
+from tunebuild.export.tool import Tool
+from tunebuild.image.bundle import BundleParts
+from tunebuild.image.oci.manifest import Variables
+from tunebuild.image.oci.reference import ImageReference
+from tunebuild.image.runtime import RuntimeStage, runtime_layers
+from tunebuild.image.stage import ImageStage
+from tunebuild.image.weights import WeightsStage, weight_digests
+from tunebuild.image.wheels.lock import serving_requirements
+from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
+from tunebuild.merge.stage import MergeStage
+from tunebuild.merge.strategies import Strategy, strategies_for
+from tunebuild.models.base_model import BaseModel, find_base_model
+from tunebuild.preflight.context import check_context, check_rows
+from tunebuild.prompt import Renderer
+from tunebuild.report.facts import Records
+from tunebuild.serve.bundle import Bundle
+from tunebuild.spec import LoadedSpec
+from tunebuild.spec.canonical import effective
+from tunebuild.spec.exports import ExportSpec
+from tunebuild.spec.serving import DEFAULT_CONTEXT
+from tunebuild.store import Inputs, Store, Tree, digest_json
+from tunebuild.train.plan.estimate import count_parameters, read_tensors
+from tunebuild.train.plan.hardware import decide
+from tunebuild.train.plan.settings import Device, TrainSettings
+from tunebuild.train.stage import TrainStage
+
+if TYPE_CHECKING:
+    from tunebuild.train.distributed.together import Together
+
+
+class Pipeline:
+    """A spec's stages. Looks at files as it is asked, and downloads a hub model that is not here yet.
+
+    Args:
+        loaded: the spec.
+        store: where stages are kept.
+        lock: decides what is fetched.
+        device: where training would run, for a plan; this machine decides if left out.
+        device_memory: bytes of that device.
+
+    Raises:
+        TunebuildError: the base model or the prompt template cannot be used.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedSpec,
+        store: Store,
+        lock: SpecLock | None = None,
+        device: Device | None = None,
+        device_memory: int | None = None,
+    ) -> None:
+        self.loaded = loaded
+        self.spec = loaded.spec
+        self.store = store
+        self.lock = lock
+        self.device = device
+        self.device_memory = device_memory
+        self.hub_cache = store.root / "hub"
+
+    @cached_property
+    def base(self) -> BaseModel:
+        """The base model's files."""
+        return find_base_model(
+            self.spec.model,
+            self.loaded.directory,
+            self.hub_cache,
+            self.store.memo.digest,
+            self.lock.model if self.lock else None,
+        )
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """The prompt contract."""
+        return build_renderer(self.spec.prompt, self.base.directory, self.loaded.directory)
+
+    def data(self) -> DataStage:
+        """Rows to tokens."""
+        data = self.spec.data
+        files = SourceFiles(self.loaded.directory, self.hub_cache, self.lock, self.store.memo.digest)
+        train = tuple(files.find(data.train, "data.train"))
+        held_out = tuple(files.find(data.eval.files, "data.eval.files"))
+        return DataStage(
+            data=self.spec.data,
+            train=train,
+            held_out=held_out,
+            file_digests=tuple(self.store.memo.digest(s.path) for s in (*train, *held_out)),
+            renderer=self.renderer,
+            tokenizer_dir=self.base.directory,
+            max_length=self.spec.tuning.max_length,
+            seed=self.spec.tuning.seed,
+            vocabulary_size=self.base.vocabulary_size,
+        )
+
+    def train(self, data: Tree, spared_cores: int = 0, together: Together | None = None) -> TrainStage:
+        """Tokens to an adapter, or to all weights."""
+        return TrainStage(self.train_settings, data, self.base, spared_cores, together)
+
+    @cached_property
+    def train_settings(self) -> TrainSettings:
+        """The tuning section, with what it leaves to the machine decided."""
+        tuning, parameters = self.spec.tuning, 0
+        if tuning.method == "auto":
+            parameters = count_parameters(read_tensors(self.base.directory))
+        return decide(tuning, self.device, base_parameters=parameters, memory=self.device_memory)
+
+    def merge(self, trained: Tree, strategy: Strategy | None = None) -> MergeStage:
+        """What was trained, and the base, to a model; ``auto`` begins with what is closer as a rule."""
+        return MergeStage(strategy or self.strategies[0], self.base, trained)
+
+    @property
+    def strategies(self) -> tuple[Strategy, ...]:
+        """The merges that come into question, the likely one first."""
+        return strategies_for(self.spec.merge, self.train_settings.tuning)
+
+    @property
+    def keeps_adapter(self) -> bool:
+        """Whether the adapter stays beside the base's weights and is served with them."""
+        return self.strategies == ("none",)
+
+    def runtime(self) -> RuntimeStage:
+        """The image's base and Python packages. Depends on no other stage."""
+        cache = self.store.root / "downloads"
+        return RuntimeStage.of(self.spec.image, self.requirements, cache, self.locked_runtime)
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """Python packages of the image."""
+        return serving_requirements(adapter=self.keeps_adapter)
+
+    @property
+    def locked_runtime(self) -> RuntimeLock | None:
+        """What the lock says of the runtime, if it speaks of this platform."""
+        locked = self.lock.runtime if self.lock else None
+        return locked if locked and locked.platform == self.spec.image.platform else None
+
+    def evaluate(
+        self, data: Tree, trained: Tree, merged: Tree, strategy: Strategy | None = None
+    ) -> EvaluateStage:
+        """Base, trained and merged model to figures; the other merge's, too, if no strategy is settled."""
+        first, *others = self.strategies
+        return EvaluateStage(
+            self.train_settings,
+            self.spec.evaluation,
+            self.base,
+            data,
+            trained,
+            merged,
+            strategy or first,
+            others[0] if others and strategy is None else None,
+            self.tasks,
+        )
+
+    def export(self, export: ExportSpec, records: Records, tool: Tool) -> ExportStage:
+        """The merged model to one in fewer bits."""
+        tuning = self.spec.tuning
+        return ExportStage(export, records.merge, records.data, tuning.seed, self.train_settings.device, tool)
+
+    def exported(self, export: ExportSpec, records: Records, model: Tree) -> ExportedStage:
+        """That to figures, on the rows that the merged model was measured on."""
+        return ExportedStage(export.name, self.train_settings, self.base, records.data, records.train, model)
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks that are done."""
+        names, gated = self.spec.evaluation.tasks, self.spec.gates.tasks
+        return read_tasks(names, self.loaded.directory, self.store.memo.digest, gated)
+
+    def check_tasks(self) -> None:
+        """Refuse what only a stage after the training would miss.
+
+        Raises:
+            TunebuildError: a task cannot be done.
+        """
+        require_tasks(self.tasks)
+
+    def weights(self, merged: Tree) -> WeightsStage:
+        """A model's weights to digests of layers."""
+        return WeightsStage(merged)
+
+    def image(self, records: Records, weights: Tree, runtime: Tree) -> ImageStage:
+        """Everything to an image."""
+        return ImageStage(
+            self.reference,
+            BundleParts(self.settings, records.data, records.merge, records.train),
+            runtime_layers(runtime),
+            weight_digests(weights),
+            records,
+            self.labels,
+            self.provenance,
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The effective spec, each stage's own inputs, and the names of the files of rows."""
+        return {
+            "spec": effective(self.spec),
+            "inputs": self.own_inputs,
+            "sources": [source.shown for source in self.data().sources],
+        }
+
+    @property
+    def reference(self) -> ImageReference:
+        """The image's name."""
+        return ImageReference.parse(self.spec.reference)
+
+    @property
+    def positions(self) -> int | None:
+        """How many tokens the base has positions for, those that an adapter puts before a row left out."""
+        return self.train_settings.left_of(self.base.positions)
+
+    def check_context(self) -> None:
+        """Refuse a context that the spec names and the base has no positions for.
+
+        Raises:
+            TunebuildError: ``positions``.
+        """
+        check_context(self.positions, self.context)
+
+    def check_rows(self, data: Tree) -> None:
+        """Refuse rows that the base has no positions for.
+
+        Raises:
+            TunebuildError: ``positions``, with the longest row.
+        """
+        sources = [source.shown for source in self.data().sources]
+        check_rows(self.positions, self.spec.tuning.max_length, data, sources)
+
+    @property
+    def context(self) -> int:
+        """Longest prompt and answer together; if the spec leaves it out, at most what the base has."""
+        wanted = self.spec.serving.limits.context
+        return wanted or min(DEFAULT_CONTEXT, self.positions or DEFAULT_CONTEXT)
+
+    @cached_property
+    def settings(self) -> Bundle:
+        """What the endpoint is told."""
+        spec = self.spec
+        serving = spec.serving.model_dump(mode="json")
+        serving["limits"]["context"] = self.context
+        return Bundle.model_validate(
+            {
+                "name": spec.name,
+                "description": spec.description,
+                "prompt_digest": self.renderer.digest,
+                "spec_digest": digest_json(effective(spec)),
+                "adapter": self.keeps_adapter,
+                **serving,
+            }
+        )
+
+    @property
+    def labels(self) -> Variables:
+        """The image's labels."""
+        spec = self.spec
+        return (
+            ("org.opencontainers.image.description", spec.description or f"Fine-tuned model {spec.name}"),
+            ("org.tunebuild.spec", self.settings.spec_digest),
+            ("org.tunebuild.prompt", self.settings.prompt_digest),
+            ("org.tunebuild.base", spec.model.base),
+        )
+
+    @cached_property
+    def own_inputs(self) -> dict[str, Any]:
+        """What each stage depends on besides what earlier stages hand it. Runs nothing.
+
+        Two builds are compared by these: a field of the spec matters to the stages in whose inputs it shows.
+        """
+        nothing = Tree(Path(), ())
+        merge = _without(self.merge(nothing).inputs(), "trained")
+        evaluate = self.evaluate(nothing, nothing, nothing).inputs()
+        parts, records = BundleParts(self.settings, *[nothing] * 3), Records(*[nothing] * 4)
+        # Without the provenance, of which this is a part.
+        image = ImageStage(self.reference, parts, (), {}, records, self.labels, {}).inputs()
+        if len(self.strategies) > 1:
+            # Which one is kept is measured; the candidates are among what is evaluated.
+            merge = _without(merge, "strategy")
+        own: dict[str, Any] = {
+            "data": self.data().inputs(),
+            "train": _without(self.train(nothing).inputs(), "rows"),
+            "merge": merge,
+            "evaluate": {
+                "gates": self.spec.gates.model_dump(mode="json"),
+                **_without(evaluate, "trained", "merged", "rows", "prompt"),
+            },
+            "runtime": self.runtime().inputs(),
+            "image": _without(image, "prompt", "weights", "adapter", "runtime", "provenance", "records"),
+        }
+        if self.spec.exports:
+            own["export"] = {"exports": [one.model_dump(mode="json") for one in self.spec.exports]}
+        return own
+
+
+def _without(inputs: Inputs, *names: str) -> dict[str, Any]:
+    return {key: value for key, value in inputs.items() if key not in names}

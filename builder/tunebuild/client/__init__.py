@@ -1,0 +1,1 @@
+"""Asks a running endpoint, as any client would."""

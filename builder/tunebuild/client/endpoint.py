@@ -1,0 +1,146 @@
+"""Asks a running endpoint the trained questions, over HTTP as any client would."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from tunebuild.client.checks import Check
+from tunebuild.errors import fail
+
+# Few enough to stay below any sensible queue limit, enough to have the server batch.
+_AT_ONCE = 8
+_RETRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the endpoint said to a check.
+
+    Attributes:
+        check: the question.
+        text: the answer.
+        prompt_tokens: length of the prompt as the endpoint counted it.
+        seconds: time to the whole answer.
+    """
+
+    check: Check
+    text: str
+    prompt_tokens: int
+    seconds: float
+
+    @property
+    def exact(self) -> bool:
+        """Word for word what was trained."""
+        return self.text == self.check.expected
+
+    @property
+    def same_prompt(self) -> bool:
+        """Whether the endpoint fed the model as many tokens as the contract says."""
+        return self.prompt_tokens == self.check.prompt_tokens
+
+
+def ask(url: str, checks: Sequence[Check], done: Callable[[int], None] = lambda _: None) -> list[Answer]:
+    """Ask all checks at temperature 0.
+
+    Args:
+        url: the endpoint's root, e.g. ``http://127.0.0.1:8080``.
+        checks: what to ask.
+        done: told the number of answers so far.
+
+    Raises:
+        TunebuildError: the endpoint cannot be reached, is not ready, or refuses a question.
+    """
+    model = _model(url)
+    answers = []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for number, answer in enumerate(pool.map(lambda c: _ask_one(url, model, c), checks), 1):
+            answers.append(answer)
+            done(number)
+    return answers
+
+
+def wait_until_ready(
+    url: str,
+    alive: Callable[[], bool],
+    seconds: float = 120.0,
+    last_words: Callable[[], str] = lambda: "see its log",
+) -> float:
+    """Wait for ``/readyz``; returns the seconds it took.
+
+    Args:
+        url: the endpoint's root.
+        alive: whether the server runs.
+        seconds: how long to wait.
+        last_words: what it printed last, or where that is.
+
+    Raises:
+        TunebuildError: ``server-ended`` or ``not-ready``, with its own reason and its last words.
+    """
+    started = time.monotonic()
+    reason = "it did not answer"
+    while time.monotonic() - started < seconds:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):  # noqa: S310 - http only, our own URL
+                return time.monotonic() - started
+        except urllib.error.HTTPError as error:
+            reason = error.read().decode("utf-8", "replace").strip()
+        except OSError:
+            if not alive():
+                raise fail("server-ended", "the server ended before it was ready", last_words()) from None
+        time.sleep(0.05)
+    message = f"{url} was not ready within {seconds:.0f} s: {reason}"
+    raise fail("not-ready", message, f"--ready-within gives it longer; {last_words()}")
+
+
+def ask_question(url: str, question: str) -> str:
+    """One question, one answer, with the endpoint's own defaults."""
+    messages = [{"role": "user", "content": question}]
+    reply = _call(url, "/v1/chat/completions", {"model": _model(url), "messages": messages})
+    return str(reply["choices"][0]["message"]["content"])
+
+
+def _model(url: str) -> str:
+    return str(_call(url, "/v1/models")["data"][0]["id"])
+
+
+def _ask_one(url: str, model: str, check: Check) -> Answer:
+    started = time.monotonic()
+    request = {"model": model, "messages": check.messages, "temperature": 0}
+    reply = _call(url, "/v1/chat/completions", request)
+    return Answer(
+        check,
+        reply["choices"][0]["message"]["content"],
+        reply["usage"]["prompt_tokens"],
+        time.monotonic() - started,
+    )
+
+
+def _call(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    request = urllib.request.Request(  # noqa: S310 - the user names the endpoint
+        url + path,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    for attempt in range(_RETRIES):
+        try:
+            with urllib.request.urlopen(request, timeout=300) as response:  # noqa: S310
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            text = error.read().decode("utf-8", "replace")
+            if error.code == 429 and attempt + 1 < _RETRIES:
+                time.sleep(float(error.headers.get("Retry-After", "1")))
+                continue
+            raise fail("endpoint-refused", f"{url}{path} answered {error.code}: {text.strip()}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise fail(
+                "endpoint-unreachable", f"cannot ask {url}: {reason}", "start it with 'tunebuild run SPEC'"
+            ) from None
+    raise AssertionError("unreachable")

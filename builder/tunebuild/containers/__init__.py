@@ -1,0 +1,1 @@
+"""Container runtimes: Docker and Podman, and a process where there is neither."""

@@ -1,0 +1,154 @@
+"""Container engines: load an image, run it, look into it. Docker through its SDK, Podman through its program.
+
+Nothing here is imported until an engine is asked for, so planning needs no SDK.
+"""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from tunebuild.errors import TunebuildError, fail
+from tunebuild.image.oci.manifest import Image, Variables
+from tunebuild.image.oci.reference import ImageReference
+from tunebuild.store import Digest, Progress
+
+_LOG_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What loading cost: the engine's id of the image, and bytes sent of bytes in all layers."""
+
+    image_id: Digest
+    sent: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a container is started. The rest is fixed: host network, read-only root, no capabilities.
+
+    Attributes:
+        host: address to listen on; the loopback interface unless others are meant to reach it.
+        port: port to listen on.
+        name: the container's name; the engine makes one up if empty.
+        memory: limit such as ``4g``; none if empty.
+        env: more variables.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    name: str = ""
+    memory: str = ""
+    env: Variables = ()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """All variables of the container."""
+        return {"TUNEBUILD_HOST": self.host, "TUNEBUILD_PORT": str(self.port), **dict(self.env)}
+
+
+class Container(Protocol):
+    """A started container."""
+
+    @property
+    def id(self) -> str:
+        """The engine's id."""
+
+    def running(self) -> bool:
+        """Whether its process is alive."""
+
+    def health(self) -> str:
+        """The health check's verdict: ``starting``, ``healthy``, ``unhealthy``, or empty without one."""
+
+    def logs(self, *, follow: bool = False) -> Iterator[str]:
+        """Lines written so far, or until it ends."""
+
+    def wait(self) -> int:
+        """Wait until it ends by itself; its exit status."""
+
+    def stop(self, grace: int = 30) -> int:
+        """SIGTERM, after ``grace`` seconds SIGKILL; remove the container; the exit status it had."""
+
+
+class Engine(Protocol):
+    """A running container engine."""
+
+    name: str
+
+    def load(self, image: Image, progress: Progress | None = None) -> LoadReport:
+        """Give the engine the image. Raises ``TunebuildError`` ``load-failed``."""
+
+    def image_id(self, reference: ImageReference) -> Digest | None:
+        """The id of an image that the engine has; ``None`` if it has not."""
+
+    def labels(self, reference: ImageReference) -> Mapping[str, str]:
+        """Labels of an image. Raises ``TunebuildError`` ``no-image``."""
+
+    def files(self, reference: ImageReference, prefix: str) -> Generator[tuple[str, bytes]]:
+        """Regular files below ``prefix`` of an image, by name without it. Starts nothing."""
+
+    def run(self, reference: ImageReference, options: RunOptions) -> Container:
+        """Start a container. Raises ``TunebuildError`` ``no-image`` or ``run-failed``."""
+
+    def remove(self, reference: ImageReference) -> None:
+        """Forget the image, if it is there."""
+
+
+def find_engine(name: str = "") -> Engine:
+    """The engine called ``name`` (``docker`` or ``podman``), or the first of them that answers.
+
+    Raises:
+        TunebuildError: ``no-engine``, with what was tried and why each was not usable.
+    """
+    from tunebuild.containers.docker import DockerEngine
+    from tunebuild.containers.podman import PodmanEngine
+
+    reasons = []
+    for kind in (DockerEngine, PodmanEngine):
+        if name in ("", kind.name):
+            try:
+                return kind()
+            except TunebuildError as error:
+                reasons.append(error.diagnostics[0].message)
+    if not reasons:
+        raise fail("no-engine", f"there is no container engine called {name!r}", "use docker or podman")
+    hint = "start dockerd or install podman; building an archive and serving as a local process need neither"
+    raise fail("no-engine", f"no container engine answers ({'; '.join(reasons)})", hint)
+
+
+def wait_ready(container: Container, options: RunOptions, timeout: float = 120.0) -> float:
+    """Wait until ``/readyz`` answers 200; the seconds it took.
+
+    Raises:
+        TunebuildError: ``container-exited`` or ``not-ready``, with the end of the container's log.
+    """
+    start = time.monotonic()
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(options.host, options.host)  # noqa: S104
+    url = f"http://{host}:{options.port}/readyz"
+    while (waited := time.monotonic() - start) < timeout:
+        if _answers(url):
+            return waited
+        if not container.running():
+            raise fail("container-exited", f"the container ended before it was ready{_tail(container)}")
+        time.sleep(0.05)
+    message = f"{url} was not ready within {timeout:.0f} s"
+    raise fail("not-ready", message, f"--ready-within gives it longer{_tail(container)}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _tail(container: Container) -> str:
+    lines = list(container.logs())[-_LOG_LINES:]
+    return "; the end of its log:\n" + "\n".join(lines) if lines else "; its log is empty"

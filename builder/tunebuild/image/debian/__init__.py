@@ -1,0 +1,1 @@
+"""The image's operating system: Debian packages, without root."""

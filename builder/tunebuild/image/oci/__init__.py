@@ -1,0 +1,1 @@
+"""Layers, manifests and archives of the OCI image format."""

@@ -1,0 +1,1 @@
+"""Base models: their files, their positions and what their weights' headers say."""

@@ -1,0 +1,1 @@
+"""What can be refused before hours of work: one check a file."""

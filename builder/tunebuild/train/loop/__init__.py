@@ -1,0 +1,1 @@
+"""The training loop: rows to batches, the trainer, checkpoints and what watches it."""

@@ -1,0 +1,1 @@
+"""How a training is computed: settings, memory and speed, before anything is loaded."""

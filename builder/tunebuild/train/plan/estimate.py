@@ -1,0 +1,260 @@
+"""Estimates the memory of a training from the shapes of the base model's tensors. Loads nothing.
+
+The activation formula counts what autograd keeps for a decoder layer whose base is frozen: a linear layer
+keeps its input for the adapter; a frozen weight needs nothing to pass a gradient through. TRL computes the
+loss from tiles of the logits, which are gone before the layers' own peak.
+
+Held against measured peaks by ``benchmarks/training/memory.py``; the figures stand in the tests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from tunebuild.errors import fail
+from tunebuild.models.base_model import wanted_files
+from tunebuild.models.safetensors_header import read_header
+from tunebuild.spec.tuning import LoraSpec, PeftSpec, TuningSpec
+from tunebuild.train.plan.settings import Execution, TrainSettings
+
+#: Tensor name -> shape.
+Shapes = Mapping[str, tuple[int, ...]]
+
+_NO_LINEAR = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
+_LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
+_FLOAT32 = 4
+# What older architectures call their sizes.
+_OTHER_NAMES = {
+    "hidden_size": ("n_embd", "d_model"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads"),
+    "vocab_size": (),
+}
+# NF4: half a byte a weight, a byte of scale for 64 of them, and 4 more bytes for 256 scales.
+_NF4 = 0.5 + 1 / 64 + _FLOAT32 / (64 * 256)
+# Tokens and words of the vocabulary in a tile of logits, in TRL's loss.
+_TILE_TOKENS, _TILE_VOCABULARY = 4096, 32_768
+#: What a process holds before a model is loaded: libraries, and on a card its context and workspaces.
+OVERHEAD = {"cpu": 700_000_000, "cuda": 900_000_000}
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Bytes at the peak of a training step, by what they are for."""
+
+    weights: int
+    adapters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return (
+            self.weights
+            + self.adapters
+            + self.gradients
+            + self.optimizer
+            + self.activations
+            + self.logits
+            + self.overhead
+        )
+
+
+def read_tensors(directory: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors in a model directory, from the headers of its files."""
+    shards = [directory / name for name in wanted_files(directory) if name.endswith(".safetensors")]
+    return {name: tuple(entry["shape"]) for shard in shards for name, entry in read_header(shard).items()}
+
+
+def count_parameters(tensors: Shapes) -> int:
+    """All weights of a model."""
+    return sum(map(prod, tensors.values()))
+
+
+def adapter_parameters(tensors: Shapes, lora: LoraSpec) -> int:
+    """Trainable parameters: ``r * (in + out)`` for each linear layer that gets an adapter."""
+    return sum(lora.r * sum(shape) for shape in adapted_layers(tensors, lora).values())
+
+
+def trained_parameters(tensors: Shapes, tuning: TuningSpec) -> int:
+    """What the optimizer changes: an adapter, or all weights."""
+    if tuning.method == "full":
+        return count_parameters(tensors)
+    return (
+        _other_parameters(tensors, tuning.peft) if tuning.peft else adapter_parameters(tensors, tuning.lora)
+    )
+
+
+def _other_parameters(tensors: Shapes, peft: PeftSpec) -> int:
+    """At most: which layers IA3 scales and how wide keys and values are is for PEFT and the model to say."""
+    if peft.type == "ia3":
+        return sum(max(shape) for shape in linear_layers(tensors).values())
+    hidden = max((shape[1] for name, shape in tensors.items() if "embed" in name or "wte" in name), default=0)
+    return (
+        peft.virtual_tokens * hidden * (2 * number_of_layers(tensors) if peft.type == "prefix_tuning" else 1)
+    )
+
+
+def number_of_layers(tensors: Shapes) -> int:
+    """Decoder layers."""
+    return max((int(m[1]) + 1 for m in map(_LAYER.search, tensors) if m), default=1)
+
+
+def linear_parameters(tensors: Shapes) -> int:
+    """Weights of the linear layers, the head left out: what a token is multiplied with."""
+    return sum(prod(shape) for shape in linear_layers(tensors).values())
+
+
+def estimate_memory(
+    config: Mapping[str, Any], tensors: Shapes, settings: TrainSettings, execution: Execution
+) -> MemoryEstimate:
+    """Estimate the peak.
+
+    Args:
+        config: the model's ``config.json``.
+        tensors: shapes of its tensors.
+        settings: decided settings.
+        execution: how a step is computed.
+    """
+    tuning, tokens = settings.tuning, execution.most_tokens
+    width = 2 if settings.compute_dtype == "bfloat16" else _FLOAT32
+    trained = trained_parameters(tensors, tuning) * _FLOAT32
+    text = _named(config.get("text_config", config))
+    layers = number_of_layers(tensors)
+    kept = _kept_by_a_layer(text, tensors, settings, execution, width)
+    hidden = int(text["hidden_size"])
+    again = execution.checkpointed
+    # Layers that compute again keep their input; one of them is whole while its gradient is made, which also
+    # needs room for the gradients of the MLP's activations.
+    activations = tokens * ((layers - again) * kept + again * hidden * width)
+    backward = tokens * ((kept if again else 0) + 2 * _inner(text, tensors) * width)
+    # A tile of logits, and the gradient of what goes into the head; gone before the layers' own peak.
+    tile = min(tokens, _TILE_TOKENS) * min(int(text["vocab_size"]), _TILE_VOCABULARY) * width
+    logits = tile + tokens * hidden * _FLOAT32
+    # The base's own weight, once more, while it is dequantised. DoRA keeps it for the backward pass.
+    linears = [prod(shape) for shape in linear_layers(tensors).values()]
+    dense = (sum(linears) if tuning.lora.dora else max(linears, default=0)) * width
+    parts, gathered = (settings.processes, _gathered(tensors)) if tuning.shard else (1, 0)
+    # Layers are gathered in the precision of products, and their gradients summed in 32 bits.
+    gradients = trained // parts + (gathered * _FLOAT32 if settings.full else 0)
+    if settings.full and execution.passes == 1:
+        # A step's second pass finds the gradients of its first. In a single one they take the place of
+        # activations, but for the head's, which comes before those go. One that is longer than planned is
+        # done in halves.
+        gradients = max(int(text["vocab_size"]) * hidden * _FLOAT32, gradients - activations // 2)
+    return MemoryEstimate(
+        weights=_weights(tensors, settings, width) // parts + gathered * width,
+        adapters=0 if settings.full else trained // parts,
+        gradients=gradients,
+        optimizer=2 * trained // parts,
+        activations=activations + backward + (dense if tuning.method == "qlora" else 0),
+        logits=max(0, logits - backward),
+        overhead=OVERHEAD[settings.device],
+    )
+
+
+def _named(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the names that most architectures use for its sizes."""
+    found = dict(config)
+    for name, others in _OTHER_NAMES.items():
+        if name not in found:
+            found[name] = next((config[other] for other in others if other in config), None)
+    if missing := [name for name in _OTHER_NAMES if found[name] is None]:
+        message = f"config.json of the base does not say {', '.join(missing)}"
+        raise fail("base-config", message, "is it a decoder of a known kind?", path="model.base")
+    return found
+
+
+def linear_layers(tensors: Shapes) -> dict[str, tuple[int, ...]]:
+    """Shapes, ``(out, in)``, of the linear layers by module name; the head is not one of them."""
+    return {
+        name.removesuffix(".weight"): shape
+        for name, shape in tensors.items()
+        if name.endswith(".weight") and len(shape) == 2 and not _NO_LINEAR.search(name)
+    }
+
+
+def adapted_layers(tensors: Shapes, lora: LoraSpec) -> dict[str, tuple[int, ...]]:
+    """Shapes, ``(out, in)``, of the linear layers that LoRA adapts."""
+    linears = linear_layers(tensors)
+    if lora.targets == "all-linear":
+        return linears
+    return {n: s for n, s in linears.items() if n.rpartition(".")[2] in lora.targets}
+
+
+def _weights(tensors: Shapes, settings: TrainSettings, width: int) -> int:
+    if settings.full:
+        # Products in 16 bits have the linear layers once more in those; what is split is converted as it is
+        # gathered.
+        again = 0 if settings.tuning.shard else linear_parameters(tensors) * (width % _FLOAT32)
+        return count_parameters(tensors) * _FLOAT32 + again
+    linear = linear_parameters(tensors) if settings.tuning.method == "qlora" else 0
+    rest = count_parameters(tensors) - linear
+    return int(linear * _NF4) + rest * width
+
+
+def _gathered(tensors: Shapes) -> int:
+    """Weights of a model that is split which a process holds whole at once.
+
+    That is what is in no layer, the layer that is computed, and the next one, which is fetched meanwhile.
+    """
+    parts = Counter[int]()
+    for name, shape in tensors.items():
+        parts[_index(name)] += prod(shape)
+    return parts.pop(-1, 0) + 2 * max(parts.values(), default=0)
+
+
+def _inner(config: Mapping[str, Any], tensors: Shapes) -> int:
+    """Width of the MLP."""
+    shapes = [shape for name, shape in linear_layers(tensors).items() if _index(name) == 0]
+    return max((max(shape) for shape in shapes), default=4 * int(config["hidden_size"]))
+
+
+def _kept_by_a_layer(
+    config: Mapping[str, Any], tensors: Shapes, settings: TrainSettings, execution: Execution, width: int
+) -> int:
+    """Bytes that a decoder layer keeps of each token until its gradient is made."""
+    lora = settings.tuning.lora
+    hidden, inner = int(config["hidden_size"]), _inner(config, tensors)
+    adapters = adapted_layers(tensors, lora) if settings.tuning.method in ("lora", "qlora") else {}
+    adapted = [shape for name, shape in adapters.items() if _index(name) == 0]
+    heads = int(config["num_attention_heads"])
+    head = int(config.get("head_dim") or hidden // heads)
+    key_values = int(config.get("num_key_value_heads") or heads)
+    # What goes into both norms and comes out of them; query, key, value and the attention's output; the MLP's
+    # gate, its other side, and their product.
+    kept = (4 * hidden + 2 * (heads + key_values) * head + 3 * inner) * width
+    if settings.virtual_tokens:
+        kept -= (
+            2 * hidden * width
+        )  # no linear layer has an adapter, so what comes out of the norms is not needed
+    if not execution.compiled:
+        # Each operation keeps for itself: a norm its input in 32 bits, the MLP its gate's activation.
+        kept += inner * width + hidden * _FLOAT32
+    if not (execution.fused or settings.full or settings.virtual_tokens) and width != _FLOAT32:
+        kept += 4 * hidden * width  # PEFT's layers: what they convert, scale and add
+    if settings.full:
+        # A norm, whose weight is trained, too, keeps what it scales. Under autocast that is in 32 bits, and
+        # linear layers that share an input convert it each for itself.
+        converts = width != _FLOAT32 and not settings.tuning.shard
+        kept += 2 * hidden * _FLOAT32 + 3 * hidden * width if converts else hidden * _FLOAT32
+    if lora.dora:
+        kept += 3 * sum(shape[0] for shape in adapted) * width  # what it scales apart, before and after
+    if lora.dropout:
+        # Each layer keeps a copy of its input with dropout, and which values were dropped.
+        kept += sum(shape[1] for shape in adapted) * (width + 1)
+    return kept + len(adapted) * lora.r * width
+
+
+def _index(name: str) -> int:
+    match = _LAYER.search(name)
+    return int(match[1]) if match else -1

@@ -1,0 +1,161 @@
+"""Real engines: loading, looking inside, and what users are told when something is missing."""
+
+import io
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tunebuild.containers.docker import connect
+from tunebuild.containers.runtime import Engine, RunOptions, find_engine
+from tunebuild.errors import TunebuildError
+from tunebuild.image.oci.archive import write_archive
+from tunebuild.image.oci.manifest import Image
+from tunebuild.image.oci.reference import ImageReference
+from tunebuild.image.plan import ImageInputs, assemble, plan_image
+
+
+@pytest.mark.engine
+def test_the_engine_keeps_our_image_id(engine: Engine, image: Image) -> None:
+    report = engine.load(image)
+    try:
+        assert report.image_id == image.config_digest
+        assert engine.image_id(image.reference) == image.config_digest
+        assert engine.labels(image.reference)["org.opencontainers.image.title"] == "demo"
+    finally:
+        engine.remove(image.reference)
+    assert engine.image_id(image.reference) is None
+
+
+@pytest.mark.engine
+def test_files_of_an_image_are_read_without_starting_it(engine: Engine, loaded: ImageReference) -> None:
+    found = dict(engine.files(loaded, "/opt/tunebuild/bundle/prompt"))
+    assert found == {"golden.json": b"[]", "prompt.json": b"{}"}
+    assert list(engine.files(loaded, "opt/absent")) == []
+
+
+@pytest.mark.engine
+def test_an_image_that_is_not_there_is_named(engine: Engine) -> None:
+    absent = ImageReference.parse("tunebuild-test/absent:1")
+    for attempt in (
+        lambda: engine.labels(absent),
+        lambda: engine.run(absent, RunOptions()),
+        lambda: list(engine.files(absent, "opt")),
+    ):
+        with pytest.raises(TunebuildError, match="has no image tunebuild-test/absent:1"):
+            attempt()
+
+
+@pytest.mark.engine
+def test_a_container_that_cannot_start_leaves_nothing(engine: Engine, loaded: ImageReference) -> None:
+    with pytest.raises(TunebuildError, match="/usr/bin/python3"):  # the synthetic base has no Python
+        engine.run(loaded, RunOptions(name="tunebuild-test-cannot-start"))
+    listed = subprocess.run(
+        [engine.name, "ps", "--all", "--quiet", "--filter", "name=tunebuild-test-cannot-start"],
+        capture_output=True,
+        check=True,
+    )
+    assert listed.stdout == b""
+
+
+@pytest.fixture
+def docker() -> Engine:
+    try:
+        return find_engine("docker")
+    except TunebuildError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def cleaned(docker: Engine) -> Iterator[None]:
+    """No layer of ours is in the engine, also not below an image that lost its name to a newer one."""
+    _remove_all()
+    yield
+    _remove_all()
+
+
+def _remove_all() -> None:
+    client = connect()
+    for image in client.images.list(filters={"label": "org.opencontainers.image.title=demo"}):
+        client.images.remove(image.id, force=True)
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("cleaned")
+def test_docker_is_sent_only_what_it_lacks(docker: Engine, image: Image, inputs: ImageInputs) -> None:
+    assert docker.load(image).sent == image.size
+    (inputs.bundle / "checks.jsonl").write_text("edited")
+    edited = assemble(plan_image(inputs))
+    report = docker.load(edited)
+    assert report.sent == edited.layers[-1].size
+    assert report.image_id == edited.config_digest
+    assert dict(docker.files(image.reference, "opt/tunebuild/bundle"))["checks.jsonl"] == b"edited"
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("cleaned")
+def test_docker_is_sent_everything_where_leaving_out_fails(
+    docker: Engine, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if the layers were removed between asking and loading.
+    monkeypatch.setattr(docker, "_known_layers", lambda layers: list(layers))
+    report = docker.load(image)
+    assert report.sent == image.size
+    assert docker.image_id(image.reference) == image.config_digest
+
+
+@pytest.mark.engine
+def test_an_archive_on_disk_loads_with_the_engines_own_command(
+    engine: Engine, image: Image, tmp_path: Path
+) -> None:
+    write_archive(image, tmp_path / "image.tar")
+    subprocess.run(
+        [engine.name, "load", "--input", tmp_path / "image.tar"], check=True, stdout=subprocess.PIPE
+    )
+    try:
+        assert engine.image_id(image.reference) == image.config_digest
+        assert dict(engine.files(image.reference, "etc"))["passwd"].startswith(b"nonroot")
+    finally:
+        engine.remove(image.reference)
+
+
+def test_without_an_engine_the_error_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(TunebuildError) as caught:
+        find_engine()
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.code == "no-engine"
+    assert "docker: it is not running" in diagnostic.message
+    assert "podman: not installed" in diagnostic.message
+    assert "\n" not in diagnostic.message
+    assert "dockerd" in diagnostic.hint
+    with pytest.raises(TunebuildError, match="no container engine called 'lxc'"):
+        find_engine("lxc")
+
+
+def test_variables_given_by_the_user_win() -> None:
+    options = RunOptions(port=9000, env=(("TUNEBUILD_HOST", "0.0.0.0"),))
+    assert options.variables == {"TUNEBUILD_HOST": "0.0.0.0", "TUNEBUILD_PORT": "9000"}
+
+
+def test_an_archive_read_from_a_stream_is_the_archive_on_disk(image: Image) -> None:
+    from tunebuild.containers.stream import archive_stream, files_in_stream
+    from tunebuild.store import Silent
+
+    data = b"".join(archive_stream(image, Silent()))
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert len(tar.getnames()) == len(image.layers) + 5
+    blocks = (data[i : i + 700] for i in range(0, len(data), 700))
+    assert sum(len(content) for _, content in files_in_stream(blocks)) > image.size
+
+
+def test_reference_with_a_registry_is_loaded_under_its_name(image: Image) -> None:
+    named = replace(image, reference=ImageReference.parse("localhost:5000/team/demo"))
+    assert named.reference.full_name == "localhost:5000/team/demo:latest"
