@@ -1,8 +1,8 @@
 """Published tokenizers, fetched once by pinned hash and kept outside the repository.
 
-What the packages' registries serve is checked against the hashes here, so a test that passes says something about
-exactly these files. Nothing of them is committed. Without a network the tests that need them are skipped,
-but for ``CI=true``, where they fail.
+What the packages' registries serve is checked against the hashes here, so a test that passes says
+something about exactly these files. Nothing of them is committed. Without a network the tests that need
+them are skipped, but for ``CI=true``, where they fail.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _prepared(name: str) -> Real:
     version = hashlib.sha256(Path(__file__).read_bytes() + Path(templates.__file__).read_bytes())
     directory = cache / f"{name}-{version.hexdigest()[:12]}"
     own = name in ("qwen3", "llama3_1", "gemma3", "deepseek_v3")
-    with open(cache / f"{name}.lock", "w") as lock:
+    with (cache / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not directory.is_dir():
             with tempfile.TemporaryDirectory(dir=cache) as made:
@@ -141,7 +141,9 @@ def _packed(package: str, scratch: Path) -> Path:
 def _run(command: list[str], scratch: Path, made: str) -> Path:
     done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode:
-        raise _Unavailable((done.stderr or done.stdout).strip().splitlines()[-1:] or "it could not be fetched")
+        raise _Unavailable(
+            (done.stderr or done.stdout).strip().splitlines()[-1:] or "it could not be fetched"
+        )
     (archive,) = scratch.glob(made)
     return archive
 
@@ -220,7 +222,8 @@ def _byte_signs() -> list[str]:
 def _make_phi3(work: Path, llama2: Path) -> None:
     definition = json.loads((llama2 / "tokenizer.json").read_text("utf-8"))
     definition["added_tokens"] += [
-        {**_added(32000 + i, content), "rstrip": content != "<|endoftext|>"} for i, content in enumerate(_PHI3)
+        {**_added(32000 + i, content), "rstrip": content != "<|endoftext|>"}
+        for i, content in enumerate(_PHI3)
     ]
     (work / "tokenizer.json").write_text(json.dumps(definition, ensure_ascii=False), "utf-8")
     config = json.loads((llama2 / "tokenizer_config.json").read_text("utf-8"))

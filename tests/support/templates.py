@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-#: gpt-oss's kind: thoughts and answers in channels; the thoughts of earlier answers are left out, and an earlier
-#: answer ends with another token than the last one.
+#: gpt-oss's kind: thoughts and answers in channels; the thoughts of earlier answers are left out, and an
+#: earlier answer ends with another token than the last one.
 HARMONY = """\
 {%- set last = namespace(user=-1) -%}
-{%- for m in messages -%}{%- if m.role == 'user' -%}{%- set last.user = loop.index0 -%}{%- endif -%}{%- endfor -%}
+{%- for m in messages -%}
+{%- if m.role == 'user' -%}{%- set last.user = loop.index0 -%}{%- endif -%}
+{%- endfor -%}
 {{- '<|start|>system<|message|>You are a chat model.\\nReasoning: ' + reasoning_effort|default('medium') -}}
 {{- '\\n# Valid channels: analysis, final.<|end|>' -}}
 {%- for m in messages -%}

@@ -1,4 +1,4 @@
-"""A tokenizer whose control tokens have other spellings, so that their own spellings are ordinary text to it."""
+"""A tokenizer whose control tokens are spelled otherwise, so that their own spellings are text to it."""
 
 from __future__ import annotations
 

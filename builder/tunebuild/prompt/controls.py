@@ -9,7 +9,7 @@ types them gets what the tokenizer makes of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ class Controls:
 
     Attributes:
         turns: nobody can type these: they are special, or part turns in the template.
-        answers: those among the control tokens that an answer may hold, such as think tags and tool calls: in an
+        answers: the control tokens that an answer may hold, such as think tags and tool calls: in an
             assistant's turn they are the tokens that the model itself makes, in all others they are text.
     """
 
@@ -49,7 +49,9 @@ def special_controls(added: Mapping[int, AddedToken]) -> Controls:
     return Controls(frozenset(special - answers), frozenset(answers))
 
 
-def find_controls(template: PromptTemplate, tokenizer: Tokenizer, added: Mapping[int, AddedToken]) -> Controls:
+def find_controls(
+    template: PromptTemplate, tokenizer: Tokenizer, added: Mapping[int, AddedToken]
+) -> Controls:
     """Control tokens of a tokenizer under a template."""
     special = special_controls(added)
     others = {i: token for i, token in added.items() if not token.special and token.content.strip()}
@@ -85,7 +87,7 @@ def _frames(template: PromptTemplate) -> Iterator[str]:
                 yield whole[len(head) :]
 
 
-def _rendered(template: PromptTemplate, turns: list[Message], *, prompt: bool) -> str:
+def _rendered(template: PromptTemplate, turns: Sequence[Message], *, prompt: bool) -> str:
     try:
         return template.render(turns, add_generation_prompt=prompt)
     except TunebuildError:

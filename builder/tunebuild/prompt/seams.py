@@ -42,9 +42,7 @@ class Seams:
         self._controls = controls
         self._added = {token.content: (token_id, token) for token_id, token in added.items()}
         looked_for = [spelling for spelling in self._added if controls is None or spelling in controls]
-        self._any = re.compile(
-            "|".join(map(re.escape, sorted(looked_for, key=len, reverse=True))) or r"(?!)"
-        )
+        self._any = re.compile("|".join(map(re.escape, sorted(looked_for, key=len, reverse=True))) or r"(?!)")
         self._last = ("\0", "")
         self.cuts = lru_cache(maxsize=256)(self._cuts)
         self._tail_ids = lru_cache(maxsize=64)(self._encoded_tail)

@@ -102,6 +102,9 @@ class PromptTokenizer:
         """Ids of a rendered prompt, in which :meth:`quote` may have marked user text."""
         if _USER not in text and not self._lenient:
             return self._plain.encode(text, add_special_tokens=False).ids
+        return self._encode_by_twin(text)
+
+    def _encode_by_twin(self, text: str) -> list[int]:
         respelt, count = self._around.subn(self._respell, text)
         unquoted = _QUOTED.sub(lambda m: self._literals[int(m[1])], respelt)
         ids = [self._twin_ids.get(i, i) for i in self._twin.encode(unquoted, add_special_tokens=False).ids]
