@@ -1,5 +1,5 @@
 # Everything runs in a virtual environment of its own; no target needs anything installed by hand but
-# Python 3.11 or newer. A container engine is used where one answers.
+# Python 3.11 or newer. A container runtime is used where one answers.
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -25,7 +25,7 @@ from tunebuild.train.loop.run import train_model
 from tunebuild.train.model.attention import try_packing
 from tunebuild.train.model.base import keep_4bit_weights_unpacked, quantise_layer
 from tunebuild.train.plan.estimate import count_parameters, linear_parameters
-from tunebuild.train.plan.execution import TrainingPlan, plan_training
+from tunebuild.train.plan.execution import ComputePlan, plan_training
 from tunebuild.train.plan.hardware import decide
 from tunebuild.train.plan.settings import TrainSettings
 
@@ -114,7 +114,7 @@ def write_rows(path: Path, lengths: np.ndarray, vocabulary: int) -> None:
 class Trained:
     """A training that was made: its plan, and what it wrote."""
 
-    plan: TrainingPlan
+    plan: ComputePlan
     settings: TrainSettings
     metrics: list[dict[str, Any]]
     memory: dict[str, Any]

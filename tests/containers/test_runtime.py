@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from tunebuild.containers.docker import connect
-from tunebuild.containers.runtime import Engine, RunOptions, find_engine
+from tunebuild.containers.runtime import ContainerRuntime, RunOptions, find_container_runtime
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.archive import write_archive
 from tunebuild.image.oci.manifest import Image
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
+from tunebuild.publish.stored import image_of
 
 
 @pytest.mark.engine
-def test_the_engine_keeps_our_image_id(engine: Engine, image: Image) -> None:
+def test_the_engine_keeps_our_image_id(engine: ContainerRuntime, image: Image) -> None:
     report = engine.load(image)
     try:
         assert report.image_id == image.config_digest
@@ -32,14 +33,16 @@ def test_the_engine_keeps_our_image_id(engine: Engine, image: Image) -> None:
 
 
 @pytest.mark.engine
-def test_files_of_an_image_are_read_without_starting_it(engine: Engine, loaded: ImageReference) -> None:
+def test_files_of_an_image_are_read_without_starting_it(
+    engine: ContainerRuntime, loaded: ImageReference
+) -> None:
     found = dict(engine.files(loaded, "/opt/tunebuild/bundle/prompt"))
     assert found == {"golden.json": b"[]", "prompt.json": b"{}"}
     assert list(engine.files(loaded, "opt/absent")) == []
 
 
 @pytest.mark.engine
-def test_an_image_that_is_not_there_is_named(engine: Engine) -> None:
+def test_an_image_that_is_not_there_is_named(engine: ContainerRuntime) -> None:
     absent = ImageReference.parse("tunebuild-test/absent:1")
     for attempt in (
         lambda: engine.labels(absent),
@@ -51,7 +54,9 @@ def test_an_image_that_is_not_there_is_named(engine: Engine) -> None:
 
 
 @pytest.mark.engine
-def test_a_container_that_cannot_start_leaves_nothing(engine: Engine, loaded: ImageReference) -> None:
+def test_a_container_that_cannot_start_leaves_nothing(
+    engine: ContainerRuntime, loaded: ImageReference
+) -> None:
     with pytest.raises(TunebuildError, match="/usr/bin/python3"):  # the synthetic base has no Python
         engine.run(loaded, RunOptions(name="tunebuild-test-cannot-start"))
     listed = subprocess.run(
@@ -63,9 +68,9 @@ def test_a_container_that_cannot_start_leaves_nothing(engine: Engine, loaded: Im
 
 
 @pytest.fixture
-def docker() -> Engine:
+def docker() -> ContainerRuntime:
     try:
-        return find_engine("docker")
+        return find_container_runtime("docker")
     except TunebuildError as error:
         if os.environ.get("CI"):
             raise
@@ -73,7 +78,7 @@ def docker() -> Engine:
 
 
 @pytest.fixture
-def cleaned(docker: Engine) -> Iterator[None]:
+def cleaned(docker: ContainerRuntime) -> Iterator[None]:
     """No layer of ours is in the engine, also not below an image that lost its name to a newer one."""
     _remove_all()
     yield
@@ -88,7 +93,9 @@ def _remove_all() -> None:
 
 @pytest.mark.engine
 @pytest.mark.usefixtures("cleaned")
-def test_docker_is_sent_only_what_it_lacks(docker: Engine, image: Image, inputs: ImageInputs) -> None:
+def test_docker_is_sent_only_what_it_lacks(
+    docker: ContainerRuntime, image: Image, inputs: ImageInputs
+) -> None:
     assert docker.load(image).sent == image.size
     (inputs.bundle / "checks.jsonl").write_text("edited")
     edited = assemble(plan_image(inputs))
@@ -101,7 +108,7 @@ def test_docker_is_sent_only_what_it_lacks(docker: Engine, image: Image, inputs:
 @pytest.mark.engine
 @pytest.mark.usefixtures("cleaned")
 def test_docker_is_sent_everything_where_leaving_out_fails(
-    docker: Engine, image: Image, monkeypatch: pytest.MonkeyPatch
+    docker: ContainerRuntime, image: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if the layers were removed between asking and loading.
     monkeypatch.setattr(docker, "_known_layers", lambda layers: list(layers))
@@ -112,7 +119,7 @@ def test_docker_is_sent_everything_where_leaving_out_fails(
 
 @pytest.mark.engine
 def test_an_archive_on_disk_loads_with_the_engines_own_command(
-    engine: Engine, image: Image, tmp_path: Path
+    engine: ContainerRuntime, image: Image, tmp_path: Path
 ) -> None:
     write_archive(image, tmp_path / "image.tar")
     subprocess.run(
@@ -129,15 +136,15 @@ def test_without_an_engine_the_error_says_what_was_tried(monkeypatch: pytest.Mon
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(TunebuildError) as caught:
-        find_engine()
+        find_container_runtime()
     (diagnostic,) = caught.value.diagnostics
     assert diagnostic.code == "no-engine"
     assert "docker: it is not running" in diagnostic.message
     assert "podman: not installed" in diagnostic.message
     assert "\n" not in diagnostic.message
     assert "dockerd" in diagnostic.hint
-    with pytest.raises(TunebuildError, match="no container engine called 'lxc'"):
-        find_engine("lxc")
+    with pytest.raises(TunebuildError, match="no container runtime called 'lxc'"):
+        find_container_runtime("lxc")
 
 
 def test_variables_given_by_the_user_win() -> None:
@@ -159,3 +166,28 @@ def test_an_archive_read_from_a_stream_is_the_archive_on_disk(image: Image) -> N
 def test_reference_with_a_registry_is_loaded_under_its_name(image: Image) -> None:
     named = replace(image, reference=ImageReference.parse("localhost:5000/team/demo"))
     assert named.reference.full_name == "localhost:5000/team/demo:latest"
+
+
+@pytest.mark.engine
+def test_loading_says_which_image_had_the_name(
+    engine: ContainerRuntime, image: Image, inputs: ImageInputs
+) -> None:
+    first = engine.load(image)
+    try:
+        assert engine.load(image).replaced is None
+        (inputs.bundle / "checks.jsonl").write_text("")
+        edited = assemble(plan_image(inputs))
+        assert engine.load(edited).replaced == first.image_id
+    finally:
+        engine.remove(image.reference)
+
+
+@pytest.mark.engine
+def test_a_stored_image_is_loaded_like_the_built_one(
+    engine: ContainerRuntime, image: Image, tmp_path: Path
+) -> None:
+    write_archive(image, tmp_path / "image.tar")
+    try:
+        assert engine.load(image_of(tmp_path / "image.tar")).image_id == engine.load(image).image_id
+    finally:
+        engine.remove(image.reference)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tunebuild.containers.runtime import Container, Engine, RunOptions, wait_ready
+from tunebuild.containers.runtime import Container, ContainerRuntime, RunOptions, wait_ready
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.layer import Entry, FilesLayer, Symlink
 from tunebuild.image.oci.manifest import Image
@@ -93,7 +93,7 @@ def runnable(tmp_path_factory: pytest.TempPathFactory, make_inputs: Callable[[Pa
 
 
 @pytest.fixture(scope="module")
-def runnable_engine(engine: Engine, runnable: Image) -> Iterator[Engine]:
+def runnable_engine(engine: ContainerRuntime, runnable: Image) -> Iterator[ContainerRuntime]:
     engine.load(runnable)
     yield engine
     engine.remove(runnable.reference)
@@ -113,7 +113,9 @@ def _wait_for(container: Container, text: str) -> None:
     raise AssertionError(f"no {text!r} in {list(container.logs())}")
 
 
-def test_it_runs_as_nobody_on_a_read_only_root_and_stops(runnable_engine: Engine, runnable: Image) -> None:
+def test_it_runs_as_nobody_on_a_read_only_root_and_stops(
+    runnable_engine: ContainerRuntime, runnable: Image
+) -> None:
     options = RunOptions(port=_free_port())
     container = runnable_engine.run(runnable.reference, options)
     try:
@@ -128,7 +130,7 @@ def test_it_runs_as_nobody_on_a_read_only_root_and_stops(runnable_engine: Engine
     assert (status, time.monotonic() - start < 10) == (143, True)
 
 
-def test_sigterm_while_it_imports_ends_it_at_once(runnable_engine: Engine, runnable: Image) -> None:
+def test_sigterm_while_it_imports_ends_it_at_once(runnable_engine: ContainerRuntime, runnable: Image) -> None:
     options = RunOptions(port=_free_port(), env=(("STUB_IMPORT", "60"),))
     container = runnable_engine.run(runnable.reference, options)
     _wait_for(container, "importing")
@@ -137,7 +139,9 @@ def test_sigterm_while_it_imports_ends_it_at_once(runnable_engine: Engine, runna
     assert time.monotonic() - start < 10
 
 
-def test_a_server_that_ends_is_told_with_its_last_words(runnable_engine: Engine, runnable: Image) -> None:
+def test_a_server_that_ends_is_told_with_its_last_words(
+    runnable_engine: ContainerRuntime, runnable: Image
+) -> None:
     options = RunOptions(port=_free_port(), env=(("STUB_FAIL", "1"),))
     container = runnable_engine.run(runnable.reference, options)
     try:
@@ -149,7 +153,7 @@ def test_a_server_that_ends_is_told_with_its_last_words(runnable_engine: Engine,
 
 @pytest.mark.parametrize(("variables", "verdict"), [((), "healthy"), ((("STUB_UNREADY", "1"),), "starting")])
 def test_the_health_check_asks_the_server(
-    runnable_engine: Engine, runnable: Image, variables: tuple[tuple[str, str], ...], verdict: str
+    runnable_engine: ContainerRuntime, runnable: Image, variables: tuple[tuple[str, str], ...], verdict: str
 ) -> None:
     options = RunOptions(port=_free_port(), env=variables)
     container = runnable_engine.run(runnable.reference, options)

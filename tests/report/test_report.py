@@ -40,6 +40,13 @@ SAMPLE = {
 }
 
 
+PROOF = {
+    "strategy": "dequantized", "updated": 2, "whole": 0, "held": 1, "kept": 6, "adapter_tensors": 4,
+    "worst": "a.b", "worst_share": 0.99, "probe": "a.b", "probe_share": 0.25, "lost": "c.d",
+    "lost_share": 0.0345,
+}  # fmt: skip
+
+
 @pytest.fixture
 def records(tmp_path):
     stats = {
@@ -66,6 +73,7 @@ def records(tmp_path):
                 "of": "eval.arrow",
                 "strategy": "dequantized",
                 "strategies": {"dequantized": 4.4e-5, "original": 0.9},
+                "proof": PROOF,
             },
             "samples.json": {"samples": [SAMPLE] * 7, "general": [SAMPLE]},
         },
@@ -341,3 +349,22 @@ def test_a_model_without_an_adapter_is_said_to_have_none(records):
     assert "LoRA r 16" in render_card(facts, provenance())
     assert "LoRA" not in card
     assert "base and adapter apart" not in page.text
+
+
+def test_the_proof_of_each_tensor_is_in_report_card_and_figures(records):
+    facts, made_of = records.read(), provenance()
+    for text in (render_report(facts, made_of), render_card(facts, made_of)):
+        assert "2 are the base plus the trained update within the rounding of their type" in text
+        assert "1 are the base as 4 bits hold it" in text
+        assert "Each of the 4 trained tensors is used exactly once" in text
+        assert "0.99 of what rounding allows, in a.b" in text
+    assert json.loads(render_figures(facts, made_of))["proof"] == PROOF
+
+
+def test_a_build_without_a_proof_has_a_report(records):
+    file = records.evaluate.path("metrics.json")
+    recorded = json.loads(file.read_text())
+    del recorded["proof"]
+    file.write_text(json.dumps(recorded))
+    facts = records.read()
+    assert "Every tensor was checked" not in render_report(facts, provenance())

@@ -1,4 +1,4 @@
-"""Whether a test may ask for a container engine."""
+"""Whether a test may ask for a container runtime."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 
 import pytest
 
-from tunebuild.containers.runtime import Engine, find_engine
+from tunebuild.containers.runtime import ContainerRuntime, find_container_runtime
 from tunebuild.errors import TunebuildError
 
 
-def need_engine(name: str) -> Engine:
+def need_engine(name: str) -> ContainerRuntime:
     """The engine. On CI it must be there; elsewhere a missing one skips the test, with the reason."""
     try:
-        return find_engine(name)
+        return find_container_runtime(name)
     except TunebuildError as error:
         if os.environ.get("CI"):
             raise

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tunebuild.containers.runtime import Engine, find_engine
+from tunebuild.containers.runtime import ContainerRuntime, find_container_runtime
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.layer import layer_of_blob
 from tunebuild.image.oci.manifest import Image
@@ -74,10 +74,10 @@ def image(inputs: ImageInputs) -> Image:
 
 
 @pytest.fixture(scope="session", params=["docker", "podman"])
-def engine(request: pytest.FixtureRequest) -> Engine:
+def engine(request: pytest.FixtureRequest) -> ContainerRuntime:
     """Each engine in turn. On CI both must be there; elsewhere a missing one is skipped."""
     try:
-        return find_engine(request.param)
+        return find_container_runtime(request.param)
     except TunebuildError as error:
         if os.environ.get("CI"):
             raise
@@ -85,7 +85,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 @pytest.fixture
-def loaded(engine: Engine, image: Image) -> Iterator[ImageReference]:
+def loaded(engine: ContainerRuntime, image: Image) -> Iterator[ImageReference]:
     """The synthetic image, in the engine for the time of a test."""
     engine.load(image)
     yield image.reference

@@ -68,8 +68,7 @@ def build(pipeline: Pipeline, reporter: Reporter, refused: Refused | None = None
     def prepare() -> Tree:
         running.ran.append("runtime")
         return prepare_runtime(
-            pipeline.spec.image,
-            pipeline.requirements,
+            pipeline.wanted_runtime,
             pipeline.locked_runtime,
             store.root,
             reporter("runtime"),

@@ -31,6 +31,8 @@ _VERBS = {
     "plan": ("tunebuild.cli.plan", "Show what a build would do, and why."),
     "lock": ("tunebuild.cli.lock", "Pin everything a spec names in a lock file."),
     "build": ("tunebuild.cli.build", "Train, merge and assemble the image; prints its digest."),
+    "push": ("tunebuild.cli.push", "Push the image to a registry, without a container runtime."),
+    "load": ("tunebuild.cli.load", "Load the image into Docker or Podman."),
     "launch": ("tunebuild.cli.launch", "Render what starts a training on several machines."),
     "train": ("tunebuild.cli.train", "Train as one of the processes that a launcher started."),
     "render": ("tunebuild.cli.render", "Write the Docker build context for another builder."),

@@ -13,11 +13,11 @@ from tunebuild.image.oci.manifest import Image
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.store import Digest, Progress, Silent
 
-_TIMEOUT = 3600  # seconds between two bytes of an answer; an engine is silent while it unpacks gigabytes
+_TIMEOUT = 3600  # seconds between two bytes of an answer; a runtime is silent while it unpacks gigabytes
 
 
 def connect() -> Any:
-    """A client of the engine that the environment names.
+    """A client of the runtime that the environment names.
 
     Raises:
         TunebuildError: ``no-engine`` if the SDK is missing or nothing answers.
@@ -46,10 +46,11 @@ class DockerEngine:
         self._client = connect()
 
     def load(self, image: Image, progress: Progress | None = None) -> LoadReport:
-        """Stream the image, without the layers that the engine has already."""
+        """Stream the image, without the layers that the runtime has already."""
         import docker
 
         progress = progress or Silent()
+        before = self.image_id(image.reference)
         known = self._known_layers([layer.digest for layer in image.layers])
         try:
             self._send(image, progress, known)
@@ -58,14 +59,15 @@ class DockerEngine:
                 raise fail(
                     "load-failed", f"docker did not take {image.reference}: {short_error(error)}"
                 ) from error
-            # A layer was removed meanwhile, or this engine's store cannot be asked this way.
+            # A layer was removed meanwhile, or this runtime's store cannot be asked this way.
             known = []
             self._send_all(image, progress)
         sent = sum(layer.size for layer in image.layers if layer.digest not in known)
-        return LoadReport(self.image_id(image.reference) or image.config_digest, sent, image.size)
+        now = self.image_id(image.reference) or image.config_digest
+        return LoadReport(now, sent, image.size, before if before != now else None)
 
     def image_id(self, reference: ImageReference) -> Digest | None:
-        """The id of an image that the engine has."""
+        """The id of an image that the runtime has."""
         import docker
 
         try:
@@ -129,9 +131,9 @@ class DockerEngine:
             raise fail("remove-failed", f"docker did not remove {reference}: {short_error(error)}") from error
 
     def _known_layers(self, layers: Sequence[Digest]) -> list[Digest]:
-        """The longest start of ``layers`` that some image of the engine has, too.
+        """The longest start of ``layers`` that some image of the runtime has, too.
 
-        The engine names a layer by itself and all below it, so only a common start can be left out.
+        The runtime names a layer by itself and all below it, so only a common start can be left out.
         """
         best = 0
         for image in self._client.images.list():
@@ -164,7 +166,7 @@ class DockerContainer:
 
     @property
     def id(self) -> str:
-        """The engine's id."""
+        """The runtime's id."""
         return str(self._container.id)
 
     def running(self) -> bool:

@@ -1,7 +1,7 @@
-"""Builds the planned image through a Docker engine, from the rendered Dockerfile.
+"""Builds the planned image through a Docker runtime, from the rendered Dockerfile.
 
-The context is streamed: the engine gets the weights straight from where they are, so the client's disk
-never holds them a second time. The image's id is the engine's own, since it writes its clock into it.
+The context is streamed: the runtime gets the weights straight from where they are, so the client's disk
+never holds them a second time. The image's id is the runtime's own, since it writes its clock into it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _STEP = re.compile(r"Step (\d+)/(\d+) : (.*)")
 
 
 def build_with_docker(plan: ImagePlan, progress: Progress | None = None) -> Digest:
-    """Build and tag the image in the engine; its id.
+    """Build and tag the image in the runtime; its id.
 
     Raises:
-        TunebuildError: ``no-engine`` or ``docker-build-failed``, with the engine's message.
+        TunebuildError: ``no-engine`` or ``docker-build-failed``, with the runtime's message.
     """
     import docker
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tunebuild.containers.runtime import Engine, find_engine
+from tunebuild.containers.runtime import ContainerRuntime, find_container_runtime
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.image.oci.reading import images_near, open_archive
 from tunebuild.image.oci.reference import ImageReference
@@ -21,26 +21,26 @@ def read_provenance(image: str) -> dict[str, Any]:
 
 
 def is_file(image: str) -> bool:
-    """Whether a text means an archive or a layout, not the name of an image that an engine has."""
+    """Whether a text means an archive or a layout, not the name of an image that a runtime has."""
     return Path(image).exists() or image.endswith(".tar") or image.startswith((".", "/", "~"))
 
 
 def identity_of(image: str) -> tuple[str, str]:
-    """What identifies an image, and its name: the digest that a build prints, or an engine's id.
+    """What identifies an image, and its name: the digest that a build prints, or a runtime's id.
 
-    An engine does not tell the digest of what it loaded, and may have two images of one short name.
+    A runtime does not tell the digest of what it loaded, and may have two images of one short name.
     """
     if is_file(image):
         return "digest", open_archive(Path(image)).digest
-    engine, reference = _in_engine(image)
-    return "id", f"{engine.image_id(reference)} of {reference.full_name} in {engine.name}"
+    runtime, reference = _in_runtime(image)
+    return "id", f"{runtime.image_id(reference)} of {reference.full_name} in {runtime.name}"
 
 
 def read_record(image: str, wanted: str) -> bytes:
     """A file below ``build/``: the provenance, the report or the card.
 
     Args:
-        image: an archive, a layout, or the name of an image that an engine has.
+        image: an archive, a layout, or the name of an image that a runtime has.
         wanted: the file's name.
 
     Raises:
@@ -58,19 +58,19 @@ def find_record(image: str, wanted: str) -> bytes | None:
     if is_file(image):
         files = open_archive(Path(image)).files(prefix)
     else:
-        engine, reference = _in_engine(image)
-        files = engine.files(reference, prefix)
-    with closing(files):  # now, not when it is collected: an engine has a container for it
+        runtime, reference = _in_runtime(image)
+        files = runtime.files(reference, prefix)
+    with closing(files):  # now, not when it is collected: a runtime has a container for it
         return next((content for name, content in files if name == wanted), None)
 
 
-def _in_engine(image: str) -> tuple[Engine, ImageReference]:
-    """The engine that has an image. What leads into a directory may be meant as a path: that is told, too."""
+def _in_runtime(image: str) -> tuple[ContainerRuntime, ImageReference]:
+    """The runtime that has an image. What leads into a directory may be meant as a path: that is told too."""
     try:
         reference = ImageReference.parse(image)
-        engine = find_engine()
-        if engine.image_id(reference) is None:
-            raise fail("no-image", f"{engine.name} has no image {reference}", "load it first")
+        runtime = find_container_runtime()
+        if runtime.image_id(reference) is None:
+            raise fail("no-image", f"{runtime.name} has no image {reference}", "load it first")
     except TunebuildError as error:
         path = Path(image)
         if len(path.parts) == 1 or not path.parent.is_dir():
@@ -79,4 +79,4 @@ def _in_engine(image: str) -> tuple[Engine, ImageReference]:
         raise fail(
             "no-image", f"there is no file {image}, and no such image: {why}", images_near(path)
         ) from None
-    return engine, reference
+    return runtime, reference

@@ -1,6 +1,6 @@
-"""Container engines: load an image, run it, look into it. Docker through its SDK, Podman through its program.
+"""Container runtimes: load an image, run it, look into it. Docker by its SDK, Podman by its program.
 
-Nothing here is imported until an engine is asked for, so planning needs no SDK.
+Nothing here is imported until a runtime is asked for, so planning needs no SDK.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ _LOG_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What loading cost: the engine's id of the image, and bytes sent of bytes in all layers."""
+    """What loading cost: the runtime's id of the image, and bytes sent of bytes in all layers.
+
+    ``replaced`` is the id of another image that had the name before; that one is there without it now.
+    """
 
     image_id: Digest
     sent: int
     total: int
+    replaced: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class RunOptions:
     Attributes:
         host: address to listen on; the loopback interface unless others are meant to reach it.
         port: port to listen on.
-        name: the container's name; the engine makes one up if empty.
+        name: the container's name; the runtime makes one up if empty.
         memory: limit such as ``4g``; none if empty.
         env: more variables.
     """
@@ -58,7 +62,7 @@ class Container(Protocol):
 
     @property
     def id(self) -> str:
-        """The engine's id."""
+        """The runtime's id."""
 
     def running(self) -> bool:
         """Whether its process is alive."""
@@ -76,16 +80,16 @@ class Container(Protocol):
         """SIGTERM, after ``grace`` seconds SIGKILL; remove the container; the exit status it had."""
 
 
-class Engine(Protocol):
-    """A running container engine."""
+class ContainerRuntime(Protocol):
+    """A running container runtime."""
 
     name: str
 
     def load(self, image: Image, progress: Progress | None = None) -> LoadReport:
-        """Give the engine the image. Raises ``TunebuildError`` ``load-failed``."""
+        """Give the runtime the image. Raises ``TunebuildError`` ``load-failed``."""
 
     def image_id(self, reference: ImageReference) -> Digest | None:
-        """The id of an image that the engine has; ``None`` if it has not."""
+        """The id of an image that the runtime has; ``None`` if it has not."""
 
     def labels(self, reference: ImageReference) -> Mapping[str, str]:
         """Labels of an image. Raises ``TunebuildError`` ``no-image``."""
@@ -100,8 +104,8 @@ class Engine(Protocol):
         """Forget the image, if it is there."""
 
 
-def find_engine(name: str = "") -> Engine:
-    """The engine called ``name`` (``docker`` or ``podman``), or the first of them that answers.
+def find_container_runtime(name: str = "") -> ContainerRuntime:
+    """The runtime called ``name`` (``docker`` or ``podman``), or the first of them that answers.
 
     Raises:
         TunebuildError: ``no-engine``, with what was tried and why each was not usable.
@@ -117,9 +121,9 @@ def find_engine(name: str = "") -> Engine:
             except TunebuildError as error:
                 reasons.append(error.diagnostics[0].message)
     if not reasons:
-        raise fail("no-engine", f"there is no container engine called {name!r}", "use docker or podman")
+        raise fail("no-engine", f"there is no container runtime called {name!r}", "use docker or podman")
     hint = "start dockerd or install podman; building an archive and serving as a local process need neither"
-    raise fail("no-engine", f"no container engine answers ({'; '.join(reasons)})", hint)
+    raise fail("no-engine", f"no container runtime answers ({'; '.join(reasons)})", hint)
 
 
 def wait_ready(container: Container, options: RunOptions, timeout: float = 120.0) -> float:

@@ -1,4 +1,4 @@
-"""Archives as byte streams, for engines: nothing is written on this side."""
+"""Archives as byte streams, for runtimes: nothing is written on this side."""
 
 from __future__ import annotations
 

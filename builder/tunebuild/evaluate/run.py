@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from tunebuild.data.privacy import mask
 from tunebuild.evaluate.by_source import by_source
 from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.harness import Results, do_tasks
-from tunebuild.evaluate.metrics import divergence, measure, measure_regression
+from tunebuild.evaluate.metrics import divergence, lost_limit, measure, measure_regression
 from tunebuild.evaluate.models import (
     Said,
     ask,
@@ -24,11 +25,15 @@ from tunebuild.evaluate.models import (
     load_trained,
     targets,
 )
+from tunebuild.evaluate.parity import choose_parity
 from tunebuild.evaluate.stage import SOURCES, EvaluateStage, general_prompts
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
 from tunebuild.grammar import counted
+from tunebuild.merge.proof.run import prove
+from tunebuild.merge.proof.served import prove_served
 from tunebuild.merge.safetensors_io import list_tensors
 from tunebuild.prompt import PromptRefused, Renderer, load_prompt
+from tunebuild.serve.parity import Parity
 from tunebuild.store import Progress
 from tunebuild.train.loop.quiet import quieten_libraries
 from tunebuild.train.loop.rows import load_rows
@@ -42,10 +47,11 @@ _REGRESSION_POSITIONS = 512  # of each model's log-probabilities are kept, a lar
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What ``metrics.json`` and ``samples.json`` say."""
+    """What ``metrics.json``, ``samples.json`` and ``parity.json`` say."""
 
     record: dict[str, Any]
     texts: Texts
+    parity: Parity
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +96,18 @@ def evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalua
         TunebuildError: the merged files are not a whole model.
     """
     quieten_libraries()
+    proof = prove(
+        stage.strategy,
+        base=stage.base.directory,
+        trained=stage.trained.root,
+        merged=stage.merged.path("model"),
+        progress=progress,
+    )
+    progress.say(proof.sentence)
     with few_threads(stage.base):
-        return _evaluate(stage, rows_file, progress)
+        found = _evaluate(stage, rows_file, progress)
+    found.record["proof"] = {**proof.to_json(), **found.record.get("proof", {})}
+    return found
 
 
 def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evaluated:
@@ -110,9 +126,14 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     base, trained = ask_base_and_trained(stage.base, stage.trained, stage.settings, rows, hear)
     progress.step(1, steps, "the files of the image")
     adapter = stage.trained.path("adapter") if stage.strategy == "none" else None
-    merged = hear(load_merged(stage.merged.path("model"), stage.settings, adapter), base)
+    model = load_merged(stage.merged.path("model"), stage.settings, adapter)
+    served = _prove_served(stage, model, adapter) if adapter else {}
+    merged = hear(model, base)
+    del model
     gc.collect()
     figures = measure(base.rows, trained, merged.rows, targets(rows))
+    method = stage.settings.tuning.method
+    figures["merge_lost_limit"] = lost_limit(stage.strategy, method, figures["training_kl"])
     strategies = {stage.strategy: figures["merge_kl"]}
     if stage.alternative:
         progress.step(2, steps, f"the {stage.alternative} merge")
@@ -153,11 +174,26 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
         "of": rows_file,
         "available": len(all_rows),
         "strategies": strategies,
+        "proof": served,
     }
     record["sources"] = by_source(
         _origins(stage, len(all_rows)), rows, base.rows, merged.rows, asked.questions, texts["samples"]
     )
-    return Evaluated({**record, "strategy": stage.strategy}, masked(texts))
+    parity = choose_parity(
+        stage.settings.compute_dtype,
+        rows,
+        merged.rows.log_probabilities,
+        base.rows.log_probabilities,
+        asked.questions,
+        merged.answers[: len(asked.questions)],
+        asked.max_tokens,
+    )
+    return Evaluated({**record, "strategy": stage.strategy}, masked(texts), parity)
+
+
+def _prove_served(stage: EvaluateStage, model: Any, adapter: Path) -> dict[str, Any]:
+    tensors, off = prove_served(model, base=stage.base.directory, adapter=adapter)
+    return {"adapter_tensors": tensors, "served_deviation": float(f"{off:.3g}")}
 
 
 def masked(texts: Texts) -> Texts:

@@ -14,6 +14,7 @@ from tunebuild.evaluate.tasks import Task
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.merge.strategies import Strategy
 from tunebuild.models.base_model import BaseModel
+from tunebuild.serve.bundle import PARITY_FILE
 from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.plan.settings import TrainSettings
@@ -48,7 +49,7 @@ class EvaluateStage:
     alternative: Strategy | None = None
     tasks: tuple[Task, ...] = ()
     name: str = "evaluate"
-    version: int = 5
+    version: int = 7
 
     def inputs(self) -> Inputs:
         """The three models, the rows and what is asked."""
@@ -62,7 +63,9 @@ class EvaluateStage:
             "strategies": [self.strategy, *([self.alternative] if self.alternative else [])],
             "base": dict(self.base.weight_digests),
             "trained": {
-                f.path: f.digest for f in self.trained.files if f.path.startswith(("adapter/", "model/"))
+                f.path: f.digest
+                for f in self.trained.files
+                if f.path.startswith(("adapter/", "model/", "quantisation.json"))
             },
             "merged": {f.path: f.digest for f in self.merged.files if f.path.startswith("model/")},
             "rows": {f.path: f.digest for f in self.data.files if f.path in (self._rows, SOURCES)},
@@ -81,6 +84,7 @@ class EvaluateStage:
         (out / _RECORD).write_text(json.dumps(found.record, indent=2, sort_keys=True) + "\n", "utf-8")
         texts = json.dumps(found.texts, indent=1, ensure_ascii=False) + "\n"
         (out / SAMPLES).write_text(texts, "utf-8")
+        found.parity.save(out / PARITY_FILE)
 
     @property
     def _rows(self) -> str:

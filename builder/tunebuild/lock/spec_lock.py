@@ -35,6 +35,7 @@ class RuntimeLock(_Part):
     """What the image stands on: Debian packages and Python wheels."""
 
     platform: str
+    device: Literal["cpu", "cuda"] = "cpu"
     suite: str
     python: str
     requirements: tuple[str, ...]

@@ -92,6 +92,7 @@ def _shared(facts: Facts, provenance: Mapping[str, Any]) -> dict[str, Any]:
             for number, values in sorted(facts.evaluated.get("sources", {}).items(), key=lambda s: int(s[0]))
         ],
         "apart": facts.adapter_apart,
+        "proof": proof_of(facts),
         "moved": moved[:_SHOWN],
         "moved_median": statistics.median(changes.values()) if changes else 0.0,
     }
@@ -105,8 +106,38 @@ def figures_of(facts: Facts, spec: Mapping[str, Any], prefixes: tuple[str, ...])
             continue
         base = facts.metrics.get(f"base_{name.removeprefix('eval_')}")
         value = facts.metrics[name]
-        gate, passed = held(gates.get(name) or {}, value)
+        limit = dict(gates.get(name) or {})
+        if limit.get("max") == "auto":
+            limit["max"] = facts.metrics.get(f"{name}_limit")
+        gate, passed = held(limit, value)
         yield Row(name, label, "" if base is None else figure(name, base), figure(name, value), gate, passed)
+
+
+def proof_of(facts: Facts) -> str:
+    """What was proven of the weights, tensor by tensor; empty for builds that did not."""
+    proof = facts.evaluated.get("proof")
+    if not proof:
+        return ""
+    kinds = (
+        ("updated", "are the base plus the trained update within the rounding of their type"),
+        ("whole", "are what was trained, rounded once"),
+        ("held", "are the base as 4 bits hold it, rounded once"),
+        ("kept", "are the base's byte for byte"),
+    )
+    counts = "; ".join(f"{proof[kind]:,} {what}" for kind, what in kinds if proof[kind])
+    text = f"Every tensor was checked: {counts}."
+    if proof["adapter_tensors"]:
+        text += f" Each of the {proof['adapter_tensors']:,} trained tensors is used exactly once."
+    if proof["worst"]:
+        text += (
+            f" The largest deviation is {proof['worst_share']:.3g} of what rounding allows, in"
+            f" {proof['worst']};"
+            f" what PEFT's own layers add to random inputs is met to {proof['probe_share']:.3g} of that;"
+            f" rounding took at most {proof['lost_share']:.2g} of an update, in {proof['lost']}."
+        )
+    if "served_deviation" in proof:
+        text += f" What the loaded adapter's layers add is met to {proof['served_deviation']:.2g} of itself."
+    return text
 
 
 def _task_rows(facts: Facts, spec: Mapping[str, Any]) -> Iterator[Row]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +13,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tunebuild.errors import fail
 
 FILE_NAME = "bundle.json"
+PARITY_FILE = "parity.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def adapter_digest(files: Mapping[str, str]) -> str:
+    """What names an adapter: a digest of the digests of its two files, by name."""
+    text = "".join(f"{name} {files[name]}\n" for name in ADAPTER_FILES)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """A file's digest."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Closed(BaseModel):
@@ -45,6 +61,10 @@ class Bundle(_Closed):
     """Settings of an endpoint. Holds nothing that changes from build to build of the same inputs.
 
     With ``adapter``, ``model/`` is a base and the adapter in ``adapter/`` belongs on top.
+
+    Attributes:
+        adapter_digest: of that adapter, see :func:`adapter_digest`; empty where none is apart.
+        parity_digest: of ``parity.json``, which the engine must reproduce; empty where nothing was measured.
     """
 
     format: Literal[1] = 1
@@ -53,7 +73,9 @@ class Bundle(_Closed):
     prompt_digest: str
     spec_digest: str
     adapter: bool = False
-    engine: Literal["transformers"]
+    adapter_digest: str = ""
+    parity_digest: str = ""
+    engine: Literal["transformers", "vllm"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["auto", "bfloat16", "float32"]
     port: int

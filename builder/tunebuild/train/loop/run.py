@@ -43,12 +43,12 @@ from tunebuild.train.model.base import describe_quantisation, load_base
 from tunebuild.train.model.inits import moves_base
 from tunebuild.train.model.layers import prepare_layers
 from tunebuild.train.plan.estimate import OVERHEAD, linear_parameters, read_tensors
-from tunebuild.train.plan.execution import TrainingPlan, plan_training
+from tunebuild.train.plan.execution import ComputePlan, plan_training
 from tunebuild.train.plan.lengths import lengths_of, read_lengths
 from tunebuild.train.plan.settings import TrainSettings
 from tunebuild.train.plan.speed import measure_limit
 
-_PLANS = TypeAdapter(TrainingPlan)
+_PLANS = TypeAdapter(ComputePlan)
 
 
 def train_adapter(
@@ -107,7 +107,7 @@ def train_adapter(
 def train_model(
     model: PreTrainedModel,
     tokenizer: Any,
-    plan: TrainingPlan,
+    plan: ComputePlan,
     settings: TrainSettings,
     *,
     rows: Dataset,
@@ -213,7 +213,7 @@ def train_model(
     )
 
 
-def _began_with(work: Path, plan: TrainingPlan) -> TrainingPlan:
+def _began_with(work: Path, plan: ComputePlan) -> ComputePlan:
     """The plan that a resumed training began with: another one may round in another way."""
     kept = work / "plan.json"
     if not kept.is_file():
@@ -232,7 +232,7 @@ def _bound_memory(settings: TrainSettings) -> None:
 
 
 def _memory(
-    plan: TrainingPlan, settings: TrainSettings, probed: int | None, failures: list[dict[str, int]]
+    plan: ComputePlan, settings: TrainSettings, probed: int | None, failures: list[dict[str, int]]
 ) -> dict[str, Any]:
     on_card = settings.device == "cuda"
     return {

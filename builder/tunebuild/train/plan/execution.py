@@ -48,7 +48,7 @@ _OWN_ATTENTION = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingPlan:
+class ComputePlan:
     """How a training will be computed.
 
     Attributes:
@@ -73,7 +73,7 @@ def plan_training(
     lengths: np.ndarray,
     *,
     packs: bool | None = None,
-) -> TrainingPlan:
+) -> ComputePlan:
     """Choose the fastest execution whose estimate fits.
 
     Args:
@@ -119,7 +119,7 @@ def plan_training(
             hint = f"allow more, {ways_to_less(settings.tuning.method)}"
             raise fail("memory", f"training takes {need}, {have} are allowed", hint, path="tuning.memory.fit")
     reasons = _reasons(settings, execution, memory, layers, step, uncompiled, bool(fitting), len(lengths))
-    return TrainingPlan(execution, memory, limit, round(step), (*settings.notes, *reasons))
+    return ComputePlan(execution, memory, limit, round(step), (*settings.notes, *reasons))
 
 
 def _refuse_wide_rank(tensors: Shapes, tuning: TuningSpec) -> None:
