@@ -14,7 +14,7 @@ from tunebuild.data.privacy import mask
 from tunebuild.evaluate.by_source import by_source
 from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.harness import Results, do_tasks
-from tunebuild.evaluate.metrics import divergence, measure, measure_regression
+from tunebuild.evaluate.metrics import divergence, lost_limit, measure, measure_regression
 from tunebuild.evaluate.models import (
     Said,
     ask,
@@ -132,6 +132,8 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     del model
     gc.collect()
     figures = measure(base.rows, trained, merged.rows, targets(rows))
+    method = stage.settings.tuning.method
+    figures["merge_lost_limit"] = lost_limit(stage.strategy, method, figures["training_kl"])
     strategies = {stage.strategy: figures["merge_kl"]}
     if stage.alternative:
         progress.step(2, steps, f"the {stage.alternative} merge")

@@ -49,7 +49,7 @@ class EvaluateStage:
     alternative: Strategy | None = None
     tasks: tuple[Task, ...] = ()
     name: str = "evaluate"
-    version: int = 6
+    version: int = 7
 
     def inputs(self) -> Inputs:
         """The three models, the rows and what is asked."""
