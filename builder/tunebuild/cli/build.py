@@ -100,6 +100,10 @@ def command(
             reporter("load").say(
                 f"{built.image.reference.full_name} in {engine.name}, {report.sent / 1e6:,.1f} MB sent"
             )
+            if report.replaced:
+                from tunebuild.cli.load import replaced_text
+
+                reporter("load").say(replaced_text(built.image.reference.full_name, report.replaced))
     if not built.ran:
         click.echo("nothing changed", err=True)
     click.echo(built.image.digest)

@@ -22,11 +22,15 @@ _LOG_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What loading cost: the runtime's id of the image, and bytes sent of bytes in all layers."""
+    """What loading cost: the runtime's id of the image, and bytes sent of bytes in all layers.
+
+    ``replaced`` is the id of another image that had the name before; that one is there without it now.
+    """
 
     image_id: Digest
     sent: int
     total: int
+    replaced: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)

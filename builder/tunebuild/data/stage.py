@@ -39,7 +39,7 @@ class DataStage:
     seed: int
     vocabulary_size: int
     name: str = "data"
-    version: int = 9
+    version: int = 10
 
     @property
     def sources(self) -> tuple[RowSource, ...]:

@@ -49,17 +49,10 @@ def serve(directory: Path, bundle: Bundle, host: str, port: int) -> None:
         import uvicorn
 
         from tunebuild.serve.api.app import make_app
-        from tunebuild.serve.engines.transformers import TransformersEngine
+        from tunebuild.serve.engines.factory import make_engine
         from tunebuild.serve.service import Service
 
-    engine = TransformersEngine(
-        directory / "model",
-        directory / "adapter" if bundle.adapter else None,
-        bundle.device,
-        bundle.dtype,
-        bundle.limits.concurrency,
-    )
-    service = Service(directory, bundle, engine)
+    service = Service(directory, bundle, make_engine(bundle.engine, bundle.engine_setup(directory)))
 
     class Server(uvicorn.Server):
         """uvicorn's server, which tells the service before it begins to shut down."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunebuild.errors import TunebuildError
+from tunebuild.errors import TunebuildError, fail
 from tunebuild.prompt import Message, Renderer, check_golden, load_golden, load_prompt
 from tunebuild.serve.admission import Admission
-from tunebuild.serve.bundle import Bundle
+from tunebuild.serve.bundle import PARITY_FILE, Bundle
+from tunebuild.serve.engines._dtype import resolve_dtype
 from tunebuild.serve.engines.base import Engine, Generation, Request, Sampling
 from tunebuild.serve.metrics import Metrics
+from tunebuild.serve.parity import Parity
+from tunebuild.serve.reproduce import check_parity
 
 _log = logging.getLogger("tunebuild.serve")
 
@@ -35,9 +39,11 @@ class Service:
         self._engine = engine
         self._renderer: Renderer | None = None
         self._reason = "loading"
-        self.admission = Admission(bundle.limits.concurrency, bundle.limits.queue)
+        self.admission = Admission(bundle.limits.concurrency or 1, bundle.limits.queue)
         self.metrics = Metrics(
-            lambda: self.admission.inside, lambda: self.admission.waiting, lambda: self.not_ready() == ""
+            lambda: self._engine.running,
+            lambda: max(0, self.admission.inside - self._engine.running),
+            lambda: self.not_ready() == "",
         )
 
     @property
@@ -48,6 +54,7 @@ class Service:
 
     def start(self) -> None:
         """Load in the background."""
+        self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._load, name="load", daemon=True).start()
 
     def drain(self) -> None:
@@ -96,6 +103,21 @@ class Service:
         """
         return self.renderer.prompt_ids(messages)
 
+    def _unlike_the_build(self, renderer: Renderer) -> str:
+        """Why the engine does not serve what was built; empty if it does."""
+        if not self.bundle.parity_digest:
+            return ""
+        check = check_parity(
+            self._engine,
+            Parity.load(self._directory / PARITY_FILE),
+            resolve_dtype(self.bundle.dtype, self.bundle.device),
+            self.bundle.limits.context,
+            renderer.stop_ids,
+        )
+        verdict = asyncio.run_coroutine_threadsafe(check, self._loop).result()
+        _log.info("parity: %s", verdict)
+        return verdict.problem
+
     def _load(self) -> None:
         try:
             prompt = self._directory / "prompt"
@@ -105,7 +127,11 @@ class Service:
             elif mismatch := check_golden(renderer, load_golden(prompt / "golden.json")):
                 self._reason = str(mismatch)
             else:
+                self.bundle.check_files(self._directory)
                 self._engine.start()
+                if problem := self._unlike_the_build(renderer):
+                    raise fail("engine-parity", problem)
+                self.admission.concurrency = self._engine.capacity
                 self._renderer = renderer
                 # A SIGTERM during loading has the last word.
                 self._reason = "" if self._reason == "loading" else self._reason

@@ -69,7 +69,7 @@ class Answer:
                 if not self.completion_tokens:
                     self._on_first(time.monotonic() - started)
                 self.completion_tokens += 1
-                if text := self._stops.push(self._detokenizer.push(token)):
+                if text := self._stops.push(self._detokenizer.push(token.id)):
                     yield text
                 if self._stops.hit:
                     self.finish = Finish.STOP

@@ -75,7 +75,7 @@ class Common(_Closed):
         return Sampling(
             temperature if self.temperature is None else self.temperature,
             top_p if self.top_p is None else self.top_p,
-            self.seed,
+            seed=self.seed,
         )
 
     def stops(self) -> list[str]:
