@@ -18,7 +18,7 @@ from support.containers import need_engine
 from support.models import save_base
 from support.quickstart import tunebuild
 from tunebuild.cli._building import build_spec
-from tunebuild.client.readiness import wait_until_ready
+from tunebuild.client.endpoint import wait_until_ready
 from tunebuild.containers.local_server import local_server
 from tunebuild.errors import TunebuildError
 

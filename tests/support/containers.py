@@ -6,8 +6,7 @@ import os
 
 import pytest
 
-from tunebuild.containers.find import find_container_runtime
-from tunebuild.containers.runtime import ContainerRuntime
+from tunebuild.containers.runtime import ContainerRuntime, find_container_runtime
 from tunebuild.errors import TunebuildError
 
 

@@ -55,7 +55,11 @@ def find_drift(pipeline: Pipeline, lock: SpecLock) -> tuple[Drift, ...]:
     """
     spec = pipeline.spec
     runtime = lock.runtime.model_copy(
-        update={"platform": spec.image.platform, "requirements": pipeline.requirements}
+        update={
+            "platform": spec.image.platform,
+            "device": spec.serving.device,
+            "requirements": pipeline.wanted_runtime.requirements,
+        }
     )
     model = lock.model
     if spec.model.is_local:
@@ -156,10 +160,10 @@ def _runtime(
     moving = free & {*(old.packages if old else ()), *(old.wheels if old else ())}
     # A mirror that is asked again may answer otherwise, so an update is never found in the store.
     asked = f"{time.time_ns()}" if moving else ""
-    image, requirements, cache = pipeline.spec.image, pipeline.requirements, pipeline.store.root / "downloads"
-    stage = RuntimeStage.of(image, requirements, cache, old, free=frozenset(moving), asked=asked)
+    wanted, cache = pipeline.wanted_runtime, pipeline.store.root / "downloads"
+    stage = RuntimeStage.of(wanted, cache, old, free=frozenset(moving), asked=asked)
     output = pipeline.store.find(stage) or pipeline.store.ensure(stage, progress)
-    lock = locked_runtime(output, image, requirements)
+    lock = locked_runtime(output, wanted)
     # What was just made is what this lock's own stage would make.
-    pipeline.store.adopt(RuntimeStage.of(image, requirements, cache, lock), output)
+    pipeline.store.adopt(RuntimeStage.of(wanted, cache, lock), output)
     return lock

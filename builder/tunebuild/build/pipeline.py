@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.source_files import SourceFiles
@@ -14,13 +14,12 @@ from tunebuild.evaluate.stage import EvaluateStage
 from tunebuild.evaluate.tasks import Task, read_tasks, require_tasks
 from tunebuild.export.stage import ExportStage
 from tunebuild.export.tool import Tool
-from tunebuild.image.bundle import BundleParts
+from tunebuild.image.bundle import BundleParts, bundle_digests
 from tunebuild.image.oci.manifest import Variables
 from tunebuild.image.oci.reference import ImageReference
-from tunebuild.image.runtime import RuntimeStage, runtime_layers
+from tunebuild.image.runtime import RuntimeStage, WantedRuntime, runtime_layers
 from tunebuild.image.stage import ImageStage
 from tunebuild.image.weights import WeightsStage, weight_digests
-from tunebuild.image.wheels.lock import serving_requirements
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage
 from tunebuild.merge.strategies import Strategy, strategies_for
@@ -33,6 +32,7 @@ from tunebuild.spec import LoadedSpec
 from tunebuild.spec.canonical import effective
 from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.serving import DEFAULT_CONTEXT
+from tunebuild.spec.serving_rules import engine_of
 from tunebuild.store import Inputs, Store, Tree, digest_json
 from tunebuild.train.plan.estimate import count_parameters, read_tensors
 from tunebuild.train.plan.hardware import decide
@@ -40,7 +40,7 @@ from tunebuild.train.plan.settings import Device, TrainSettings
 from tunebuild.train.stage import TrainStage
 
 if TYPE_CHECKING:
-    from tunebuild.train.launch.together import Together
+    from tunebuild.train.distributed.together import Together
 
 
 class Pipeline:
@@ -136,18 +136,26 @@ class Pipeline:
     def runtime(self) -> RuntimeStage:
         """The image's base and Python packages. Depends on no other stage."""
         cache = self.store.root / "downloads"
-        return RuntimeStage.of(self.spec.image, self.requirements, cache, self.locked_runtime)
+        return RuntimeStage.of(self.wanted_runtime, cache, self.locked_runtime)
 
     @property
-    def requirements(self) -> tuple[str, ...]:
-        """Python packages of the image."""
-        return serving_requirements(adapter=self.keeps_adapter)
+    def engine(self) -> Literal["transformers", "vllm"]:
+        """What runs the model in the image."""
+        return engine_of(self.spec)
+
+    @property
+    def wanted_runtime(self) -> WantedRuntime:
+        """What the image's base and Python packages must be; this machine's own have no say."""
+        return WantedRuntime.of(
+            self.spec.image.platform, self.spec.serving.device, self.engine, adapter=self.keeps_adapter
+        )
 
     @property
     def locked_runtime(self) -> RuntimeLock | None:
-        """What the lock says of the runtime, if it speaks of this platform."""
+        """What the lock says of the runtime, if it speaks of this platform and device."""
         locked = self.lock.runtime if self.lock else None
-        return locked if locked and locked.platform == self.spec.image.platform else None
+        wanted = (self.spec.image.platform, self.spec.serving.device)
+        return locked if locked and (locked.platform, locked.device) == wanted else None
 
     def evaluate(
         self, data: Tree, trained: Tree, merged: Tree, strategy: Strategy | None = None
@@ -197,12 +205,15 @@ class Pipeline:
         """Everything to an image."""
         return ImageStage(
             self.reference,
-            BundleParts(self.settings, records.data, records.merge, records.train),
+            BundleParts(
+                self.settings_with(records), records.data, records.merge, records.train, records.evaluate
+            ),
             runtime_layers(runtime),
             weight_digests(weights),
             records,
             self.labels,
             self.provenance,
+            self.spec.image.platform,
         )
 
     @property
@@ -253,6 +264,7 @@ class Pipeline:
         spec = self.spec
         serving = spec.serving.model_dump(mode="json")
         serving["limits"]["context"] = self.context
+        serving["engine"] = self.engine
         return Bundle.model_validate(
             {
                 "name": spec.name,
@@ -264,6 +276,10 @@ class Pipeline:
             }
         )
 
+    def settings_with(self, records: Records) -> Bundle:
+        """What the endpoint is told, with the digests of what it must have beside it."""
+        return self.settings.model_copy(update=bundle_digests(records, adapter=self.keeps_adapter))
+
     @property
     def labels(self) -> Variables:
         """The image's labels."""
@@ -273,7 +289,13 @@ class Pipeline:
             ("org.tunebuild.spec", self.settings.spec_digest),
             ("org.tunebuild.prompt", self.settings.prompt_digest),
             ("org.tunebuild.base", spec.model.base),
+            *((f"org.opencontainers.image.{name}", value) for name, value in self._given_labels if value),
         )
+
+    @property
+    def _given_labels(self) -> Variables:
+        image = self.spec.image
+        return ("source", image.source), ("revision", image.revision), ("licenses", image.license)
 
     @cached_property
     def own_inputs(self) -> dict[str, Any]:
@@ -284,9 +306,11 @@ class Pipeline:
         nothing = Tree(Path(), ())
         merge = _without(self.merge(nothing).inputs(), "trained")
         evaluate = self.evaluate(nothing, nothing, nothing).inputs()
-        parts, records = BundleParts(self.settings, *[nothing] * 3), Records(*[nothing] * 4)
+        parts, records = BundleParts(self.settings, *[nothing] * 4), Records(*[nothing] * 4)
         # Without the provenance, of which this is a part.
-        image = ImageStage(self.reference, parts, (), {}, records, self.labels, {}).inputs()
+        image = ImageStage(
+            self.reference, parts, (), {}, records, self.labels, {}, self.spec.image.platform
+        ).inputs()
         if len(self.strategies) > 1:
             # Which one is kept is measured; the candidates are among what is evaluated.
             merge = _without(merge, "strategy")
@@ -299,7 +323,9 @@ class Pipeline:
                 **_without(evaluate, "trained", "merged", "rows", "prompt"),
             },
             "runtime": self.runtime().inputs(),
-            "image": _without(image, "prompt", "weights", "adapter", "runtime", "provenance", "records"),
+            "image": _without(
+                image, "prompt", "weights", "adapter", "parity", "runtime", "provenance", "records"
+            ),
         }
         if self.spec.exports:
             own["export"] = {"exports": [one.model_dump(mode="json") for one in self.spec.exports]}

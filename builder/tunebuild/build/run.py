@@ -23,7 +23,7 @@ from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.store import Progress, Stage, Tree
 
 if TYPE_CHECKING:
-    from tunebuild.train.launch.together import Together
+    from tunebuild.train.distributed.together import Together
 
 #: Makes the progress of one stage from its name.
 Reporter = Callable[[str], Progress]
@@ -68,8 +68,7 @@ def build(pipeline: Pipeline, reporter: Reporter, refused: Refused | None = None
     def prepare() -> Tree:
         running.ran.append("runtime")
         return prepare_runtime(
-            pipeline.spec.image,
-            pipeline.requirements,
+            pipeline.wanted_runtime,
             pipeline.locked_runtime,
             store.root,
             reporter("runtime"),

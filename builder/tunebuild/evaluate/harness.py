@@ -8,12 +8,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunebuild.errors import fail
-
-if TYPE_CHECKING:
-    from tunebuild.evaluate.tasks import Task
+from tunebuild.evaluate.tasks import Task
 
 Results = dict[str, dict[str, float]]
 """By task and metric."""

@@ -8,18 +8,21 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from tunebuild.evaluate.asked import SOURCES, general_prompts
+from tunebuild import resources
 from tunebuild.evaluate.metrics import Metrics
 from tunebuild.evaluate.tasks import Task
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.merge.strategies import Strategy
 from tunebuild.models.base_model import BaseModel
+from tunebuild.serve.bundle import PARITY_FILE
 from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.plan.settings import TrainSettings
 
 _RECORD = "metrics.json"
 SAMPLES = "samples.json"
+SOURCES = "eval_sources.json"
+"""Which source each held-out row stands in, by number; written by the data stage."""
 
 _LIBRARIES = ("torch", "transformers", "peft", "torchmetrics")
 _TASKS_LIBRARY = "lm_eval"
@@ -46,7 +49,7 @@ class EvaluateStage:
     alternative: Strategy | None = None
     tasks: tuple[Task, ...] = ()
     name: str = "evaluate"
-    version: int = 6
+    version: int = 7
 
     def inputs(self) -> Inputs:
         """The three models, the rows and what is asked."""
@@ -81,6 +84,7 @@ class EvaluateStage:
         (out / _RECORD).write_text(json.dumps(found.record, indent=2, sort_keys=True) + "\n", "utf-8")
         texts = json.dumps(found.texts, indent=1, ensure_ascii=False) + "\n"
         (out / SAMPLES).write_text(texts, "utf-8")
+        found.parity.save(out / PARITY_FILE)
 
     @property
     def _rows(self) -> str:
@@ -113,3 +117,8 @@ def closer_strategy(output: Tree) -> Strategy:
     """The merge that is closer to the trained model, of those that an evaluation measured."""
     strategies: dict[Strategy, float] = json.loads(output.path(_RECORD).read_text("utf-8"))["strategies"]
     return min(strategies, key=strategies.__getitem__)
+
+
+def general_prompts() -> list[str]:
+    """The shipped prompts of the regression set."""
+    return resources.path("templates", "evaluation", "regression.txt").read_text("utf-8").splitlines()

@@ -11,17 +11,15 @@ import subprocess
 import sys
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from tunebuild.errors import fail
+from tunebuild.export.stage import ExportStage
 from tunebuild.grammar import counted
 from tunebuild.merge.run import SHARD_BYTES
 from tunebuild.store import Progress
-
-if TYPE_CHECKING:
-    from tunebuild.export.stage import ExportStage
 
 _PROGRAM = Path(__file__).with_name("quantise.py")
 _LOG, _REQUEST, _RECORD = "export.log", "request.json", "quantised.json"

@@ -1,4 +1,5 @@
-"""Lays out the directory that the server reads: settings, prompt, weights, and the adapter if it is apart.
+"""Lays out the directory that the server reads: settings, prompt, weights, what the engine must reproduce,
+and the adapter if it is apart.
 
 Only links are made; the files stay where the stages wrote them.
 """
@@ -8,8 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunebuild.serve.bundle import Bundle
-from tunebuild.store import Tree, TreeFile
+from tunebuild.report.facts import Records
+from tunebuild.serve.bundle import ADAPTER_FILES, Bundle, adapter_digest
+from tunebuild.serve.bundle import PARITY_FILE as PARITY
+from tunebuild.store import Digest, Tree, TreeFile
+
+
+def bundle_digests(records: Records, *, adapter: bool) -> dict[str, str]:
+    """Fields of ``bundle.json`` that hold the server to the files that belong to it."""
+    parity = next((f.digest for f in records.evaluate.files if f.path == PARITY), "")
+    found = {"parity_digest": str(parity)}
+    if adapter:
+        digests = {f.path: f.digest for f in records.train.files}
+        found["adapter_digest"] = adapter_digest({n: digests[f"adapter/{n}"] for n in ADAPTER_FILES})
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +34,19 @@ class BundleParts:
         data: the data stage's output, for ``prompt/``.
         merged: the merge stage's output, for ``model/``.
         trained: the train stage's output, for ``adapter/`` if the settings have one.
+        evaluated: the evaluate stage's output, for ``parity.json``.
     """
 
     settings: Bundle
     data: Tree
     merged: Tree
     trained: Tree
+    evaluated: Tree
+
+    @property
+    def parity(self) -> Digest | None:
+        """Digest of ``parity.json``, if there is one."""
+        return next((f.digest for f in self.evaluated.files if f.path == PARITY), None)
 
     @property
     def adapter(self) -> tuple[TreeFile, ...]:
@@ -47,5 +67,7 @@ class BundleParts:
         (directory / "build").symlink_to((settings / "build").resolve())
         (directory / "prompt").symlink_to(self.data.path("prompt").resolve())
         (directory / "model").symlink_to(self.merged.path("model").resolve())
+        if self.parity:
+            (directory / PARITY).symlink_to(self.evaluated.path(PARITY).resolve())
         if self.settings.adapter:
             (directory / "adapter").symlink_to(self.trained.path("adapter").resolve())

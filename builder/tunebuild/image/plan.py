@@ -56,6 +56,18 @@ _ENVIRONMENT: Variables = (
     ("TUNEBUILD_HOST", "0.0.0.0"),  # noqa: S104
 )
 
+# What NVIDIA's container toolkit reads, and where it or another runtime may put the driver's libraries.
+_CUDA_ENVIRONMENT: Variables = (
+    ("NVIDIA_VISIBLE_DEVICES", "all"),
+    ("NVIDIA_DRIVER_CAPABILITIES", "compute,utility"),
+    ("LD_LIBRARY_PATH", "/usr/local/nvidia/lib64:/usr/local/nvidia/lib"),
+)
+
+
+def device_environment(device: str) -> Variables:
+    """Variables of an image for a device."""
+    return _CUDA_ENVIRONMENT if device == "cuda" else ()
+
 
 @dataclass(frozen=True, slots=True)
 class ImageInputs:

@@ -13,28 +13,54 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tunebuild import resources
+from tunebuild.image.architecture import architecture_of, this_machine
 from tunebuild.image.debian.sources import Repository, read_sources
 from tunebuild.image.oci.layer import Entry, FilesLayer, Layer, layer_of_blob, layer_of_files, read_segments
 from tunebuild.image.wheels.bytecode import ImagePython
 from tunebuild.image.wheels.layers import WrittenLayer, write_wheel_layers
-from tunebuild.image.wheels.lock import fetch_wheels
+from tunebuild.image.wheels.lock import constraints_file, fetch_wheels, serving_requirements
+from tunebuild.image.wheels.resolve import Target
 from tunebuild.lock.spec_lock import Pins, RuntimeLock, split_pin
-from tunebuild.spec.serving import ImageSpec
 from tunebuild.store import Digest, Inputs, Progress, Tree, digest_file
 
 _RECORD = "runtime.json"
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRuntime:
+    """What an image's base and packages must be.
+
+    Attributes:
+        platform: e.g. ``linux/amd64``.
+        device: where the model runs.
+        requirements: Python packages.
+        constraints: a file of their versions.
+    """
+
+    platform: str
+    device: Device
+    requirements: tuple[str, ...]
+    constraints: Path
+
+    @classmethod
+    def of(cls, platform: str, device: Device, engine: str, *, adapter: bool) -> WantedRuntime:
+        """What an engine needs on a device, with an adapter beside the base or without."""
+        requirements = serving_requirements(adapter=adapter, engine=engine, device=device)
+        return cls(platform, device, requirements, constraints_file(engine, device))
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeStage:
     """Builds the base and package layers.
 
-    Output: ``base.tar``, ``torch.tar``, ``packages.tar``, ``peft.tar`` if that is asked for, and
-    ``runtime.json`` with every package's version and digest.
+    Output: ``base.tar``, ``torch.tar``, ``packages.tar``, ``peft.tar`` or ``vllm.tar`` if that is asked for,
+    and ``runtime.json`` with every package's version and digest.
     """
 
     platform: str
+    device: Device
     requirements: tuple[str, ...]
     constraints: Path
     repositories: tuple[Repository, ...]
@@ -43,13 +69,12 @@ class RuntimeStage:
     free: frozenset[str] = frozenset()
     asked: str = ""
     name: str = "runtime"
-    version: int = 2
+    version: int = 3
 
     @classmethod
     def of(
         cls,
-        image: ImageSpec,
-        requirements: tuple[str, ...],
+        wanted: WantedRuntime,
         cache: Path,
         locked: RuntimeLock | None = None,
         *,
@@ -59,8 +84,7 @@ class RuntimeStage:
         """The stage for a spec.
 
         Args:
-            image: the spec's section.
-            requirements: Python packages.
+            wanted: what the image needs.
             cache: where downloads are kept.
             locked: what may not move.
             free: names of packages and wheels that may move all the same.
@@ -70,9 +94,10 @@ class RuntimeStage:
             TunebuildError: this machine has no apt mirror set up.
         """
         return cls(
-            image.platform,
-            requirements,
-            resources.path("constraints.txt"),
+            wanted.platform,
+            wanted.device,
+            wanted.requirements,
+            wanted.constraints,
             tuple(read_sources()),
             cache,
             locked,
@@ -82,7 +107,11 @@ class RuntimeStage:
 
     def inputs(self) -> Inputs:
         """What is asked for. What was chosen is in the output, and stays until something here changes."""
-        asked: dict[str, Any] = {"platform": self.platform, "requirements": list(self.requirements)}
+        asked: dict[str, Any] = {
+            "platform": self.platform,
+            "device": self.device,
+            "requirements": list(self.requirements),
+        }
         if self.locked and not self.free:
             # Constraints and suites no longer have a say.
             return {**asked, "packages": self.locked.packages, "wheels": self.locked.wheels}
@@ -100,23 +129,32 @@ class RuntimeStage:
         from tunebuild.image.debian.settings import read_settings
 
         downloads = Downloads(self.cache / "apt", read_settings())
-        lock = resolve_apt(self.repositories, downloads, pins=self._pins("packages"))
+        architecture, here = architecture_of(self.platform), this_machine()
+        lock = resolve_apt(
+            self.repositories, downloads, architecture.name, self._pins("packages"), self.device == "cuda"
+        )
         base = _write_base(base_entries(lock, downloads, progress), out)
+        running, programs = lock, base
+        if here != architecture:
+            # The image's Python does not run here; this machine's of the same release writes the same bytes.
+            running = resolve_apt(self.repositories, downloads, here.name)
+            programs = _write_base(base_entries(running, downloads, progress), work)
         unpacked = work / "base"
         shutil.rmtree(unpacked, ignore_errors=True)
-        with tarfile.open(out / base.file) as tar:
+        with tarfile.open((out if here == architecture else work) / programs.file) as tar:
             tar.extractall(unpacked, filter="fully_trusted")  # noqa: S202 - our own tar, links out of it included
+        target = Target(lock.python, architecture.machine, self.device)
         wheels = fetch_wheels(
             self.requirements,
             self.constraints,
-            lock.python,
-            "x86_64",
+            target,
             work / "wheels",
             self._pins("wheels"),
+            progress,
         )
-        for stale in ("torch", "packages", "peft"):
+        for stale in ("torch", "packages", "peft", "vllm"):
             shutil.rmtree(work / stale, ignore_errors=True)
-        python = ImagePython(unpacked, lock.python)
+        python = ImagePython(unpacked, running.python, here)
         layers = (base, *write_wheel_layers(wheels, work / "wheels", python, work, out, progress))
         record = {
             "layers": [asdict(layer) for layer in layers],
@@ -132,18 +170,25 @@ class RuntimeStage:
         return {name: split_pin(pin) for name, pin in pins.items() if name not in self.free}
 
 
-def locked_runtime(output: Tree, image: ImageSpec, requirements: tuple[str, ...]) -> RuntimeLock:
+def locked_runtime(output: Tree, wanted: WantedRuntime) -> RuntimeLock:
     """Pins everything that a finished runtime was made of."""
     record = json.loads(output.path(_RECORD).read_text("utf-8"))
     apt, wheels = record["apt"], record["wheels"]["wheels"]
     return RuntimeLock(
-        platform=image.platform,
+        platform=wanted.platform,
+        device=wanted.device,
         suite=apt["suite"],
         python=apt["python"],
-        requirements=requirements,
+        requirements=wanted.requirements,
         packages={p["name"]: f"{p['version']} sha256:{p['sha256']}" for p in apt["packages"]},
         wheels={w["name"]: f"{w['version']} {w['digest']}" for w in wheels},
     )
+
+
+def runtime_cuda(output: Tree) -> str:
+    """The CUDA version of a finished runtime; empty for a CPU build."""
+    cuda: str = json.loads(output.path(_RECORD).read_text("utf-8"))["wheels"]["cuda"]
+    return cuda
 
 
 def runtime_layers(output: Tree) -> tuple[Layer, ...]:

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tunebuild.errors import fail
-from tunebuild.image.runtime import RuntimeStage
+from tunebuild.image.runtime import RuntimeStage, WantedRuntime
 from tunebuild.lock.spec_lock import RuntimeLock
-from tunebuild.spec.serving import ImageSpec
 from tunebuild.store import Progress, Store, Tree
 from tunebuild.store.process import Message, Sender, relay, report
 
 
 def prepare_runtime(
-    image: ImageSpec,
-    requirements: tuple[str, ...],
+    wanted: WantedRuntime,
     locked: RuntimeLock | None,
     store: Path,
     progress: Progress,
@@ -33,7 +31,7 @@ def prepare_runtime(
     """
     context = get_context("spawn")  # the caller may hold threads of torch, which a fork would break
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, image, requirements, locked, store), daemon=True)
+    process = context.Process(target=_work, args=(sender, wanted, locked, store), daemon=True)
     process.start()
     sender.close()
     while True:
@@ -50,11 +48,10 @@ def prepare_runtime(
 
 def _work(
     sender: Sender[Message, Any],
-    image: ImageSpec,
-    requirements: tuple[str, ...],
+    wanted: WantedRuntime,
     locked: RuntimeLock | None,
     root: Path,
 ) -> None:
     os.nice(5)
-    stage = RuntimeStage.of(image, requirements, root / "downloads", locked)
+    stage = RuntimeStage.of(wanted, root / "downloads", locked)
     report(sender, lambda progress: Store(root).ensure(stage, progress))

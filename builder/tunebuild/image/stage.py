@@ -16,9 +16,17 @@ from typing import Any
 from tunebuild import resources
 from tunebuild.image.bundle import BundleParts
 from tunebuild.image.oci.layer import FileRange, FilesLayer, Layer, layer_of_files
-from tunebuild.image.oci.manifest import Image, Variables, make_image
+from tunebuild.image.oci.manifest import Image, Platform, Variables, make_image
 from tunebuild.image.oci.reference import ImageReference
-from tunebuild.image.plan import PROVENANCE, ImageInputs, ImagePlan, app_entries, plan_image
+from tunebuild.image.plan import (
+    PROVENANCE,
+    ImageInputs,
+    ImagePlan,
+    app_entries,
+    device_environment,
+    plan_image,
+)
+from tunebuild.image.weights import digests_of
 from tunebuild.report.facts import Records
 from tunebuild.report.render import CARD, REPORT, TEMPLATES, render_card, render_report
 from tunebuild.report.summary import FIGURES, render_figures
@@ -47,6 +55,7 @@ class ImageStage:
         weights: digests of the weight layers, by name.
         records: what the report and the card tell of.
         labels: labels that describe where the image came from.
+        platform: e.g. ``linux/amd64``.
         provenance: the spec, each stage's own inputs, and the names of the files of rows; it travels in the
             image.
     """
@@ -58,8 +67,9 @@ class ImageStage:
     records: Records
     labels: Variables
     provenance: Mapping[str, Any]
+    platform: str = "linux/amd64"
     name: str = "image"
-    version: int = 4
+    version: int = 5
 
     def inputs(self) -> Inputs:
         """Digests of everything in the image."""
@@ -72,6 +82,8 @@ class ImageStage:
             "prompt": {f.path: f.digest for f in in_prompt},
             "weights": {f.path: f.digest for f in in_model},
             "adapter": {f.path: f.digest for f in self.parts.adapter},
+            "parity": self.parts.parity,
+            "platform": self.platform,
             "runtime": [layer.digest for layer in self.runtime],
             "server": _server_digests(),
             "provenance": digest_json(self.provenance),
@@ -87,11 +99,14 @@ class ImageStage:
         self._write_report(out / "build")
         plan = self.plan(out)
         layers = []
+        measured: dict[Path, Digest] = {}
+        for tree in (self.parts.data, self.parts.merged, self.parts.trained):
+            measured |= digests_of(tree)
         for number, layer in enumerate(plan.layers, 1):
             if layer.name in self.weights:
                 layers.append(_finished(layer, self.weights[layer.name]))
             else:
-                layers.append(layer if isinstance(layer, Layer) else layer_of_files(layer))
+                layers.append(layer if isinstance(layer, Layer) else layer_of_files(layer, measured))
             progress.step(number, len(plan.layers), layer.name)
         image = make_image(plan.reference, plan.runtime, tuple(layers))
         (out / "config.json").write_bytes(image.config)
@@ -117,7 +132,9 @@ class ImageStage:
                     Path(directory),
                     self.runtime,
                     port=self.parts.settings.port,
+                    env=device_environment(self.parts.settings.device),
                     labels=self.labels,
+                    platform=Platform(*self.platform.split("/")),
                 )
             )
 

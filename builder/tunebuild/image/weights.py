@@ -6,6 +6,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tunebuild.image.oci.layer import layer_of_files
@@ -29,17 +30,23 @@ class WeightsStage:
         return {f.path: f.digest for f in self.merged.files if f.path.endswith(_WEIGHTS)}
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
-        """Hash each layer."""
+        """Hash each layer, and find files that are not those which were measured."""
         files = [self.merged.path(f.path) for f in self.merged.files if f.path.endswith(_WEIGHTS)]
         layers = tuple(weight_layers(self.merged.root, files))
         digests = {}
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
-            for number, done in enumerate(pool.map(layer_of_files, layers), 1):
+            finished = pool.map(partial(layer_of_files, measured=digests_of(self.merged)), layers)
+            for number, done in enumerate(finished, 1):
                 digests[done.name] = done.digest
                 progress.step(number, len(layers), done.name)
         (out / _RECORD).write_text(json.dumps(digests, indent=2) + "\n", "utf-8")
         size = sum(layer.size for layer in layers)
         progress.say(f"{len(layers)} layer{'s' if len(layers) > 1 else ''}, {size / 1e6:,.1f} MB")
+
+
+def digests_of(tree: Tree) -> dict[Path, Digest]:
+    """What a stage's files were when it ended, by resolved path."""
+    return {tree.path(f.path).resolve(): f.digest for f in tree.files}
 
 
 def weight_digests(output: Tree) -> dict[str, Digest]:

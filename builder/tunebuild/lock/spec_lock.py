@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunebuild.errors import fail
 from tunebuild.store import Digest
-from tunebuild.store.atomic import write_atomically
 
 #: Name of a package or wheel -> ``VERSION sha256:DIGEST``.
 Pins = dict[str, str]
@@ -35,6 +35,7 @@ class RuntimeLock(_Part):
     """What the image stands on: Debian packages and Python wheels."""
 
     platform: str
+    device: Literal["cpu", "cuda"] = "cpu"
     suite: str
     python: str
     requirements: tuple[str, ...]
@@ -102,7 +103,12 @@ def read_lock(path: Path) -> SpecLock | None:
 def write_lock(lock: SpecLock, path: Path) -> None:
     """Write it, or leave the old one whole."""
     text = json.dumps(_ordered(lock.model_dump(mode="json", by_alias=True)), indent=2, ensure_ascii=False)
-    write_atomically(path, text + "\n")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text + "\n", "utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def drift(old: SpecLock | None, new: SpecLock) -> tuple[Drift, ...]:

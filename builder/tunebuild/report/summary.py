@@ -65,10 +65,20 @@ def _lines(
     system = f"; system: {' '.join(prompt['system'].split())[:60]}" if prompt.get("system") else ""
     yield "prompt", f"{named}, {settings['prompt_digest'][:19]}{system}"
     limits = settings["limits"]
-    yield "serving", f"{settings['device']}, {settings['dtype']}, context of {limits['context']:,} tokens"
+    yield "serving", f"{runs_on(settings)}, {settings['dtype']}, context of {limits['context']:,} tokens"
     load = f"docker load -i {place} && " if place.endswith(".tar") else ""
     port = settings["port"]
-    yield "run", f"{load}docker run --rm -p {port}:{port} {image['reference']}"
+    yield "run", f"{load}docker run --rm {gpu_options(settings)}-p {port}:{port} {image['reference']}"
+
+
+def runs_on(settings: Mapping[str, Any]) -> str:
+    """Engine and device."""
+    return f"{settings.get('engine', 'transformers')} on {settings['device']}"
+
+
+def gpu_options(settings: Mapping[str, Any]) -> str:
+    """What ``docker run`` and ``podman run`` need besides, with a space behind it."""
+    return "--gpus all " if settings["device"] == "cuda" else ""
 
 
 def _figures(provenance: Mapping[str, Any], built: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +14,20 @@ from tunebuild.errors import fail
 from tunebuild.serve.engines.base import EngineSetup
 
 FILE_NAME = "bundle.json"
+PARITY_FILE = "parity.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def adapter_digest(files: Mapping[str, str]) -> str:
+    """What names an adapter: a digest of the digests of its two files, by name."""
+    text = "".join(f"{name} {files[name]}\n" for name in ADAPTER_FILES)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """A file's digest."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Closed(BaseModel):
@@ -51,6 +67,10 @@ class Bundle(_Closed):
     """Settings of an endpoint. Holds nothing that changes from build to build of the same inputs.
 
     With ``adapter``, ``model/`` is a base and the adapter in ``adapter/`` belongs on top.
+
+    Attributes:
+        adapter_digest: of that adapter, see :func:`adapter_digest`; empty where none is apart.
+        parity_digest: of ``parity.json``, which the engine must reproduce; empty where nothing was measured.
     """
 
     format: Literal[1] = 1
@@ -59,7 +79,9 @@ class Bundle(_Closed):
     prompt_digest: str
     spec_digest: str
     adapter: bool = False
-    engine: Literal["transformers"]
+    adapter_digest: str = ""
+    parity_digest: str = ""
+    engine: Literal["transformers", "vllm"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["auto", "bfloat16", "float32"]
     port: int
@@ -83,13 +105,27 @@ class Bundle(_Closed):
             where = ".".join(str(part) for part in first["loc"])
             raise fail("bad-bundle", f"{path}: {where}: {first['msg']}", "rebuild the image") from None
 
+    def check_files(self, directory: Path) -> None:
+        """Hold the small files beside the settings to their digests.
+
+        Raises:
+            TunebuildError: ``stale-adapter`` or ``parity-changed``: a file is of another build.
+        """
+        again = "the files are not all of one build: take the image as it was built"
+        if self.adapter_digest:
+            files = {name: digest_of_file(directory / "adapter" / name) for name in ADAPTER_FILES}
+            if (found := adapter_digest(files)) != self.adapter_digest:
+                message = f"the adapter is {found[:19]}, not {self.adapter_digest[:19]} of this build"
+                raise fail("stale-adapter", message, again)
+        if self.parity_digest and digest_of_file(directory / PARITY_FILE) != self.parity_digest:
+            raise fail("parity-changed", f"{PARITY_FILE} is not that of this build", again)
+
     def engine_setup(self, directory: Path) -> EngineSetup:
         """What the engine is made of, of the bundle in ``directory``."""
         return EngineSetup(
             model=directory / "model",
             adapter=directory / "adapter" if self.adapter else None,
-            # The spec's digest covers what the adapter was trained on and how.
-            adapter_name=f"{self.name}-{self.spec_digest.removeprefix('sha256:')[:16]}",
+            adapter_name=f"{self.name}-{self.adapter_digest.removeprefix('sha256:')[:16]}",
             tokenizer=directory / "prompt" / "tokenizer.json",
             device=self.device,
             dtype=self.dtype,

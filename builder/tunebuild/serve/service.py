@@ -11,12 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from tunebuild.errors import TunebuildError
+from tunebuild.errors import TunebuildError, fail
 from tunebuild.prompt import Message, Renderer, check_golden, load_golden, load_prompt
 from tunebuild.serve.admission import Admission
-from tunebuild.serve.bundle import Bundle
+from tunebuild.serve.bundle import PARITY_FILE, Bundle
+from tunebuild.serve.engines._dtype import resolve_dtype
 from tunebuild.serve.engines.base import Constraint, Engine, Generation, Request, Sampling
 from tunebuild.serve.metrics import Metrics
+from tunebuild.serve.parity import Parity
+from tunebuild.serve.reproduce import check_parity
 
 T = TypeVar("T")
 _log = logging.getLogger("tunebuild.serve")
@@ -43,6 +46,7 @@ class Service:
         self._running: set[Generation] = set()
         # One thread: however many long texts arrive at once, they cost one core.
         self._tokenizing = ThreadPoolExecutor(1, "tokenize")
+        self._unloadable = False
         self.failed = threading.Event()
         """Set once the model turns out to be one that cannot be loaded."""
         self.admission = Admission(bundle.limits.concurrency or 1, bundle.limits.queue)
@@ -60,6 +64,7 @@ class Service:
 
     def start(self) -> None:
         """Load in the background."""
+        self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._load, name="load", daemon=True).start()
 
     def drain(self) -> None:
@@ -141,6 +146,21 @@ class Service:
         """
         return self.renderer.prompt_ids(messages)
 
+    def _unlike_the_build(self, renderer: Renderer) -> str:
+        """Why the engine does not serve what was built; empty if it does."""
+        if not self.bundle.parity_digest:
+            return ""
+        check = check_parity(
+            self._engine,
+            Parity.load(self._directory / PARITY_FILE),
+            resolve_dtype(self.bundle.dtype, self.bundle.device),
+            self.bundle.limits.context,
+            renderer.stop_ids,
+        )
+        verdict = asyncio.run_coroutine_threadsafe(check, self._loop).result()
+        _log.info("parity: %s", verdict)
+        return verdict.problem
+
     def _load(self) -> None:
         try:
             prompt = self._directory / "prompt"
@@ -150,7 +170,10 @@ class Service:
             elif mismatch := check_golden(renderer, load_golden(prompt / "golden.json")):
                 self._reason = str(mismatch)
             else:
+                self.bundle.check_files(self._directory)
                 self._start_engine()
+                if problem := self._unlike_the_build(renderer):
+                    raise fail("engine-parity", problem)
                 self.admission.concurrency = self._engine.capacity
                 self._renderer = renderer
                 # A SIGTERM during loading has the last word.
@@ -163,11 +186,13 @@ class Service:
             _log.exception("the model cannot be loaded")
             self._reason = f"the model cannot be loaded: {error}"
         _log.error("not ready: %s", self._reason)
+        if self._unloadable:
+            self.failed.set()
 
     def _start_engine(self) -> None:
         """Load the model. One that cannot be loaded never will be: the server says so, and ends."""
         try:
             self._engine.start()
         except BaseException:
-            self.failed.set()
+            self._unloadable = True
             raise

@@ -15,7 +15,6 @@ from tunebuild.errors import TunebuildError, fail
 from tunebuild.sources.hub import HubRepository, list_files
 from tunebuild.spec.endings import ENDINGS
 from tunebuild.store import digest_bytes
-from tunebuild.store.atomic import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,9 @@ def recall_split(
         return SplitFiles(commit, tuple(json.loads(path.read_text("utf-8"))))
     found = find_split(repository, commit, split, cache, token)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(found.names))
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
+        json.dump(found.names, file)
+    Path(file.name).replace(path)
     return found
 
 

@@ -11,6 +11,7 @@ from tunebuild.spec._base import Section
 from tunebuild.spec._words import suggest
 from tunebuild.spec.data import DataSource
 from tunebuild.spec.secret_rules import secrets_stay_outside
+from tunebuild.spec.serving_rules import platform_has_wheels, vllm_serves_it
 from tunebuild.spec.source_rules import HUB_ID, SOURCE_RULES, exists_inside
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.tuning_rules import (
@@ -215,4 +216,6 @@ CHECKS: tuple[Check, ...] = (
     task_gates_can_hold,
     template_is_known,
     secrets_stay_outside,
+    vllm_serves_it,
+    platform_has_wheels,
 )

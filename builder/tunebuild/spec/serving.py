@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from tunebuild.spec._base import Section
 
+Label = Annotated[str, StringConstraints(pattern=r"^[!-~]?[ -~]*$", max_length=255)]
 Repository = Annotated[
     str,
     StringConstraints(
@@ -54,8 +55,10 @@ class ServingLimits(Section):
 class ServingSpec(Section):
     """The endpoint."""
 
-    engine: Literal["transformers"] = Field(default="transformers", examples=["transformers"])
-    """What runs the model."""
+    engine: Literal["auto", "transformers", "vllm"] = Field(default="auto", examples=["vllm"])
+    """The inference engine. `auto` is `vllm` on `cuda` and `transformers` on `cpu`; the plan prints which. An
+    adapter that vLLM does not serve beside its base (`merge.strategy: none` with DoRA, say) gets
+    `transformers`."""
 
     device: Literal["cpu", "cuda"] = Field(default="cpu", examples=["cpu"])
     """Where it runs."""
@@ -84,8 +87,19 @@ class ImageSpec(Section):
     )
     """Tag of the image."""
 
+    source: Label = Field(default="", examples=["https://git.example.com/team/bots"])
+    """Where the spec is kept, for the label `org.opencontainers.image.source`."""
+
+    revision: Label = Field(default="", examples=["4f2c1d9"])
+    """Commit of the spec, for the label `org.opencontainers.image.revision`. In CI, e.g.
+    `--set image.revision=$(git rev-parse HEAD)`; another commit is another image."""
+
+    license: Label = Field(default="", examples=["Apache-2.0"])
+    """License of what is in the image, as an SPDX expression, for the label
+    `org.opencontainers.image.licenses`."""
+
     base: Literal["apt"] = Field(default="apt", examples=["apt"])
     """`apt`: the minimal Debian packages for Python, from the mirror that this machine is set up with."""
 
-    platform: Literal["linux/amd64"] = Field(default="linux/amd64", examples=["linux/amd64"])
-    """Platform of the image."""
+    platform: Literal["linux/amd64", "linux/arm64"] = Field(default="linux/amd64", examples=["linux/amd64"])
+    """Platform of the image. It need not be the one of the machine that builds."""

@@ -59,10 +59,14 @@ class DigestMemo:
         self._remember(path, digest, stamp)
         return digest
 
-    def remember(self, path: Path, digest: Digest) -> None:
-        """Note a digest that was computed while the file was written."""
-        path = path.resolve()
-        self._remember(path, digest, _stamp(path))
+    def moved(self, old: Path, new: Path) -> None:
+        """Know the files of a directory, which was renamed, by their new names."""
+        old, new = old.parent.resolve() / old.name, new.resolve()
+        with self._lock:
+            self._database.execute(
+                "UPDATE OR REPLACE memo SET path = ? || substr(path, ?) WHERE substr(path, 1, ?) = ?",
+                (str(new), len(str(old)) + 1, len(str(old)) + 1, f"{old}/"),
+            )
 
     def _remember(self, path: Path, digest: Digest, stamp: str) -> None:
         status = path.stat()

@@ -19,18 +19,20 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunebuild.errors import fail
-from tunebuild.store.atomic import sync, write_atomically
 from tunebuild.store.digest import Digest, canonical_json
 from tunebuild.store.memo import DigestMemo
 from tunebuild.store.stage import Inputs, Progress, Stage, StageKey, differences, key_of
 from tunebuild.store.tree import Tree, load_manifest, save_manifest, scan
 
+_MODE = 0o644
 _COMPARED = 50  # earlier runs of a stage, among which the most similar is looked for
 
 
@@ -68,7 +70,7 @@ class Store:
         """The stage's output if it is here, else ``None``.
 
         Raises:
-            TunebuildError: a record names an output that is gone or whose files have other sizes.
+            TunebuildError: a record names an output that is gone, or of which a file was changed.
         """
         return self._load(key_of(stage))
 
@@ -147,17 +149,20 @@ class Store:
                 raise _corrupt(tree.path(path))
 
     def _publish(self, key: StageKey, inputs: Inputs, out: Path) -> Tree:
+        for path in out.rglob("*"):
+            # Before it is digested: a change of mode counts as a change of the file afterwards.
+            if path.is_file() and stat.S_IMODE(path.stat().st_mode) != _MODE:
+                path.chmod(_MODE)
         made = scan(out, self.memo.digest)
         for file in made.files:
-            path = out / file.path
-            path.chmod(0o644)
-            sync(path)
+            _sync(out / file.path)
         place = self._tree_path(made.digest)
         manifest = place.with_suffix(".json")
         if not place.exists():
-            write_atomically(manifest, lambda p: save_manifest(made, p))
+            _write_atomically(manifest, lambda p: save_manifest(made, p))
             out.rename(place)
-            sync(place.parent)
+            _sync(place.parent)
+            self.memo.moved(out, place)
         self._write_record(key, inputs, made.digest)
         return Tree(place, made.files)
 
@@ -165,7 +170,7 @@ class Store:
         record = {"stage": key.stage, "key": key.digest, "output": output, "inputs": inputs}
         path = self._record_path(key)
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, lambda p: p.write_bytes(canonical_json(record)))
+        _write_atomically(path, lambda p: p.write_bytes(canonical_json(record)))
 
     def _load(self, key: StageKey) -> Tree | None:
         path = self._record_path(key)
@@ -175,15 +180,21 @@ class Store:
         if not place.with_suffix(".json").is_file():
             raise _corrupt(place)
         tree = load_manifest(place, place.with_suffix(".json"))
-        for file in tree.files:
-            try:
-                size = tree.path(file.path).stat().st_size
-            except FileNotFoundError:
-                size = -1
-            if size != file.size:
-                raise _corrupt(tree.path(file.path))
+        self._check(tree)
         os.utime(path)  # when it was last used, for collection
         return tree
+
+    def _check(self, tree: Tree) -> None:
+        """Refuse an output with a file that was changed since it was digested: those are read again."""
+        for file in tree.files:
+            path = tree.path(file.path)
+            if not path.is_file() or path.stat().st_size != file.size:
+                raise _corrupt(path)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+            digests = pool.map(lambda file: self.memo.digest(tree.path(file.path)), tree.files)
+            for file, digest in zip(tree.files, digests, strict=True):
+                if digest != file.digest:
+                    raise _corrupt(tree.path(file.path))
 
     def _tree_path(self, digest: Digest) -> Path:
         return self.root / "trees" / digest.removeprefix("sha256:")
@@ -204,11 +215,28 @@ def _says_little(difference: tuple[str, object, object]) -> bool:
     return all(isinstance(value, str) and value.startswith("sha256:") for value in difference[1:])
 
 
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write(temporary)
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _corrupt(path: Path) -> Exception:
     return fail(
         "store-corrupt",
         f"{path} is not what the build wrote",
-        "something changed or removed it; 'tunebuild cache verify --remove' forgets what is damaged",
+        "something changed or removed it; 'tunebuild cache verify --remove' forgets what is damaged, "
+        "then build again",
     )
 
 

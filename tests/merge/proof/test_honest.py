@@ -13,6 +13,7 @@ from support.models import ALL_ARCHITECTURES
 from tunebuild.merge.proof.run import prove
 from tunebuild.store import Silent
 
+TARGETS = ["all-linear", "all-linear", ["o_proj", "dense"], ["down_proj", "dense_4h_to_h"]]
 BUILDS = 200
 GROUPS = 20
 

@@ -14,8 +14,19 @@ from tunebuild.store import Tree
 from tunebuild.train.plan.estimate import read_tensors, trained_parameters
 
 _FLOAT32 = 4
-# The packages that a server needs on a CPU: as layers, and those beside what they are made from.
-LAYERS, _UNPACKED = 820_000_000, 1_400_000_000
+# Bytes of the packages that a server needs, as layers, by engine and device: what builds were seen to write.
+_LAYERS = {
+    ("transformers", "cpu"): 820_000_000,
+    ("transformers", "cuda"): 5_000_000_000,
+    ("vllm", "cpu"): 1_700_000_000,
+    ("vllm", "cuda"): 6_140_000_000,
+}
+_UNPACKED = 1.7  # times that, with what they are made from
+
+
+def layer_bytes(pipeline: Pipeline) -> int:
+    """Bytes of the layers of packages, before they have been made."""
+    return _LAYERS[pipeline.engine, pipeline.spec.serving.device]
 
 
 def plan_disk(
@@ -35,7 +46,9 @@ def plan_disk(
     training = training_bytes(output, pipeline.spec.tuning)
     # Once: a build that finds the less likely merge closer writes that, too.
     weights = 0 if "merge" in outputs else weight_bytes(pipeline)
-    unpacked, layers = (0, 0) if "runtime" in outputs else (_UNPACKED, LAYERS)
+    unpacked, layers = (
+        (0, 0) if "runtime" in outputs else (int(_UNPACKED * layer_bytes(pipeline)), layer_bytes(pipeline))
+    )
     path, size = archive
     needed = {
         f"{'trained weights' if full else 'adapter'} and checkpoints": training,

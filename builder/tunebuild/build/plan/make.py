@@ -10,7 +10,7 @@ from typing import Any
 
 from tunebuild.build.lock import find_drift
 from tunebuild.build.pipeline import Pipeline
-from tunebuild.build.plan.disk import LAYERS, plan_disk, trained_bytes, weight_bytes
+from tunebuild.build.plan.disk import layer_bytes, plan_disk, trained_bytes, weight_bytes
 from tunebuild.build.plan.look import Look
 from tunebuild.build.plan.report import (
     Bin,
@@ -26,7 +26,9 @@ from tunebuild.build.plan.report import (
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.manifest import Image
 from tunebuild.image.oci.reading import open_archive
-from tunebuild.image.runtime import runtime_layers
+from tunebuild.image.runtime import runtime_cuda, runtime_layers
+from tunebuild.serve.drivers import needed_driver
+from tunebuild.spec.serving_rules import engine_reason
 from tunebuild.store import Progress, Tree
 from tunebuild.train.plan.estimate import read_tensors
 from tunebuild.train.plan.execution import ComputePlan, plan_training
@@ -73,8 +75,14 @@ def make_plan(
         data=_data(stats),
         training=_training(pipeline, computed, stats["rows"]["train"]),
         memory=_memory(computed),
-        serving=ServingPlan(context=pipeline.context, positions=pipeline.positions),
-        disk=plan_disk(pipeline, outputs, (archive, _to_write(planned, archive))),
+        serving=ServingPlan(
+            engine=pipeline.engine,
+            device=pipeline.spec.serving.device,
+            reason=engine_reason(pipeline.spec),
+            context=pipeline.context,
+            positions=pipeline.positions,
+        ),
+        disk=plan_disk(pipeline, outputs, (archive, _to_write(pipeline, planned, archive))),
         image=planned,
         lock="behind" if drift else "matches" if pipeline.lock else "none",
         drift=tuple(map(str, drift)),
@@ -127,17 +135,27 @@ def _image(pipeline: Pipeline, runtime: Tree | None, built: Image | None, archiv
         if runtime is not None:
             layers += [_layer(x.name, x.size, x.digest in have) for x in runtime_layers(runtime)]
         else:
-            peft = ("peft",) if pipeline.keeps_adapter else ()
-            layers += [_layer(name, None, False) for name in ("base", "torch", "packages", *peft)]
+            more = ("vllm",) if pipeline.engine == "vllm" else ("peft",) if pipeline.keeps_adapter else ()
+            layers += [_layer(name, None, False) for name in ("base", "torch", "packages", *more)]
         layers.append(_layer("weights", weight_bytes(pipeline), False))
         if pipeline.keeps_adapter:
             layers.append(_layer("adapter", trained_bytes(pipeline), False))
         layers.append(_layer("app", _APP_BYTES, False))
     sizes = [layer.size for layer in layers if layer.status == "new"]
+    unknown = any(layer.size is None for layer in layers)
+    device = pipeline.spec.serving.device
+    cuda = None if runtime is None else runtime_cuda(runtime)
+    # Before they are fetched: what the versions that tunebuild ships are built for.
+    needs = cuda or ("13.0" if device == "cuda" else "")
     return ImagePlanned(
         reference=pipeline.spec.reference,
         compared_with=str(archive) if have else None,
         layers=tuple(layers),
+        platform=pipeline.spec.image.platform,
+        cuda=cuda,
+        driver=needed_driver(needs) if device == "cuda" else None,
+        size=sum(layer.size or 0 for layer in layers) + (layer_bytes(pipeline) if unknown else 0),
+        estimated=unknown,
         send=None if None in sizes else sum(size or 0 for size in sizes),
     )
 
@@ -146,9 +164,9 @@ def _layer(name: str, size: int | None, reused: bool) -> LayerPlan:
     return LayerPlan(name=name, size=size, status="reused" if reused else "new")
 
 
-def _to_write(planned: ImagePlanned, archive: Path) -> int:
+def _to_write(pipeline: Pipeline, planned: ImagePlanned, archive: Path) -> int:
     """Bytes of the archive, of which layers that are not built yet are estimated; 0 if it is up to date."""
     if planned.send == 0 and archive.is_file():
         return 0
     unknown = any(layer.size is None for layer in planned.layers)
-    return sum(layer.size or 0 for layer in planned.layers) + (LAYERS if unknown else 0)
+    return sum(layer.size or 0 for layer in planned.layers) + (layer_bytes(pipeline) if unknown else 0)

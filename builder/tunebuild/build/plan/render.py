@@ -30,7 +30,13 @@ def as_markdown(plan: Plan) -> str:
     )
     environment.filters.update(size=size, short=short, cell=_cell)
     return environment.get_template("plan.md.j2").render(
-        plan=plan, why=why, histogram=histogram, serving=serving, too_little=too_little
+        plan=plan,
+        why=why,
+        histogram=histogram,
+        serving=serving,
+        runs_on=runs_on,
+        image_facts=image_facts,
+        too_little=too_little,
     )
 
 
@@ -61,6 +67,26 @@ def why(stage: StagePlan) -> str:
     if stage.why:
         return f"{stage.why.field}: {short(stage.why.old)} -> {short(stage.why.new)}"
     return "not built before"
+
+
+def runs_on(plan: Plan) -> str:
+    """The engine and the device, and why that engine."""
+    found = plan.serving
+    return f"{found.engine} on {found.device}" + (f": {found.reason}" if found.reason else "")
+
+
+def image_facts(plan: Plan) -> str:
+    """Size, platform and CUDA of the image."""
+    image = plan.image
+    about = "about " if image.estimated else ""
+    cuda = ""
+    if image.cuda or image.driver:
+        cuda = f", CUDA {image.cuda or '13.0'}"
+    if image.driver:
+        cuda += f" (NVIDIA driver {image.driver} or newer)"
+    elif image.cuda:
+        cuda += " that it does not use: no index that pip knows has a CPU build of torch"
+    return f"{about}{size(image.size)}, {image.platform}{cuda}"
 
 
 def serving(plan: Plan) -> str:
@@ -99,7 +125,8 @@ def _lines(plan: Plan) -> Iterator[str]:
     )
     yield from (f"          {reason}" for reason in training.reasons)
     yield from _memory(plan)
-    yield f"serving   context of {serving(plan)}"
+    yield f"serving   {runs_on(plan)}"
+    yield f"          context of {serving(plan)}"
     yield from _disk(plan)
     yield from _image(plan)
     lock = {"none": "there is none: 'tunebuild lock' makes one", "matches": "says what would be built"}
@@ -139,7 +166,8 @@ def _image(plan: Plan) -> Iterator[str]:
         if image.send is None
         else f"{size(image.send)} to send{than}"
     )
-    yield f"image     {image.reference}, {send}"
+    yield f"image     {image.reference}, {image_facts(plan)}"
+    yield f"          {send}"
     for layer in image.layers:
         known = "not built yet" if layer.size is None else size(layer.size)
         yield f"          {'=' if layer.status == 'reused' else '+'} {layer.name:<12} {known}"

@@ -104,6 +104,12 @@ class MemoryPlan(_Part):
 class ServingPlan(_Part):
     """The endpoint."""
 
+    engine: str
+    """What runs the model: `transformers` or `vllm`."""
+    device: str
+    """Where: `cpu` or `cuda`."""
+    reason: str
+    """Why that engine, where the spec leaves it to tunebuild; empty where the spec names it."""
     context: int
     """Longest prompt and answer together, in tokens."""
     positions: int | None
@@ -143,6 +149,16 @@ class ImagePlanned(_Part):
     """The image whose layers count as sent: the last archive."""
     layers: tuple[LayerPlan, ...]
     """Bottom first."""
+    platform: str
+    """Operating system and processor that it is for."""
+    cuda: str | None
+    """CUDA version of its packages, such as `13.0`; empty for none, null before they have been fetched."""
+    driver: int | None
+    """Oldest NVIDIA driver that it runs with; null if it needs none."""
+    size: int
+    """Bytes of all layers; estimated where one has not been built."""
+    estimated: bool
+    """Whether that is an estimate."""
     send: int | None
     """Bytes that a registry or engine with that image still needs; null before they can be known."""
 

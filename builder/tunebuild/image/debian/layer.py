@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tunebuild.image.architecture import ARCHITECTURES
 from tunebuild.image.debian.deb import data_members
 from tunebuild.image.debian.download import Downloads
 from tunebuild.image.debian.resolve import AptLock, LockedPackage
@@ -30,8 +31,7 @@ _UNUSED = (
     "usr/share/binfmts/",
     "usr/share/gcc/",
     "usr/share/gdb/",
-    "usr/lib/x86_64-linux-gnu/gconv/",
-    "usr/lib/x86_64-linux-gnu/audit/",
+    *(f"usr/lib/{one.triplet}/{name}/" for one in ARCHITECTURES for name in ("gconv", "audit")),
     "var/",
     "etc/cron",
 )

@@ -66,6 +66,7 @@ def resolve_apt(
     downloads: Downloads,
     architecture: str = "amd64",
     pins: Mapping[str, tuple[str, str]] | None = None,
+    compiler: bool = False,
 ) -> AptLock:
     """Resolve the base against the mirrors that this machine uses.
 
@@ -74,6 +75,7 @@ def resolve_apt(
         downloads: fetches from them.
         architecture: Debian's name for it.
         pins: version and SHA-256 of packages that may not move, by name.
+        compiler: whether a C compiler is among them, for kernels that are made while the model loads.
 
     Raises:
         TunebuildError: a mirror cannot be reached or believed, its suite is not known, or it has no longer
@@ -82,7 +84,7 @@ def resolve_apt(
     candidates = [r for r in repositories if r.suite.split("-")[0] in (*PYTHON_OF_SUITE, *_MOVING)]
     releases = [read_release(repository, downloads) for repository in candidates]
     suite, ours = choose_suite(releases)
-    return lock_packages(suite, read_index(ours, downloads, architecture), pins or {})
+    return lock_packages(suite, read_index(ours, downloads, architecture), pins or {}, compiler)
 
 
 def choose_suite(releases: Sequence[Release]) -> tuple[str, list[Release]]:
@@ -105,15 +107,32 @@ def choose_suite(releases: Sequence[Release]) -> tuple[str, list[Release]]:
 
 
 def lock_packages(
-    suite: str, packages: PackageIndex, pins: Mapping[str, tuple[str, str]] = MappingProxyType({})
+    suite: str,
+    packages: PackageIndex,
+    pins: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    compiler: bool = False,
 ) -> AptLock:
     """Choose the base's packages out of a suite's lists. Pure: equal lists and pins, equal lock.
+
+    Args:
+        suite: the suite.
+        packages: its lists.
+        pins: version and SHA-256 of packages that may not move, by name.
+        compiler: whether a C compiler is among them.
 
     Raises:
         TunebuildError: ``no-package``, or ``mirror-moved`` if a pinned one is gone.
     """
     python = PYTHON_OF_SUITE[suite]
-    wanted = ("base-files", "ca-certificates", f"python{python}", f"libpython{python}-stdlib", "libstdc++6")
+    wanted: tuple[str, ...] = (
+        "base-files",
+        "ca-certificates",
+        f"python{python}",
+        f"libpython{python}-stdlib",
+        "libstdc++6",
+    )
+    if compiler:
+        wanted += ("gcc", "libc6-dev", f"libpython{python}-dev")
     chosen = sorted(closure(wanted, packages, pins), key=lambda p: p.name)
     return AptLock(
         suite,

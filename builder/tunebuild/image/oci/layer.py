@@ -7,11 +7,11 @@ output changes with its version, which would make the digest depend on the machi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunebuild.errors import fail
+from tunebuild.errors import TunebuildError, fail
 from tunebuild.image.oci.tar import (
     BLOCK,
     END,
@@ -127,9 +127,17 @@ def read_segments(segments: Iterable[Segment]) -> Iterator[bytes]:
             yield from _read_range(segment)
 
 
-def layer_of_files(layer: FilesLayer) -> Layer:
-    """Read the files once to learn the digest."""
-    return _hashed(layer.name, layer.created_by, layer.segments)
+def layer_of_files(layer: FilesLayer, measured: Mapping[Path, Digest] | None = None) -> Layer:
+    """Read the files once to learn the layer's digest.
+
+    Args:
+        layer: the layer.
+        measured: digests that files had when they were measured, by resolved path.
+
+    Raises:
+        TunebuildError: ``store-corrupt`` if a file is another one by now.
+    """
+    return _hashed(layer.name, layer.created_by, layer.segments, measured or {})
 
 
 def layer_of_blob(path: Path, digest: Digest, size: int, *, name: str, created_by: str) -> Layer:
@@ -137,10 +145,28 @@ def layer_of_blob(path: Path, digest: Digest, size: int, *, name: str, created_b
     return Layer(name, created_by, (FileRange(path, 0, size),), digest, size)
 
 
-def _hashed(name: str, created_by: str, segments: tuple[Segment, ...]) -> Layer:
+def changed_since(path: Path) -> TunebuildError:
+    """A file of the store is not what the build wrote and measured."""
+    return fail(
+        "store-corrupt",
+        f"{path} is not what was measured: it was changed afterwards, so no image is made of it",
+        "'tunebuild cache verify --remove' forgets what is damaged; then build again",
+    )
+
+
+def _hashed(
+    name: str, created_by: str, segments: tuple[Segment, ...], measured: Mapping[Path, Digest]
+) -> Layer:
     hasher = hashlib.sha256()
-    for block in read_segments(segments):
-        hasher.update(block)
+    for segment in segments:
+        known = measured.get(segment.path) if isinstance(segment, FileRange) else None
+        own = hashlib.sha256() if known else None
+        for block in read_segments([segment]):
+            hasher.update(block)
+            if own:
+                own.update(block)
+        if isinstance(segment, FileRange) and own and f"sha256:{own.hexdigest()}" != known:
+            raise changed_since(segment.path)
     size = sum(size_of(segment) for segment in segments)
     return Layer(name, created_by, segments, Digest("sha256:" + hasher.hexdigest()), size)
 

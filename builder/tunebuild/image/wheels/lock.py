@@ -6,57 +6,77 @@ wheel may be missing from them that the machine itself was installed with.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import requires
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
+from tunebuild import resources
 from tunebuild.errors import fail
-from tunebuild.store import Digest, digest_file
-
-# pip takes platform tags literally, so every level that an older wheel may name must be listed.
-_GLIBC_LEVELS = (36, 35, 34, 31, 28, 27, 26, 24, 17, 12, 5)
-_OLD_NAMES = ("manylinux2014", "manylinux2010", "manylinux1", "linux")
+from tunebuild.image.wheels.resolve import Target, resolve_wheels, torch_cuda
+from tunebuild.store import Digest, Progress, digest_file
 
 
 @dataclass(frozen=True, slots=True)
 class LockedWheel:
-    """A wheel pinned by content. ``size`` in bytes."""
+    """A wheel pinned by content; ``size`` in bytes, ``root`` the requirement that first asked for it."""
 
     name: str
     version: str
     filename: str
     digest: Digest
     size: int
+    root: str
 
 
 @dataclass(frozen=True, slots=True)
 class WheelLock:
-    """All wheels of an image, in order of name."""
+    """All wheels of an image, in order of name.
+
+    Attributes:
+        python: what they are for.
+        wheels: the wheels.
+        cuda: the CUDA version that torch was built for; empty for a CPU build.
+    """
 
     python: str
     wheels: tuple[LockedWheel, ...]
+    cuda: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """For a lock file."""
         return asdict(self)
 
 
-def serving_requirements(*, adapter: bool = False) -> tuple[str, ...]:
-    """What the ``serve`` extra of this installation asks for; with ``adapter``, ``serve-adapter``, too.
+def serving_requirements(
+    *, adapter: bool = False, engine: str = "transformers", device: str = "cpu"
+) -> tuple[str, ...]:
+    """What the ``serve`` extra of this installation asks for, and those of the engine and of an adapter.
+
+    Args:
+        adapter: whether an adapter is served beside its base; vLLM puts it on without PEFT.
+        engine, device: what runs the model, and where.
 
     Raises:
         TunebuildError: the installation is older than this code, and knows no such extra.
     """
-    extras = ("serve", "serve-adapter") if adapter else ("serve",)
-    return tuple(sorted(text for extra in extras for text in _extra(extra)))
+    extras = ["serve"]
+    if engine == "vllm":
+        extras.append("serve-vllm" if device == "cuda" else "serve-vllm-cpu")
+    elif adapter:
+        extras.append("serve-adapter")
+    return tuple(text for extra in extras for text in sorted(_extra(extra)))
+
+
+def constraints_file(engine: str, device: str) -> Path:
+    """The versions that an engine's packages are known to work with together."""
+    if engine == "vllm":
+        return resources.path("constraints", f"vllm-{device}.txt")
+    return resources.path("constraints.txt")
 
 
 def _extra(extra: str) -> list[str]:
@@ -76,34 +96,32 @@ def _extra(extra: str) -> list[str]:
 def fetch_wheels(
     requirements: Sequence[str],
     constraints: Path,
-    python: str,
-    machine: str,
-    target: Path,
+    target: Target,
+    directory: Path,
     pins: Mapping[str, tuple[str, str]] | None = None,
+    progress: Progress | None = None,
 ) -> WheelLock:
-    """Resolve and download wheels into ``target``.
+    """Resolve and download wheels into ``directory``.
 
     Args:
         requirements: requirement strings.
         constraints: a pip constraints file that pins versions.
-        python: the image's Python, e.g. ``3.11``.
-        machine: e.g. ``x86_64``.
-        target: directory; only the wheels of this resolution are left in it.
+        target: what they must run on.
+        directory: only the wheels of this resolution are left in it.
         pins: version and SHA-256 of wheels that may not move, by name.
+        progress: told what is fetched.
 
     Raises:
         TunebuildError: pip is not installed, a package has no wheel for the image, no index answers, or
             what is pinned is not what an index has.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    for stale in target.iterdir():
+    directory.mkdir(parents=True, exist_ok=True)
+    for stale in directory.iterdir():
         stale.unlink()
-    with TemporaryDirectory(prefix="tunebuild-") as scratch:
-        bounds = Path(scratch) / "constraints.txt"
-        bounds.write_text(_constraints(constraints, pins or {}), "utf-8")
-        _download([*requirements, "--constraint", str(bounds)], python, machine, target)
-    lock = WheelLock(python, tuple(_locked(path) for path in sorted(target.iterdir())))
-    for wheel in lock.wheels:
+    versions = _versions(constraints, pins or {})
+    roots = resolve_wheels(requirements, versions, target, directory, progress)
+    wheels = tuple(_locked(path, roots) for path in sorted(directory.iterdir()))
+    for wheel in wheels:
         if pins and wheel.name in pins and pins[wheel.name][1] != wheel.digest.removeprefix("sha256:"):
             raise fail(
                 "wheel-changed",
@@ -112,45 +130,19 @@ def fetch_wheels(
                 f"'tunebuild lock --update {wheel.name}'",
                 path="image",
             )
-    return lock
+    return WheelLock(target.python, wheels, torch_cuda(directory))
 
 
-def _constraints(shipped: Path, pins: Mapping[str, tuple[str, str]]) -> str:
+def _versions(shipped: Path, pins: Mapping[str, tuple[str, str]]) -> dict[str, str]:
     """Pinned versions win over the shipped ones."""
-    kept = [
-        line
-        for line in shipped.read_text("utf-8").splitlines()
-        if line and not line.startswith("#") and canonicalize_name(Requirement(line).name) not in pins
-    ]
-    return "\n".join([*kept, *(f"{name}=={version}" for name, (version, _) in pins.items())]) + "\n"
+    found = {}
+    for line in shipped.read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            name, _, version = line.partition("==")
+            found[canonicalize_name(name)] = version
+    return found | {name: version for name, (version, _) in pins.items()}
 
 
-def _download(arguments: Sequence[str], python: str, machine: str, target: Path) -> None:
-    tag = "cp" + python.replace(".", "")
-    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-    argv += ["--timeout", "30"]  # a connection that stalls is tried again, not waited for
-    argv += ["--dest", str(target), "--only-binary", ":all:"]
-    argv += ["--python-version", python, "--implementation", "cp"]
-    for abi in (tag, "abi3", "none"):
-        argv += ["--abi", abi]
-    for platform in _platforms(machine):
-        argv += ["--platform", platform]
-    done = subprocess.run([*argv, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        errors = [line for line in done.stderr.splitlines() if "ERROR" in line or "No module" in line]
-        reason = (errors or ["no reason given"])[0].removeprefix("ERROR: ")
-        raise fail(
-            "wheels",
-            f"pip cannot get the image's wheels: {reason}",
-            "is pip installed here, and does its index answer? 'pip download torch' shows more",
-            path="image",
-        )
-
-
-def _platforms(machine: str) -> list[str]:
-    return [f"manylinux_2_{n}_{machine}" for n in _GLIBC_LEVELS] + [f"{n}_{machine}" for n in _OLD_NAMES]
-
-
-def _locked(path: Path) -> LockedWheel:
+def _locked(path: Path, roots: Mapping[str, str]) -> LockedWheel:
     name, version, _, _ = parse_wheel_filename(path.name)
-    return LockedWheel(name, str(version), path.name, digest_file(path), path.stat().st_size)
+    return LockedWheel(name, str(version), path.name, digest_file(path), path.stat().st_size, roots[name])

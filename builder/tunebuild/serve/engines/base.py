@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Protocol
+
+_NO_BIAS: Mapping[int, float] = MappingProxyType({})
 
 #: Below this, sampling is greedy: dividing logits by less overflows.
 GREEDY_BELOW = 1e-5
@@ -50,7 +53,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logit_bias: Mapping[int, float] = field(default_factory=lambda: _NO_BIAS)
     seed: int | None = None
 
     @property
@@ -254,6 +257,17 @@ class Engine(Protocol):
 
     def stop(self) -> None:
         """End the engine; running answers finish as cancelled. Safe to call twice, or before a start."""
+
+    async def score(self, rows: Sequence[list[int]]) -> list[list[float]]:
+        """Log-probabilities of each row's tokens after the first, given those before them.
+
+        Args:
+            rows: token ids, each at least two and fewer than the context; asked before any answer.
+        """
+
+    @property
+    def dtype(self) -> str:
+        """Precision of the weights in memory, such as ``bfloat16``; valid once started."""
 
     @property
     def healthy(self) -> bool:

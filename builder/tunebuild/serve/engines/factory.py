@@ -19,4 +19,8 @@ def make_engine(name: str, setup: EngineSetup) -> Engine:
         from tunebuild.serve.engines.transformers import TransformersEngine
 
         return TransformersEngine(setup)
+    if name == "vllm":
+        from tunebuild.serve.engines.vllm import VllmEngine
+
+        return VllmEngine(setup)
     raise ValueError(f"there is no engine '{name}'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections import deque
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunebuild.heavy_imports import heavy_imports
-from tunebuild.serve.engines._hardware import FreeCores, cpu_has_bfloat16
+from tunebuild.serve.engines._dtype import resolve_dtype
+from tunebuild.serve.engines._hardware import FreeCores
 from tunebuild.serve.engines.base import (
     EngineFailed,
     EngineSetup,
@@ -48,6 +50,7 @@ class TransformersEngine:
         self._rows: list[_Row] = []  # the engine's thread alone writes it
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._model: Any = None
         self._constraints: Constraints | None = None
         self._cores: FreeCores | None = None
 
@@ -75,9 +78,11 @@ class TransformersEngine:
             from tunebuild.serve.engines.model import load_model
 
         setup = self._setup
-        name = setup.dtype
-        if name == "auto":
-            name = "bfloat16" if setup.device == "cuda" or cpu_has_bfloat16() else "float32"
+        name = resolve_dtype(setup.dtype, setup.device)
+        if setup.device == "cuda":
+            from tunebuild.serve.engines._cuda import require_cuda
+
+            require_cuda()
         if setup.device == "cpu":
             self._cores = FreeCores()
             torch.set_num_threads(self._cores.count)
@@ -91,8 +96,31 @@ class TransformersEngine:
             torch.get_num_threads(),
             self._capacity,
         )
+        self._model = model
         self._thread = threading.Thread(target=self._run, args=(model,), name="engine", daemon=True)
         self._thread.start()
+
+    @property
+    def dtype(self) -> str:
+        """Precision of the weights in memory."""
+        return str(self._model.dtype).removeprefix("torch.")
+
+    async def score(self, rows: Sequence[list[int]]) -> list[list[float]]:
+        """Log-probabilities of each row's tokens after the first."""
+        return await asyncio.to_thread(self._score, rows)
+
+    def _score(self, rows: Sequence[list[int]]) -> list[list[float]]:
+        import torch
+
+        scores: list[list[float]] = []
+        with torch.inference_mode():
+            for row in rows:
+                ids = torch.tensor([row], device=self._model.device)
+                # Virtual tokens, which some adapters put before a row, have logits, too.
+                logits = self._model(input_ids=ids).logits[0, -len(row) : -1].float()
+                chosen = logits.gather(1, ids[0, 1:, None])[:, 0]
+                scores.append((chosen - logits.logsumexp(-1)).tolist())
+        return scores
 
     def submit(self, generation: Generation) -> None:
         """Queue an answer."""
@@ -135,7 +163,7 @@ class TransformersEngine:
                     self._join(batch, joining)
                 elif self._rows:
                     self._settle(batch, self._rows, batch.step([row.made[-1] for row in self._rows]))
-            except Exception:  # noqa: BLE001 - no step's failure may end the engine
+            except Exception:  # noqa: BLE001
                 _log.exception("a step of the engine failed; each answer goes on by itself")
                 batch = self._recover(model)
             if self._cores is not None and self._cores.changed():

@@ -1,1 +1,1 @@
-"""What processes that train together share: gradients, or the parts of a sharded model."""
+"""Training in several processes, on one machine or on many."""

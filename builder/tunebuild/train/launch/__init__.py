@@ -1,1 +1,0 @@
-"""Starts a training in several processes, on one machine or on many."""
