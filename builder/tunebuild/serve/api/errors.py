@@ -76,7 +76,13 @@ def explain(error: Exception) -> ApiError:
             return ApiError(500, str(error), "engine_failed")
         case RequestValidationError():
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"] if part != "body")
+            # A union's members have names such as "constrained-str", which no client knows.
+            parts = [
+                part
+                for part in map(str, first["loc"])
+                if part != "body" and part.isidentifier() | part.isdigit()
+            ]
+            where = ".".join(parts)
             limits = first.get("ctx", {})
             # A list or mapping that must be empty is one that clients send although they use none.
             if first["type"] == "extra_forbidden" or limits.get("max_length") == 0:

@@ -9,14 +9,25 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from tunebuild.prompt import Message
 from tunebuild.serve.engines.base import Constraint, Sampling
 
+
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text holds half a surrogate pair, which is no character") from None
+    return text
+
+
+#: Text that a tokenizer can read. JSON can spell what is none.
+Text = Annotated[str, AfterValidator(_whole)]
 #: A text that ends an answer; looking for it costs its length at every token.
 StopText = Annotated[str, Field(max_length=256)]
-Prompt = Annotated[str, Field(min_length=1)]
+Prompt = Annotated[Text, Field(min_length=1)]
 Ids = Annotated[list[Annotated[int, Field(strict=True)]], Field(min_length=1)]
 
 
@@ -28,14 +39,14 @@ class TextPart(_Closed):
     """A part of a message's content."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ChatMessage(_Closed):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
     name: str | None = None
 
     def plain(self) -> Message:
@@ -194,4 +205,4 @@ class TokenizeRequest(_Closed):
     """``POST /tokenize``."""
 
     model: str | None = None
-    prompt: str
+    prompt: Text
