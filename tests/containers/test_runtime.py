@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tunebuild.containers.docker import connect
-from tunebuild.containers.runtime import ContainerRuntime, RunOptions, find_container_runtime
+from tunebuild.containers.find import find_container_runtime
+from tunebuild.containers.runtime import ContainerRuntime, RunOptions
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.archive import write_archive
 from tunebuild.image.oci.manifest import Image

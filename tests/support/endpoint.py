@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.models import save_base
-from tunebuild.client.endpoint import wait_until_ready
+from tunebuild.client.readiness import wait_until_ready
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.prompt import Renderer, save_prompt
 from tunebuild.serve.bundle import Bundle

@@ -40,7 +40,7 @@ from tunebuild.train.plan.settings import Device, TrainSettings
 from tunebuild.train.stage import TrainStage
 
 if TYPE_CHECKING:
-    from tunebuild.train.distributed.together import Together
+    from tunebuild.train.launch.together import Together
 
 
 class Pipeline:

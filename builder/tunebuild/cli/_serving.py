@@ -17,7 +17,7 @@ import click
 
 from tunebuild.build.run import Built
 from tunebuild.cli.load import replaced_text
-from tunebuild.client.endpoint import wait_until_ready
+from tunebuild.client.readiness import wait_until_ready
 from tunebuild.errors import TunebuildError, fail
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _container(
     image: Image, engine: str, options: RunOptions, tagged: bool
 ) -> Iterator[tuple[Container, str]]:
     """A started container and its engine's name."""
-    from tunebuild.containers.runtime import find_container_runtime
+    from tunebuild.containers.find import find_container_runtime
 
     found = find_container_runtime("" if engine == "auto" else engine)
     if not tagged:

@@ -93,7 +93,7 @@ def command(
             shutil.copyfile(built.settings.path("build", name), reports / name)
         reporter("report").say(f"{reports / REPORT}, {CARD} beside it")
         if load:
-            from tunebuild.containers.runtime import find_container_runtime
+            from tunebuild.containers.find import find_container_runtime
 
             engine = find_container_runtime()
             report = engine.load(built.image, reporter("load"))

@@ -28,7 +28,7 @@ def command(source: Path, engine: str, overrides: tuple[str, ...], store: Path) 
     """
     from tunebuild.cli._building import build_spec
     from tunebuild.cli._progress import Reporter
-    from tunebuild.containers.runtime import find_container_runtime
+    from tunebuild.containers.find import find_container_runtime
     from tunebuild.publish.stored import image_of
 
     runtime = find_container_runtime("" if engine == "auto" else engine)

@@ -22,6 +22,7 @@ from tunebuild.image.oci.layer import FileRange, Segment, changed_since, size_of
 from tunebuild.image.oci.manifest import Image, blob_path, docker_manifest_json, index_json
 from tunebuild.image.oci.tar import END, aligned_header, padding
 from tunebuild.store import Digest, Progress, Silent
+from tunebuild.store.atomic import sync
 from tunebuild.store.digest import canonical_json
 
 _LARGEST_END = 64 << 20
@@ -168,7 +169,7 @@ def _taken_over(target: Path, position: int) -> Iterator[BinaryIO]:
             raise
         finally:
             partial.replace(target)
-    _sync_directory(target.parent)
+    sync(target.parent)
 
 
 def _partial(target: Path) -> Path:
@@ -230,7 +231,7 @@ def _written_whole(target: Path) -> Iterator[BinaryIO]:
             except BaseException:
                 partial.unlink(missing_ok=True)
                 raise
-        _sync_directory(target.parent)
+        sync(target.parent)
 
 
 def _lock(sink: BinaryIO, path: Path) -> bool:
@@ -256,11 +257,3 @@ def _write_error(target: Path, error: OSError) -> TunebuildError:
         hint = "free some space or name a directory on another disk; nothing was left behind"
         return fail("disk-full", f"no space left to write {target}", hint)
     return fail("cannot-write", f"cannot write {target}: {error.strerror or error}", "check the directory")
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
