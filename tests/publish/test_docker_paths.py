@@ -1,4 +1,4 @@
-"""What Docker makes of the digest: it always writes a manifest of its own, and always keeps the image's ID."""
+"""What Docker makes of the digest: it writes a manifest of its own, and keeps the image's ID."""
 
 from __future__ import annotations
 
