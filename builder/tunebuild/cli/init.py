@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from tunebuild import resources
+from tunebuild.cli._echo import echo
 from tunebuild.errors import fail
 
 _DEFAULT_BASE = "mistralai/Mistral-7B-Instruct-v0.1"
@@ -50,5 +51,5 @@ def command(directory: Path, base: str) -> None:
         else:
             shutil.copyfile(origin, directory / target)
     spec = shlex.quote(str(directory / "spec.yaml"))
-    click.echo(f"wrote {', '.join(files)} in {directory}", err=True)
-    click.echo(f"next: tunebuild validate {spec}; tunebuild lock {spec}; tunebuild build {spec}", err=True)
+    echo(f"wrote {', '.join(files)} in {directory}", err=True)
+    echo(f"next: tunebuild validate {spec}; tunebuild lock {spec}; tunebuild build {spec}", err=True)
