@@ -24,6 +24,7 @@ from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage
 from tunebuild.merge.strategies import Strategy, strategies_for
 from tunebuild.models.base_model import BaseModel, find_base_model
+from tunebuild.preflight.architecture import check_architecture
 from tunebuild.preflight.context import check_context, check_rows
 from tunebuild.prompt import Renderer
 from tunebuild.report.facts import Records
@@ -242,6 +243,14 @@ class Pipeline:
             TunebuildError: ``positions``.
         """
         check_context(self.positions, self.context)
+
+    def check_architecture(self) -> None:
+        """Refuse a base that a stage behind the training could not work with.
+
+        Raises:
+            TunebuildError: with the way out.
+        """
+        check_architecture(self.base.directory, self.train_settings.tuning, merges=not self.keeps_adapter)
 
     def check_rows(self, data: Tree) -> None:
         """Refuse rows that the base has no positions for.

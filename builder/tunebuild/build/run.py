@@ -195,6 +195,8 @@ def _check_early(pipeline: Pipeline) -> None:
     pipeline.check_tasks()
     pipeline.check_context()
     _ = pipeline.strategies
+    if not _is_trained(pipeline):  # what was trained has passed, and costs no import of transformers
+        pipeline.check_architecture()
 
 
 def _is_trained(pipeline: Pipeline) -> bool:
