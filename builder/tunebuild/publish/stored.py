@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 from tunebuild.errors import fail
+from tunebuild.image.oci.layer import Layer
+from tunebuild.image.oci.manifest import Image
 from tunebuild.image.oci.reading import StoredImage, open_archive
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.publish.release import Blob, Content, Release
@@ -21,6 +23,22 @@ def release_of(path: Path) -> tuple[Release, ImageReference | None]:
     image = open_archive(path)
     name = ImageReference.parse(image.name) if image.name else None
     return Release((_content(image, name.tag if name else ""),)), name
+
+
+def image_of(path: Path) -> Image:
+    """An archive's or a layout's image, for a container runtime.
+
+    Raises:
+        TunebuildError: ``no-image`` or ``bad-archive``; or it does not say what it is called.
+    """
+    release, name = release_of(path)
+    if name is None:
+        hint = "'docker load' or 'podman load' take it without a name"
+        raise fail("bad-archive", f"{path} does not say what the image is called", hint)
+    content = release.contents[0]
+    *blobs, config = content.blobs
+    layers = (Layer(b.label, "", b.segments, b.digest, b.size) for b in blobs)
+    return Image(name, tuple(layers), b"".join(config.read()), content.manifest)
 
 
 def _content(image: StoredImage, tag: str) -> Content:
