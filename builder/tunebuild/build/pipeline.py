@@ -20,12 +20,14 @@ from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.runtime import RuntimeStage, WantedRuntime, runtime_layers
 from tunebuild.image.stage import ImageStage
 from tunebuild.image.weights import WeightsStage, weight_digests
+from tunebuild.installed import missing_of
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage
 from tunebuild.merge.strategies import Strategy, strategies_for
 from tunebuild.models.base_model import BaseModel, find_base_model
-from tunebuild.preflight.architecture import check_architecture
+from tunebuild.preflight.architecture import check_files
 from tunebuild.preflight.context import check_context, check_rows
+from tunebuild.preflight.stage import LIBRARIES, ArchitectureStage
 from tunebuild.prompt import Renderer
 from tunebuild.report.facts import Records
 from tunebuild.serve.bundle import Bundle
@@ -34,7 +36,7 @@ from tunebuild.spec.canonical import effective
 from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.serving_rules import engine_of
-from tunebuild.store import Inputs, Store, Tree, digest_json
+from tunebuild.store import Inputs, Progress, Silent, Store, Tree, digest_json
 from tunebuild.train.plan.estimate import count_parameters, read_tensors
 from tunebuild.train.plan.hardware import decide
 from tunebuild.train.plan.settings import Device, TrainSettings
@@ -244,13 +246,22 @@ class Pipeline:
         """
         check_context(self.positions, self.context)
 
-    def check_architecture(self) -> None:
+    def check_architecture(self, reporter: Callable[[str], Progress]) -> None:
         """Refuse a base that a stage behind the training could not work with.
+
+        What passed is remembered. A plan works where nothing can be trained, so a check that needs the
+        libraries of training is left to the build there.
 
         Raises:
             TunebuildError: with the way out.
         """
-        check_architecture(self.base.directory, self.train_settings.tuning, merges=not self.keeps_adapter)
+        check_files(self.base.directory)
+        if missing := missing_of(*LIBRARIES):
+            text = f"not checked, since {missing[0]} is not installed here; the build checks it"
+            reporter("architecture").say(text)
+            return
+        tuning = self.train_settings.tuning
+        self.store.ensure(ArchitectureStage(self.base, tuning, not self.keeps_adapter, self.engine), Silent())
 
     def check_rows(self, data: Tree) -> None:
         """Refuse rows that the base has no positions for.

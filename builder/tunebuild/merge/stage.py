@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version as package_version
 from pathlib import Path
 
+from tunebuild.installed import version_of
 from tunebuild.merge.strategies import Strategy
 from tunebuild.models.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
@@ -19,7 +19,7 @@ class MergeStage:
     base: BaseModel
     trained: Tree
     name: str = "merge"
-    version: int = 2
+    version: int = 3
 
     def inputs(self) -> Inputs:
         """Strategy, base weights, and what was trained where it goes into them."""
@@ -30,7 +30,7 @@ class MergeStage:
         return {
             **common,
             "trained": {f.path: f.digest for f in self.trained.files if f.path.startswith(kept)},
-            "torch": package_version("torch"),
+            "torch": version_of("torch"),
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:

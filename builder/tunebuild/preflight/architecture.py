@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.heavy_imports import heavy_imports
@@ -43,7 +43,13 @@ def check_files(directory: Path) -> None:
         )
 
 
-def check_architecture(directory: Path, tuning: TuningSpec, *, merges: bool) -> None:
+def check_architecture(
+    directory: Path,
+    tuning: TuningSpec,
+    *,
+    merges: bool,
+    engine: Literal["transformers", "vllm"] = "transformers",
+) -> None:
     """Refuse a base that a stage behind the training could not work with.
 
     The model is built on the meta device and gets the adapter that training would give it, so that PEFT
@@ -53,6 +59,7 @@ def check_architecture(directory: Path, tuning: TuningSpec, *, merges: bool) -> 
         directory: the base.
         tuning: the spec's section, its method decided.
         merges: whether the adapter is merged, not served beside the base.
+        engine: what will serve the model.
 
     Raises:
         TunebuildError: with the way out.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunebuild.heavy_imports import heavy_imports
+from tunebuild.installed import version_of
 from tunebuild.models.base_model import BaseModel
-from tunebuild.serve.engines.attention import caps_logits
+from tunebuild.serve.engines.attention import attention_inputs
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.loop.memory import grow_segments
 from tunebuild.train.plan.settings import TrainSettings
@@ -48,9 +48,8 @@ class TrainStage:
             "compute_dtype": self.settings.compute_dtype,
             "rows": {f.path: f.digest for f in self.data.files if f.path.endswith(".arrow")},
             "base": dict(self.base.weight_digests),
-            "libraries": {name: package_version(name) for name in _LIBRARIES},
-            # Trained without the cap, it would be another model.
-            **({"attention": "eager"} if caps_logits(self.base.config) else {}),
+            "libraries": {name: version_of(name) for name in _LIBRARIES},
+            **attention_inputs(self.base.config),
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:

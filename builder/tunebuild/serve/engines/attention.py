@@ -31,3 +31,11 @@ def caps_logits(config: dict[str, Any]) -> bool:
     """Whether a ``config.json`` asks for soft-capping of attention logits."""
     text = config.get("text_config") or config
     return any(text.get(name) for name in _SOFT_CAPS)
+
+
+def attention_inputs(config: dict[str, Any]) -> dict[str, str]:
+    """What of the attention belongs in the key of a stage that runs the model.
+
+    Computed without the cap, an output is another model's. An architecture without SDPA has no other output.
+    """
+    return {"attention": "eager"} if caps_logits(config) else {}
