@@ -32,7 +32,7 @@ from tunebuild.store.tree import scan
 from tunebuild.train.loop.run import train_adapter
 from tunebuild.train.plan.settings import TrainSettings
 
-WITHOUT = "lm-eval is not installed: pip install 'tunebuild[lm-eval]'"
+WITHOUT = f"lm-eval is not installed: {install_command(('lm-eval',))}"
 CHOICE = """\
 task: choice
 dataset_path: json

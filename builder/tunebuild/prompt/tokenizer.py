@@ -13,7 +13,7 @@ import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -23,7 +23,9 @@ from tunebuild.prompt.controls import Controls, find_controls, special_controls
 from tunebuild.prompt.messages import Conversation, Message
 from tunebuild.prompt.seams import Seams
 from tunebuild.prompt.template import PromptRefused, PromptTemplate
-from tunebuild.prompt.words import Words, find_words
+
+if TYPE_CHECKING:
+    from tunebuild.prompt.words import Words
 
 # Private-use characters: no text means anything by them, and content that has them is refused.
 _USER, _CONTROL, _CLOSE = "\uf8f0", "\uf8f1", "\uf8f2"
@@ -212,6 +214,8 @@ class PromptTokenizer:
 
     @cached_property
     def _words(self) -> Words | None:
+        from tunebuild.prompt.words import find_words  # where many rows are read, and numpy is
+
         return find_words(self._plain, self.definition, self._added, self.seams)
 
     @cached_property

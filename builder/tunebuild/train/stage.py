@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunebuild.extras import library_version
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.models.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
@@ -47,7 +47,7 @@ class TrainStage:
             "compute_dtype": self.settings.compute_dtype,
             "rows": {f.path: f.digest for f in self.data.files if f.path.endswith(".arrow")},
             "base": dict(self.base.weight_digests),
-            "libraries": {name: package_version(name) for name in _LIBRARIES},
+            "libraries": {name: library_version(name) for name in _LIBRARIES},
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
