@@ -86,7 +86,7 @@ class Renderer:
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
     def prompt_text(self, messages: Conversation) -> str:
-        """The prompt as text, for people to look at. Never tokenise it: use :meth:`prompt_ids`."""
+        """The prompt as text, for people to look at. Never tokenize it: use :meth:`prompt_ids`."""
         return self.template.render(with_system(messages, self.settings.system), add_generation_prompt=True)
 
     def prompt_ids(self, messages: Conversation) -> list[int]:
@@ -114,7 +114,7 @@ class Renderer:
 
         One, unless the template rewrites what was said before once more turns follow, as templates of
         reasoning models do. Then the model is asked with another history at each answer, so each answer
-        is a sample of its own and is all that carries loss in it.
+        is a sample of its own and its only supervised part.
 
         Raises:
             PromptRefused: as :meth:`example`, but for rewritten history.
@@ -125,7 +125,7 @@ class Renderer:
         return found
 
     def examples_of(self, conversations: Sequence[Conversation]) -> list[Samples | PromptRefused]:
-        """:meth:`examples` of many conversations, tokenised together; of a refused one, the refusal."""
+        """:meth:`examples` of many conversations, tokenized together; of a refused one, the refusal."""
         rendered = [_or_refusal(self._answers, messages) for messages in conversations]
         encode = self.tokenizer.encoder(
             answers[-1].through for answers in rendered if not isinstance(answers, PromptRefused)
@@ -157,7 +157,7 @@ class Renderer:
         return whole == rest
 
     def plain_example(self, text: str) -> Example:
-        """The training sample of text that stands in no conversation: all of it, and its end, is learnt."""
+        """The sample of text outside a conversation: all of it, and its end, is supervised."""
         begin = self.tokenizer.token_id(self.template.special_tokens.get("bos_token", ""))
         head = [] if begin is None else [begin]
         end = self.tokenizer.token_id(self.template.special_tokens.get("eos_token", ""))
@@ -217,7 +217,7 @@ class Renderer:
         supervised = tuple(
             self._find(answer, text, full) or self._supervise(answer, full, encode) for answer in answers
         )
-        # Text after the last end-of-turn token (a newline, say) is never served and never learnt.
+        # Text after the last end-of-turn token (a newline, say) is never served and never supervised.
         return Example(full[: supervised[-1][1]], supervised)
 
     def _find(self, answer: _Answer, text: str, full: list[int]) -> tuple[int, int] | None:

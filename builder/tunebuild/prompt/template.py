@@ -45,7 +45,7 @@ class PromptTemplate:
             raise fail(
                 "template-syntax",
                 f"prompt template '{self.name}' line {error.lineno}: {error.message}",
-                "mend the template; it must be valid Jinja",
+                "fix the template; it must be valid Jinja",
                 path="prompt.template",
             ) from error
         try:
