@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from tunebuild.errors import fail
 from tunebuild.prompt.example import Example, Samples
@@ -82,6 +82,8 @@ class Renderer:
             "system": self.settings.system,
             "stop_ids": sorted(self.stop_ids),
         }
+        if self.template.variables:
+            parts["variables"] = dict(self.template.variables)
         canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -89,13 +91,19 @@ class Renderer:
         """The prompt as text, for people to look at. Never tokenize it: use :meth:`prompt_ids`."""
         return self.template.render(with_system(messages, self.settings.system), add_generation_prompt=True)
 
-    def prompt_ids(self, messages: Conversation) -> list[int]:
+    def prompt_ids(self, messages: Conversation, variables: Mapping[str, Any] | None = None) -> list[int]:
         """Ids that the model is fed to answer ``messages``.
+
+        Args:
+            messages: the conversation.
+            variables: of the template, where they are others than those of training.
 
         Raises:
             PromptRefused: the template refuses the conversation.
         """
-        return self._ids(with_system(messages, self.settings.system), add_generation_prompt=True)
+        quoted = self.tokenizer.quote(with_system(messages, self.settings.system))
+        template = self.template.with_variables(variables or {})
+        return self.tokenizer.encode(template.render(quoted, add_generation_prompt=True))
 
     def example(self, messages: Conversation) -> Example:
         """The training sample of a conversation that ends with an assistant turn.
@@ -250,11 +258,6 @@ class Renderer:
                 f"turn {number}: the template rewrites it once more turns follow (first at token {at})",
             )
         return len(prompt), end
-
-    def _ids(self, turns: Conversation, *, add_generation_prompt: bool) -> list[int]:
-        quoted = self.tokenizer.quote(turns)
-        text = self.template.render(quoted, add_generation_prompt=add_generation_prompt)
-        return self.tokenizer.encode(text)
 
     def _show(self, ids: list[int], at: int) -> str:
         return repr(self.tokenizer.token_text(ids[at])) if at < len(ids) else "missing"
