@@ -108,7 +108,7 @@ def address() -> str:
 def library_version(name: str) -> str:
     """Version of a library that a build would compute with.
 
-    What is not installed, as where a build is only planned, is taken in the version that tunebuild ships with.
+    What is not installed, as where a build is only planned, is taken in the version of constraints.txt.
     Empty if it names none.
     """
     try:

@@ -18,6 +18,7 @@ from tunebuild.evaluate.metrics import check_gates
 from tunebuild.evaluate.models import load_merged, load_trained
 from tunebuild.evaluate.stage import EvaluateStage, read_metrics
 from tunebuild.evaluate.tasks import read_tasks, require_tasks
+from tunebuild.extras import install_command
 from tunebuild.merge.stage import MergeStage
 from tunebuild.models.base_model import BaseModel
 from tunebuild.prompt import load_prompt, save_prompt

@@ -36,9 +36,7 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(self.verbs[cmd_name][0]).command
         command.epilog = epilog_of(cmd_name)
         call, extras = command.callback, self.extras.get(cmd_name)
-        if (
-            call and extras and not hasattr(call, "checks_extras")
-        ):  # a verb may be called twice in one process
+        if call and extras and not hasattr(call, "checks_extras"):  # it may be called twice
             command.callback = _after_check(call, cmd_name, extras)
         return command
 

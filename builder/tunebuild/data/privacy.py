@@ -236,7 +236,7 @@ def _is_token(text: str) -> bool:
 
 
 def _missing(name: str) -> Exception:
-    hint = f"{install_command(('plan',))}, or say data.privacy: {secrets: off, personal: off}"
+    hint = install_command(("plan",)) + ", or say data.privacy: {secrets: off, personal: off}"
     return fail(
         "no-scanner", f"looking for secrets and personal data needs {name}", hint, path="data.privacy"
     )

@@ -62,7 +62,7 @@ class EvaluateStage:
             "trained": {
                 f.path: f.digest
                 for f in self.trained.files
-                if f.path.startswith(("adapter/", "model/", "quantisation.json"))
+                if f.path.startswith(("adapter/", "model/", "quantization.json"))
             },
             "merged": {f.path: f.digest for f in self.merged.files if f.path.startswith("model/")},
             "rows": {f.path: f.digest for f in self.data.files if f.path in (self._rows, SOURCES)},

@@ -26,7 +26,7 @@ class MergeStage:
         common: Inputs = {"strategy": self.strategy, "base": dict(self.base.weight_digests)}
         if self.strategy == "none":
             return common  # so all adapters of a base share one output
-        kept = ("adapter/", "model/", "quantisation.json")
+        kept = ("adapter/", "model/", "quantization.json")
         return {
             **common,
             "trained": {f.path: f.digest for f in self.trained.files if f.path.startswith(kept)},

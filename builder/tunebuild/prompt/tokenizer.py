@@ -170,7 +170,7 @@ class PromptTokenizer:
 
     @cached_property
     def _lenient(self) -> bool:
-        """Whether other text than its spelling may become a control token, by the way text is normalised."""
+        """Whether other text than its spelling may become a control token, by the way text is normalized."""
         changes = self._plain.normalizer is not None
         return changes and any(
             token.normalized and _may_come_of_other_text(self._plain, token.content)

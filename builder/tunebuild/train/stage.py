@@ -40,7 +40,7 @@ class TrainStage:
     version: int = 1
 
     def inputs(self) -> Inputs:
-        """Settings, tokenised rows and base weights."""
+        """Settings, tokenized rows and base weights."""
         return {
             "tuning": self.settings.tuning.model_dump(mode="json", exclude=_PASSING),
             "device": self.settings.device,
@@ -63,7 +63,7 @@ class TrainStage:
             from tunebuild.train.plan.threads import training_threads
 
         alone = train_adapter if self.settings.processes == 1 else train_in_processes
-        train = self.together.lead if self.together else alone
+        train = self.together.train_in_all_processes if self.together else alone
         with training_threads(work, self.spared_cores):
             train(
                 self.settings,
