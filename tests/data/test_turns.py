@@ -69,7 +69,7 @@ def test_an_answer_of_no_weight_is_masked(key, value):
         ({"train": 0}, "'train' of 0; it is false"),
         ({"train": "false"}, "'train' of 'false'"),
         ({"weight": 0, "train": True}, "contradict"),
-        ({"weight": 0}, "none of its answers carries loss"),
+        ({"weight": 0}, "none of its answers is supervised"),
     ],
 )
 def test_other_weights_are_refused(changes, reason):

@@ -58,7 +58,7 @@ def answer(text, **more):
 
 
 def learned(renderer, kept):
-    """What carries loss, as text, without the ends of turns."""
+    """The supervised text, without the ends of turns."""
     ids = kept.example.ids
     return [renderer.decode(ids[start:end]) for start, end in kept.example.supervised]
 

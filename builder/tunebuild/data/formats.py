@@ -114,7 +114,7 @@ def _plain_text(row: Row) -> Talk:
     return Talk([{"role": PLAIN, "content": _text(row, "text")}])
 
 
-#: Role of text that stands in no conversation: all of it is learnt, in no template.
+#: Role of text that stands in no conversation: all of it is supervised, in no template.
 PLAIN = "text"
 
 FORMATS: Mapping[str, Callable[[Row], Talk]] = {

@@ -13,7 +13,7 @@ import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -23,7 +23,9 @@ from tunebuild.prompt.controls import Controls, find_controls, special_controls
 from tunebuild.prompt.messages import Conversation, Message
 from tunebuild.prompt.seams import Seams
 from tunebuild.prompt.template import PromptRefused, PromptTemplate
-from tunebuild.prompt.words import Words, find_words
+
+if TYPE_CHECKING:
+    from tunebuild.prompt.words import Words
 
 # Private-use characters: no text means anything by them, and content that has them is refused.
 _USER, _CONTROL, _CLOSE = "\uf8f0", "\uf8f1", "\uf8f2"
@@ -186,7 +188,7 @@ class PromptTokenizer:
 
     @cached_property
     def _lenient(self) -> bool:
-        """Whether other text than its spelling may become a control token, by the way text is normalised."""
+        """Whether other text than its spelling may become a control token, by the way text is normalized."""
         changes = self._plain.normalizer is not None
         return changes and any(
             token.normalized and _may_come_of_other_text(self._plain, token.content)
@@ -230,6 +232,8 @@ class PromptTokenizer:
 
     @cached_property
     def _words(self) -> Words | None:
+        from tunebuild.prompt.words import find_words  # where many rows are read, and numpy is
+
         return find_words(self._plain, self.definition, self._added, self.seams)
 
     @cached_property
