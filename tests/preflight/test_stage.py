@@ -53,7 +53,7 @@ def test_check_is_done_once(pipeline, monkeypatch):
 
 
 def test_plan_without_torch_says_that_nothing_was_checked(pipeline, monkeypatch):
-    monkeypatch.setattr("tunebuild.build.pipeline.missing_of", lambda *names: ("torch",))
+    monkeypatch.setattr("tunebuild.build.pipeline.is_there", lambda name: False)
     monkeypatch.setattr(checked, "check_architecture", lambda *args, **options: pytest.fail("was run"))
     said = _Said()
     pipeline.check_architecture(said)
@@ -61,7 +61,7 @@ def test_plan_without_torch_says_that_nothing_was_checked(pipeline, monkeypatch)
 
 
 def test_files_are_looked_at_without_torch(pipeline, monkeypatch):
-    monkeypatch.setattr("tunebuild.build.pipeline.missing_of", lambda *names: ("torch",))
+    monkeypatch.setattr("tunebuild.build.pipeline.is_there", lambda name: False)
     file = pipeline.base.directory / "config.json"
     quantization = {"quantization_config": {"quant_method": "awq"}}
     file.write_text(json.dumps(json.loads(file.read_text()) | quantization))

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunebuild.data.prompt_source import build_renderer
+from tunebuild.data.prompt_source import build_renderer, check_variables
 from tunebuild.data.source_files import SourceFiles
 from tunebuild.data.stage import DataStage
 from tunebuild.evaluate.exported import ExportedStage
@@ -15,13 +15,13 @@ from tunebuild.evaluate.stage import EvaluateStage
 from tunebuild.evaluate.tasks import Task, read_tasks, require_tasks
 from tunebuild.export.stage import ExportStage
 from tunebuild.export.tool import Tool
+from tunebuild.extras import is_there
 from tunebuild.image.bundle import BundleParts, bundle_digests
 from tunebuild.image.oci.manifest import Variables
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.runtime import RuntimeStage, WantedRuntime, runtime_layers
 from tunebuild.image.stage import ImageStage
 from tunebuild.image.weights import WeightsStage, weight_digests
-from tunebuild.installed import missing_of
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage
 from tunebuild.merge.strategies import Strategy, strategies_for
@@ -91,7 +91,10 @@ class Pipeline:
     @cached_property
     def renderer(self) -> Renderer:
         """The prompt contract."""
-        return build_renderer(self.spec.prompt, self.base.directory, self.loaded.directory)
+        renderer = build_renderer(self.spec.prompt, self.base.directory, self.loaded.directory)
+        names = enumerate(self.spec.serving.request_variables)
+        check_variables(renderer.template, {n: f"serving.request_variables[{i}]" for i, n in names})
+        return renderer
 
     def data(self) -> DataStage:
         """Rows to tokens."""
@@ -257,7 +260,7 @@ class Pipeline:
             TunebuildError: with the way out.
         """
         check_files(self.base.directory)
-        if missing := missing_of(*LIBRARIES):
+        if missing := [name for name in LIBRARIES if not is_there(name)]:
             text = f"not checked, since {missing[0]} is not installed here; the build checks it"
             reporter("architecture").say(text)
             return

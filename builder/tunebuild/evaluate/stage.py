@@ -9,8 +9,8 @@ from pathlib import Path
 from tunebuild.evaluate.asked import SOURCES, general_prompts
 from tunebuild.evaluate.metrics import Metrics
 from tunebuild.evaluate.tasks import Task
+from tunebuild.extras import library_version
 from tunebuild.heavy_imports import heavy_imports
-from tunebuild.installed import version_of
 from tunebuild.merge.strategies import Strategy
 from tunebuild.models.base_model import BaseModel
 from tunebuild.serve.bundle import PARITY_FILE
@@ -63,13 +63,14 @@ class EvaluateStage:
             "trained": {
                 f.path: f.digest
                 for f in self.trained.files
-                if f.path.startswith(("adapter/", "model/", "quantisation.json"))
+                if f.path.startswith(("adapter/", "model/", "quantization.json"))
             },
             "merged": {f.path: f.digest for f in self.merged.files if f.path.startswith("model/")},
             "rows": {f.path: f.digest for f in self.data.files if f.path in (self._rows, SOURCES)},
             "prompt": {f.path: f.digest for f in self.data.files if f.path == "prompt/prompt.json"},
             "libraries": {
-                name: version_of(name) for name in (*_LIBRARIES, *((_TASKS_LIBRARY,) if self.tasks else ()))
+                name: library_version(name)
+                for name in (*_LIBRARIES, *((_TASKS_LIBRARY,) if self.tasks else ()))
             },
             **attention_inputs(self.base.config),
         }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tunebuild.installed import version_of
+from tunebuild.extras import library_version
 from tunebuild.models.base_model import BaseModel
 from tunebuild.preflight.architecture import check_architecture
 from tunebuild.spec.tuning import TuningSpec
@@ -45,7 +45,7 @@ class ArchitectureStage:
             "tuning": self.tuning.model_dump(mode="json", include={"method", "lora", "peft"}),
             "merges": self.merges,
             "engine": self.engine,
-            "libraries": {name: version_of(name) for name in LIBRARIES},
+            "libraries": {name: library_version(name) for name in LIBRARIES},
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:

@@ -23,6 +23,7 @@ from tunebuild.serve.api.answer import Answer, Piece
 from tunebuild.serve.api.errors import ApiError, explain
 from tunebuild.serve.api.schemas import ChatRequest, Common, CompletionRequest
 from tunebuild.serve.api.shapes import Shape
+from tunebuild.serve.api.variables import allowed_variables
 from tunebuild.serve.engines.base import Generation
 from tunebuild.serve.service import Service
 
@@ -111,7 +112,8 @@ class _Held(StreamingResponse):
 def _prompts(service: Service, body: ChatRequest | CompletionRequest) -> list[list[int]]:
     """Prompt ids of a request. Not on the event loop: long texts take seconds."""
     if isinstance(body, ChatRequest):
-        return [service.chat_prompt([message.plain() for message in body.messages])]
+        variables = allowed_variables(service, body.chat_template_kwargs)
+        return [service.chat_prompt([message.plain() for message in body.messages], variables)]
     size = service.renderer.tokenizer.vocabulary_size
     prompts = [service.renderer.encode_text(one) if isinstance(one, str) else one for one in body.prompts()]
     if any(not 0 <= i < size for prompt in prompts for i in prompt):
