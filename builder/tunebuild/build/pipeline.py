@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunebuild.data.prompt_source import build_renderer
+from tunebuild.data.prompt_source import build_renderer, check_variables
 from tunebuild.data.source_files import SourceFiles
 from tunebuild.data.stage import DataStage
 from tunebuild.evaluate.exported import ExportedStage
@@ -87,7 +87,10 @@ class Pipeline:
     @cached_property
     def renderer(self) -> Renderer:
         """The prompt contract."""
-        return build_renderer(self.spec.prompt, self.base.directory, self.loaded.directory)
+        renderer = build_renderer(self.spec.prompt, self.base.directory, self.loaded.directory)
+        names = enumerate(self.spec.serving.request_variables)
+        check_variables(renderer.template, {n: f"serving.request_variables[{i}]" for i, n in names})
+        return renderer
 
     def data(self) -> DataStage:
         """Rows to tokens."""

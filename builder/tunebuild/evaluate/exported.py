@@ -11,6 +11,7 @@ from typing import Any
 
 from tunebuild.errors import fail
 from tunebuild.evaluate.stage import rows_measured
+from tunebuild.extras import install_command
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.models.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
@@ -76,4 +77,4 @@ def require_reader() -> None:
     """
     if find_spec("compressed_tensors") is None:
         message = "reading exports back needs compressed-tensors, which is not installed"
-        raise fail("no-compressed-tensors", message, "pip install 'tunebuild[export]'", path="exports")
+        raise fail("no-compressed-tensors", message, install_command(("export",)), path="exports")

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.prompt import Message, Renderer, check_golden, load_golden, load_prompt
@@ -140,13 +140,19 @@ class Service:
         generation.on_end(self._running.discard)
         self._engine.submit(generation)
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def chat_prompt(
+        self, messages: Sequence[Message], variables: Mapping[str, Any] | None = None
+    ) -> list[int]:
         """Prompt ids of a conversation, as in training.
+
+        Args:
+            messages: the conversation.
+            variables: of the template, where the request may set them to others than those of training.
 
         Raises:
             PromptRefused: the template refuses it.
         """
-        return self.renderer.prompt_ids(messages)
+        return self.renderer.prompt_ids(messages, variables)
 
     def _unlike_the_build(self, renderer: Renderer) -> str:
         """Why the engine does not serve what was built; empty if it does."""

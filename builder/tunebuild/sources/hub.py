@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunebuild.errors import TunebuildError, fail
+from tunebuild.extras import install_command
 from tunebuild.store import Digest, TreeFile, digest_file
 
 # Weights in pickles run code when they are loaded; nothing here ever fetches one.
@@ -181,7 +182,7 @@ def _library() -> Any:
     try:
         import huggingface_hub
     except ModuleNotFoundError:
-        raise fail("no-hub", "a hub needs huggingface_hub", "pip install 'tunebuild[train]'") from None
+        raise fail("no-hub", "a hub needs huggingface_hub", install_command(("plan",))) from None
     return huggingface_hub
 
 

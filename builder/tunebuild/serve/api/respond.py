@@ -21,6 +21,7 @@ from tunebuild.serve.api.errors import ApiError
 from tunebuild.serve.api.schemas import ChatRequest, Common, CompletionRequest
 from tunebuild.serve.api.shapes import Shape
 from tunebuild.serve.api.stream import Events, Streamed, answer_logprobs, count_usage
+from tunebuild.serve.api.variables import allowed_variables
 from tunebuild.serve.service import Service
 
 _HUNG_UP = 499  # as nginx logs it; nobody reads the answer
@@ -106,7 +107,8 @@ def check_model(service: Service, name: str) -> None:
 def _prompts(service: Service, body: ChatRequest | CompletionRequest) -> list[list[int]]:
     """Prompt ids of a request. Not on the event loop: long texts take seconds."""
     if isinstance(body, ChatRequest):
-        return [service.chat_prompt([message.plain() for message in body.messages])]
+        variables = allowed_variables(service, body.chat_template_kwargs)
+        return [service.chat_prompt([message.plain() for message in body.messages], variables)]
     size = service.renderer.tokenizer.vocabulary_size
     prompts = [service.renderer.encode_text(one) if isinstance(one, str) else one for one in body.prompts()]
     if any(not 0 <= i < size for prompt in prompts for i in prompt):
