@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +31,23 @@ class Server:
 
 
 def make_bundle(
-    directory: Path, architecture: str = "llama", *, head_dim: int | None = None, **limits: float
+    directory: Path,
+    architecture: str = "llama",
+    *,
+    head_dim: int | None = None,
+    prompt: PromptSpec | None = None,
+    request_variables: Sequence[str] = (),
+    **limits: float,
 ) -> Renderer:
-    """Write a bundle whose model has random weights; returns its renderer. vLLM takes heads of 32."""
+    """Write a bundle whose model has random weights; returns its renderer.
+
+    vLLM takes heads of 32. A prompt's template is looked for in ``directory``.
+    """
     # Random weights with tied embeddings only ever repeat the last token.
     untied = {"tie_word_embeddings": False} if architecture == "llama" else {}
     head = {"head_dim": head_dim} if head_dim else {}
     base = save_base(architecture, directory / "model", **untied, **head)
-    renderer = build_renderer(PromptSpec(system="Be brief."), base, base)
+    renderer = build_renderer(prompt or PromptSpec(system="Be brief."), base, directory)
     save_prompt(directory / "prompt", renderer, base)
     settings = {
         "name": "tiny",
@@ -50,6 +59,7 @@ def make_bundle(
         "port": 8080,
         "defaults": {"max_tokens": 16, "temperature": 0.0, "top_p": 1.0},
         "limits": {"context": 200, "concurrency": 16, "queue": 8, "drain_seconds": 10, **limits},
+        "request_variables": list(request_variables),
     }
     Bundle.model_validate(settings).save(directory)
     return renderer
