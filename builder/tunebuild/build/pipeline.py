@@ -28,6 +28,7 @@ from tunebuild.merge.strategies import Strategy, strategies_for
 from tunebuild.models.base_model import BaseModel, find_base_model
 from tunebuild.preflight.architecture import check_files
 from tunebuild.preflight.context import check_context, check_rows
+from tunebuild.preflight.finite import FiniteStage
 from tunebuild.preflight.stage import LIBRARIES, ArchitectureStage
 from tunebuild.prompt import Renderer
 from tunebuild.report.facts import Records
@@ -260,6 +261,7 @@ class Pipeline:
             TunebuildError: with the way out.
         """
         check_files(self.base.directory)
+        self.store.ensure(FiniteStage(self.base), reporter("numbers"))
         if missing := [name for name in LIBRARIES if not is_there(name)]:
             text = f"not checked, since {missing[0]} is not installed here; the build checks it"
             reporter("architecture").say(text)
