@@ -14,6 +14,11 @@ from tunebuild.errors import Diagnostic, TunebuildError
 from tunebuild.printable import printable, printable_line
 
 _EXIT_INTERRUPTED = 130
+# What a disk, a mount or a path is to blame for, wherever it is met.
+_STORAGE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
 
 
 def run_reporting_errors(main: Callable[[], None]) -> int:
@@ -40,7 +45,7 @@ def run_reporting_errors(main: Callable[[], None]) -> int:
         _print(found.diagnostics[0])
         return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in _STORAGE:
             raise
         _print(_storage_problem(error))
         return 1

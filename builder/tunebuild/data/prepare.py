@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -130,7 +131,7 @@ class _Reader:
         headings = Headings(source)
         chunk = _empty_chunk(self.file, source, source.format)
         read = 0
-        for row in islice(read_rows(source.path, source.shown), source.most):
+        for row in islice(read_rows(source.path, source.shown), _most(source)):
             read += 1
             self.rows += 1
             if len(chunk.rows) + len(chunk.rejects) == _CHUNK_ROWS:
@@ -177,3 +178,8 @@ def _detect(source: RowSource, row: SourceRow) -> str:
             path="data.train",
         )
     return found
+
+
+def _most(source: RowSource) -> int | None:
+    """How many rows are read; no iterator counts further than a machine word does."""
+    return None if source.most is None else min(source.most, sys.maxsize)

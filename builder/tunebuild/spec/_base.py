@@ -10,6 +10,7 @@ class Section(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        allow_inf_nan=False,
         frozen=True,
         defer_build=True,
         populate_by_name=True,

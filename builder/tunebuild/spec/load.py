@@ -9,12 +9,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tunebuild.errors import Diagnostic, TunebuildError
+from tunebuild.errors import Diagnostic, Position, TunebuildError
 from tunebuild.spec._words import dotted
 from tunebuild.spec.checks import broken_rules
 from tunebuild.spec.overlay import compose
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.yaml_loader import Document, parse_dotted
+
+_LONGEST_NAME = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,22 @@ def load_spec(file: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
     Raises:
         TunebuildError: every problem at once, in order of position.
     """
-    document = compose(file, overrides)
-    spec, problems = _read(document)
-    if spec is not None:
-        problems += [
-            replace(d, position=document.position(parse_dotted(d.path)))
-            for d in broken_rules(spec, file.resolve().parent)
-        ]
+    try:
+        document = compose(file, overrides)
+        spec, problems = _read(document)
+        if spec is not None:
+            problems += [
+                replace(d, position=document.position(parse_dotted(d.path)))
+                for d in broken_rules(spec, file.resolve().parent)
+            ]
+    except OSError as error:  # such as a name that is too long for the file system
+        named = str(error.filename or file)
+        shown = named if len(named) <= _LONGEST_NAME else f"{named[:_LONGEST_NAME]}..."
+        message = f"cannot look for {shown}: {(error.strerror or str(error)).lower()}"
+        place = Position(str(file), 0, 0)
+        raise TunebuildError(
+            (Diagnostic("unreadable", message, "shorten the path", position=place),)
+        ) from None
     if problems or spec is None:
         raise TunebuildError(_in_order(problems))
     return LoadedSpec(spec, file, document)

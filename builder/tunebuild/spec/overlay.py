@@ -125,7 +125,7 @@ def _override(document: Document, text: str) -> None:
 def _typed(name: str, path: NodePath, written: str, where: Position) -> Any:
     """The value as the schema wants it: ``--set image.tag=1.0`` is text because a tag is text."""
     try:
-        document = parse_yaml(written.encode(), where.file)
+        document = parse_yaml(written.encode("utf-8", "surrogatepass"), where.file)
         if document.problems:
             raise TunebuildError(tuple(document.problems))
     except TunebuildError as error:

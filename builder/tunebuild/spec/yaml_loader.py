@@ -7,6 +7,7 @@ where every key still knows its line and column.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,14 +204,17 @@ class _Builder:
 
     def _scalar(self, node: yaml.ScalarNode, position: Position) -> Any:
         text: str = node.value
+        if "\0" in text:  # nothing goes on with it: no system call takes such a name
+            raise _one("yaml-nul", "text holds a NUL character", "remove it", position)
         if node.tag not in _CORE_TAGS:
             self._problem("yaml-tag", f"tags such as {node.tag} are not allowed", position)
             return text
         if node.style:  # quoted or block text
             return text
-        if _SPECIAL.fullmatch(text):
+        value = plain_scalar(text)
+        if _SPECIAL.fullmatch(text) or (isinstance(value, float) and not math.isfinite(value)):
             self._problem("yaml-number", f"{text} is not a number that a spec can use", position)
-        return plain_scalar(text)
+        return value
 
     def _position(self, node: yaml.Node) -> Position:
         mark = node.start_mark
