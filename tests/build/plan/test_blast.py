@@ -58,6 +58,7 @@ OTHERS = {
     "prompt.system": ["Be brief."],
     "prompt.date": ["2026-01-31"],
     "tuning.lora.targets": ["[q_proj]"],
+    "outputs": ["[image, adapter]"],
     "image.repository": ["example.com/other"],
     "image.tag": ["other"],
     "image.source": ["https://git.example.com/x"],
