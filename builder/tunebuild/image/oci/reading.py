@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from tunebuild.errors import TunebuildError, fail
+from tunebuild.errors import Diagnostic, TunebuildError, fail
 from tunebuild.image.oci.archive import layout_files
 from tunebuild.image.oci.blobs import ArchiveFiles, DirectoryFiles, check_digest, check_framing
 from tunebuild.image.oci.content import OUTPUT, Content, read_content
@@ -156,8 +156,17 @@ class StoredImage:
         Raises:
             TunebuildError: ``corrupt-image``, with every blob that is wrong and what it belongs to.
         """
+        try:
+            problems = self._problems()
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            message = f"{self.place}: one of its own files cannot be read: {error}"
+            raise fail("corrupt-image", message, "copy or build the image again") from error
+        if problems:
+            raise TunebuildError(tuple(problems))
+
+    def _problems(self) -> list[Diagnostic]:
         roles = {
-            blob_path(blob): f"{entry.get('artifactType') or entry['annotations'][OUTPUT]}"
+            blob_path(blob): f"{entry.get('artifactType') or _notes(entry).get(OUTPUT, '')}"
             for entry, content in zip(self.index[1:], self.contents()[1:], strict=True)
             for blob in (content.digest, *(blob.digest for blob in content.blobs))
         }
@@ -173,8 +182,7 @@ class StoredImage:
             problems = [*_disagreements(self), *_not_as_written(self)]
         if self.place.is_file() and (framing := check_framing(self.place)):
             problems.append(framing)
-        if problems:
-            raise TunebuildError(tuple(problems))
+        return problems
 
     def _members(self, prefix: str) -> Iterator[tuple[str, BinaryIO, int]]:
         start = prefix.strip("/") + "/"

@@ -2,7 +2,8 @@
 
 A bundle is a DSSE envelope (the statement, and an ECDSA signature over its pre-authentication encoding) with
 a hint of the key. Keys are ECDSA P-256 in PEM. Nonces come from the message (RFC 6979), so signing again
-gives the same bytes. There is no transparency log: cosign verifies with ``--key`` and ``--insecure-ignore-tlog``.
+gives the same bytes. There is no transparency log: cosign is told ``--key`` and
+``--insecure-ignore-tlog``.
 """
 
 from __future__ import annotations
