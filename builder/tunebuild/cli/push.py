@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, store_option
 from tunebuild.cli._registry import registry_options, sign_option
 from tunebuild.errors import fail
@@ -51,7 +52,10 @@ def command(
     SBOMs (CycloneDX, SPDX) and SLSA provenance of a SPEC go with it as OCI 1.1 referrers, as do those of a
     bundle. With --sign-key, each output and the provenance are signed in cosign's format.
     """
-    from tunebuild.cli._building import build_spec
+    from tunebuild.extras import require
+
+    stored = source.suffix == ".tar" or source.is_dir()
+    require("image" if stored else "train", what=f"'push' of {'an archive' if stored else 'a spec'}")
     from tunebuild.cli._progress import Reporter
     from tunebuild.image.oci.reference import ImageReference
     from tunebuild.publish.memory import PushMemory
@@ -65,11 +69,12 @@ def command(
     wanted = ImageReference.parse(reference) if reference else None
     if wanted is not None and wanted.digest:
         raise fail("bad-image-reference", f"{reference} names a digest", "name a tag: the digest follows")
-    if source.suffix == ".tar" or source.is_dir():
+    if stored:
         release, named = release_of(source)
         release = signed(release, signer) if signer else release
     else:
         from tunebuild.build.release import release_of_build
+        from tunebuild.cli._building import build_spec
 
         built = build_spec(source, store, overrides)
         release = release_of_build(built, signer, attest=not no_attestations)
@@ -93,4 +98,4 @@ def command(
         for content in release.contents:
             if content.output:
                 progress.say(f"{content.output}: {content.tag(target.tag)}@{content.digest}")
-    click.echo(f"{target.full_name.partition('@')[0].rpartition(':')[0]}:{target.tag}@{release.digest}")
+    echo(f"{target.full_name.partition('@')[0].rpartition(':')[0]}:{target.tag}@{release.digest}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, store_option
 from tunebuild.cli._progress import Reporter
 from tunebuild.cli._registry import registry_options
@@ -17,6 +18,7 @@ from tunebuild.client.checks import Contract, read_contract
 from tunebuild.client.endpoint import Answer, ask
 from tunebuild.data.privacy import mask
 from tunebuild.errors import TunebuildError, fail
+from tunebuild.extras import require
 
 if TYPE_CHECKING:
     from tunebuild.image.oci.reading import StoredImage
@@ -72,6 +74,7 @@ def command(
         elif key is not None:
             raise fail("not-signed", "a spec has no signature", "give an archive or what was pushed")
         else:
+            require("plan" if url else "train", what="'verify' of a spec")
             from tunebuild.build.run import build, ensure
             from tunebuild.cli._building import opened
 
@@ -82,20 +85,18 @@ def command(
                     built = build(pipeline, reporter)
                     prompt = built.parts.data.path("prompt")
         contract = read_contract(prompt)
-    click.echo(f"  prompt  {contract.vectors} golden vectors reproduce", err=True)
+    echo(f"  prompt  {contract.vectors} golden vectors reproduce", err=True)
     if url:
         _question(url.rstrip("/").removesuffix("/v1"), contract, min_exact)
     elif built and not offline:
         with endpoint(built, engine, "127.0.0.1", 0, ready_within, quiet=True, tagged=False) as running:
-            click.echo(
-                f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True
-            )
+            echo(f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True)
             _question(running.url, contract, min_exact)
     elif min_exact:
         message = "nothing was asked: an archive is only read"
         raise fail("not-asked", message, "start it and give its --url, or verify the spec")
     else:
-        click.echo("  answers not asked: start it and give its --url for that", err=True)
+        echo("  answers not asked: start it and give its --url for that", err=True)
 
 
 def _stored(source: Path, options: tuple[bool, Path | None], scratch: Path) -> StoredImage | None:
@@ -107,6 +108,8 @@ def _stored(source: Path, options: tuple[bool, Path | None], scratch: Path) -> S
     if source.exists() or source.suffix in (".yaml", ".yml") or len(source.parts) < 2:
         return None
     from tunebuild.image.oci.reference import ImageReference
+
+    require("image", what="'verify' of an image in a registry")
     from tunebuild.publish.remote import open_remote
     from tunebuild.registry import Options, Registries
 
@@ -120,16 +123,19 @@ def _stored(source: Path, options: tuple[bool, Path | None], scratch: Path) -> S
 def _unpack(image: StoredImage, directory: Path, key: Path | None) -> Path:
     """Check an image's bytes and links, and take out its prompt directory."""
     from tunebuild.image.plan import BUNDLE
+
+    if key:
+        require("image", what="checking a signature")
     from tunebuild.publish.trust.signing import Verifier
     from tunebuild.publish.trust.walk import Walk
 
     if image.place.exists():
         image.check()
-        click.echo(f"  image   {image.digest}: every byte is what its digest says", err=True)
+        echo(f"  image   {image.digest}: every byte is what its digest says", err=True)
     else:
-        click.echo(f"  image   {image.digest} in the registry", err=True)
+        echo(f"  image   {image.digest} in the registry", err=True)
     for name, text in Walk(image, Verifier.load(key) if key else None).run():
-        click.echo(f"  {name:<7} {text}", err=True)
+        echo(f"  {name:<7} {text}", err=True)
     image.extract(f"{BUNDLE}/prompt", directory)
     return directory
 
@@ -140,7 +146,7 @@ def _question(url: str, contract: Contract, min_exact: float) -> None:
         message = "there is nothing to ask: no trained row is one question and its answer"
         if min_exact:
             raise fail("no-checks", message, "leave out --min-exact, or train on questions, too")
-        click.echo(f"  answers {message}", err=True)
+        echo(f"  answers {message}", err=True)
         return
     with Reporter() as reporter:
         progress = reporter("answers")

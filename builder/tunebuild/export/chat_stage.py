@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as package_version
 from pathlib import Path
 
+from tunebuild.extras import library_version
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.store import Inputs, Progress, Tree
 
@@ -32,14 +31,10 @@ class ChatStage:
 
     def inputs(self) -> Inputs:
         """The prompt, and what renders it."""
-        try:
-            library = package_version("transformers")
-        except PackageNotFoundError:
-            library = ""
         return {
             "prompt": {f.path: f.digest for f in self.data.files if f.path.startswith("prompt/")},
             "config": [f.digest for f in self.merged.files if f.path == "model/config.json"],
-            "transformers": library,
+            "transformers": library_version("transformers"),
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
