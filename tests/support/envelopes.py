@@ -23,6 +23,13 @@ def safetensors(data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data
 
 
+def _tokenizer(path: Path) -> bytes:
+    """The prompt's, which is the model's; made up where there is none."""
+    if not path.is_file():
+        path.write_bytes(b'{"model":{}}')
+    return path.read_bytes()
+
+
 @dataclass(frozen=True)
 class Outputs:
     """An image and a build's other outputs."""
@@ -43,9 +50,8 @@ def make_outputs(inputs: ImageInputs, *, apart: bool = False, size: int = 1_280_
     files = {
         "model/model-00001-of-00002.safetensors": safetensors(bytes(range(256)) * (size // 256)),
         "model/model-00002-of-00002.safetensors": safetensors(b"ab" * 64),
-        "tokenizer/tokenizer.json": b'{"model":{}}',
+        "tokenizer/tokenizer.json": _tokenizer(inputs.bundle / "prompt" / "tokenizer.json"),
         "tokenizer/chat_template.jinja": b"{{ messages }}",
-        "prompt/tokenizer.json": b'{"model":{}}',
         "chat/generation_config.json": b"{}",
         "../README.md": b"# Card\n",
         "../adapter/adapter_config.json": b"{}",
