@@ -47,7 +47,7 @@ class EvaluateStage:
     alternative: Strategy | None = None
     tasks: tuple[Task, ...] = ()
     name: str = "evaluate"
-    version: int = 7
+    version: int = 8
 
     def inputs(self) -> Inputs:
         """The three models, the rows and what is asked."""

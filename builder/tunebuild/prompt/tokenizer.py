@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from tunebuild.errors import fail
 from tunebuild.prompt._twin import make_twin
-from tunebuild.prompt.controls import Controls, find_controls, special_controls
+from tunebuild.prompt.controls import Controls, find_controls, opens_thinking, special_controls
 from tunebuild.prompt.messages import Conversation, Message
 from tunebuild.prompt.seams import Seams
 from tunebuild.prompt.template import PromptRefused, PromptTemplate
@@ -97,6 +97,15 @@ class PromptTokenizer:
     def token_text(self, token_id: int) -> str:
         """Spelling of a token, for messages."""
         return self._plain.id_to_token(token_id) or f"<{token_id}>"
+
+    @property
+    def think_tokens(self) -> list[str]:
+        """Added tokens that open a think block."""
+        return [token.content for token in self._added.values() if opens_thinking(token.content)]
+
+    def special_ids(self, text: str) -> frozenset[int]:
+        """Tokens marked special whose spelling a text holds: what :meth:`decode` leaves out of it."""
+        return frozenset(i for i, t in self._added.items() if t.special and t.content and t.content in text)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a rendered prompt, in which :meth:`quote` may have marked user text."""
@@ -263,15 +272,25 @@ class Detokenizer:
 
     A token is held back while its bytes end inside a UTF-8 character. Decoding looks at a window of
     recent tokens because many decoders treat the first token of a text specially.
+
+    Args:
+        tokenizer: the tokenizer.
+        spelled: tokens marked special that are text here; all others of them are left out.
     """
 
-    def __init__(self, tokenizer: PromptTokenizer) -> None:
+    def __init__(self, tokenizer: PromptTokenizer, spelled: frozenset[int] = frozenset()) -> None:
         self._tokenizer = tokenizer
+        self._spelled = spelled
         self._window: list[int] = []
         self._emitted = 0  # tokens of the window whose text has been handed out
 
     def push(self, token_id: int) -> str:
         """Take one id; the text that is now certain, possibly empty."""
+        if token_id in self._spelled:
+            text = self.flush()
+            self._window.append(token_id)
+            self._advance()
+            return text + self._tokenizer.token_text(token_id)
         self._window.append(token_id)
         text = self._pending()
         if text.endswith("\ufffd"):
