@@ -35,11 +35,11 @@ def command(
 ) -> None:
     """Show the rows of SPEC as the model gets them.
 
-    The prompt is printed with its control tokens; what carries loss is green, or stands between ⟦ and ⟧
-    where there are no colours. Secrets and personal data in it are masked. Rows that are not used are
+    The prompt is printed with its control tokens; supervised tokens are green, or stands between ⟦ and ⟧
+    where there are no colors. Secrets and personal data in it are masked. Rows that are not used are
     counted by their reason, with the first of each.
 
-    The rows are really read and tokenised, and kept for the build.
+    The rows are really read and tokenized, and kept for the build.
     """
     from rich.console import Console
 
@@ -88,7 +88,9 @@ def _print(view: DataView, console: Console) -> None:
         place = f"{finding['file']}:{finding['line']}"
         line = f"  {place}: {finding['kind']} {finding['excerpt']}, {finding['outcome']}"
         console.print(line, markup=False)
-    console.print(f"{stats['tokens']:,} tokens, {stats['supervised_share']:.0%} learnt; a row has ", end="")
+    console.print(
+        f"{stats['tokens']:,} tokens, {stats['supervised_share']:.0%} supervised; a row has ", end=""
+    )
     console.print(
         f"{length['min']} to {length['max']}, median {length['median']}, 95 % up to {length['p95']}"
     )
@@ -98,16 +100,16 @@ def _print(view: DataView, console: Console) -> None:
         console.print(f"  {bar['low']:>6}-{bar['high']:<6} {drawn} {bar['rows']:,}", markup=False)
     for sample in view.samples:
         console.print(
-            f"\n── row {sample.number}: {counted(sample.tokens, 'token')}, {sample.learnt:,} learnt",
+            f"\n── row {sample.number}: {counted(sample.tokens, 'token')}, {sample.supervised:,} supervised",
             style="bold",
         )
         text, before = Text(), "given"
         for piece in sample.pieces:
             if console.color_system is None and piece.kind != before:
-                text.append("⟦" if piece.kind == "learnt" else "⟧")
+                text.append("⟦" if piece.kind == "supervised" else "⟧")
             before = piece.kind
-            style = "magenta" if piece.control else "green" if piece.kind == "learnt" else ""
-            text.append(piece.text, "bold " + style if piece.kind == "learnt" else style)
-        if console.color_system is None and before == "learnt":
+            style = "magenta" if piece.control else "green" if piece.kind == "supervised" else ""
+            text.append(piece.text, "bold " + style if piece.kind == "supervised" else style)
+        if console.color_system is None and before == "supervised":
             text.append("⟧")
         console.print(text)

@@ -64,7 +64,7 @@ def command(
 ) -> None:
     """Write what SPEC lists under 'exports': the tuned model in fewer bits, for vLLM and transformers.
 
-    Runs what a build runs up to its gates, as far as it is not done yet, then quantises the merged
+    Runs what a build runs up to its gates, as far as it is not done yet, then quantizes the merged
     weights, calibrated on training rows. The files are then read back and held against the trained model
     on the same rows as the build's; an export beyond a limit in 'exports[].gates' ends with status 3, and
     nothing is written. A folder holds weights, configuration, tokenizer, chat template, the prompt

@@ -36,7 +36,7 @@ def command(
 
     Names for each stage the first input that differs from the most similar earlier build of that name;
     counts rows, tokens and steps; estimates memory and disk; and says which image layers would be sent. The
-    rows are really read and tokenised, so the build need not do it again; nothing is trained or fetched, but
+    rows are really read and tokenized, so the build need not do it again; nothing is trained or fetched, but
     for a hub model's files.
 
     A spec that is compared with and has no lock of its own is taken with the lock of SPEC.

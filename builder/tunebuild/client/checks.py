@@ -20,12 +20,14 @@ class Check:
         expected: the answer's text.
         prompt_tokens: length of the prompt that the model must be fed.
         reasoning: what the model reasons before it, which the endpoint gives apart from it.
+        calls: tool calls of the answer.
     """
 
     messages: list[Message]
     expected: str
     prompt_tokens: int
     reasoning: str = ""
+    calls: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,5 +63,6 @@ def read_contract(prompt: Path) -> Contract:
 def _checks(renderer: Renderer, lines: Iterable[str]) -> Iterable[Check]:
     for line in lines:
         row = json.loads(line)
-        length = len(renderer.prompt_ids(row["messages"]))
-        yield Check(row["messages"], row["expected"], length, row.get("reasoning", ""))
+        tokens = len(renderer.prompt_ids(row["messages"]))
+        calls, reasoning = tuple(row.get("calls", ())), row.get("reasoning", "")
+        yield Check(row["messages"], row["expected"], tokens, reasoning, calls)

@@ -15,7 +15,8 @@ from tunebuild.errors import TunebuildError, fail
 from tunebuild.grammar import counted, listed
 from tunebuild.spec.data import DataSpec
 
-# Codes of rejects whose cause is not in the rows: the error's code, what the template does, what to change, how.
+# Codes of rejects whose cause is not in the rows: the error's code, what the template does, what to
+# change, how.
 _PROMPT = {
     "spec-system-refused": (
         "system-refused",
@@ -33,8 +34,8 @@ _PROMPT = {
         "reasoning-closed",
         "closes the block for reasoning before the answer, and the rows have reasoning",
         "prompt",
-        "let the model reason (prompt.variables, prompt.plain_answers: close), or take the reasoning out of the "
-        "rows",
+        "let the model reason (prompt.variables, prompt.plain_answers: close), or take the reasoning out of "
+        "the rows",
     ),
     "no-reasoning": (
         "no-reasoning",
@@ -168,7 +169,7 @@ def no_rows(rejects: Rejects) -> TunebuildError:
 
 
 def _refuse_prompt(rejects: Rejects, total: int) -> None:
-    """Say it once where most of the rejects have one cause in the template, such as that it takes no system turn."""
+    """Say it once where most of the rejects have one cause in the template."""
     for reason, (code, what, path, hint) in _PROMPT.items():
         count = rejects.counts[reason]
         shown = next((reject for reject in rejects.first_bad if reject.code == reason), None)
@@ -310,7 +311,7 @@ def _refuse_leaks(columns: Columns, leaks_to: Array, *, nearly: str) -> None:
     pairs = [f"{columns.name(i)} asks {nearly}what {columns.name(leaks_to[i])} asks" for i in leaks[:10]]
     raise fail(
         "leak",
-        f"{len(leaks)} training rows are also held out, so what is measured would be what was learnt"
+        f"{len(leaks)} training rows are also held out: the evaluation would measure memorized answers"
         f"{listed(pairs, len(leaks))}",
         "take them out of one of the files, or say data.eval.on_leak: drop",
         path="data.eval.files",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from tunebuild.grammar import counted
 from tunebuild.prompt import Message, PromptRefused, Renderer
-from tunebuild.prompt.messages import with_system
+from tunebuild.prompt.messages import TOOLS, with_system
 
 Kind = Literal["column", "key", "content", "trimmed", "changed", "block"]
 
@@ -56,6 +56,9 @@ class Unused:
             more = _COLUMN_HINTS.get(self.name, "")
             return f"column '{self.name}' is not used ({counted(count, 'row')}){more and f': {more}'}"
         if self.kind == "key":
+            if self.role == TOOLS:
+                have = "has" if count == 1 else "have"
+                return f"template '{template}' lists no tools, and {counted(count, 'row')} {have} some"
             more = _KEY_HINTS.get(self.name, "")
             return f"'{self.name}' of {turns} is not printed by template '{template}'{more and f': {more}'}"
         if self.kind == "content":
@@ -67,14 +70,14 @@ class Unused:
             )
         if self.kind == "block":
             return (
-                f"template '{template}' prints the <think> block in {turns} as ordinary text, and the endpoint "
-                "gives it back as part of the answer; to have it apart, choose a template that knows its markers"
+                f"template '{template}' prints the <think> block in {turns} as ordinary text, and the "
+                "endpoint gives it back as part of the answer; a template that knows its markers has it apart"
             )
         return f"template '{template}' changes the content of {turns}"
 
 
 _COLUMN_HINTS = {
-    "tools": "no prompt lists tools, here or when served",
+    "tools": "the format reads no tools; messages and sharegpt do",
     "system_prompt": "if it is the system turn, say columns: {system: system_prompt}",
     "messages": "the format reads other columns; to read these, say format: messages",
     "conversations": "the format reads other columns; to read these, say format: sharegpt",

@@ -16,8 +16,8 @@ from tunebuild.data.privacy import mask
 from tunebuild.prompt import PromptTokenizer
 from tunebuild.store import Tree
 
-#: ``given`` is read, ``learnt`` carries loss; control tokens are either and are shown by their spelling.
-Kind = Literal["given", "learnt"]
+#: ``given`` is read, ``supervised`` is in the loss; control tokens are either, shown as spelled.
+Kind = Literal["given", "supervised"]
 
 _MOST = 200
 _FEW = 3
@@ -34,11 +34,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One tokenised row: its number from 1, its length in tokens, how many are learnt, its text, masked."""
+    """One tokenized row: its number from 1, tokens, supervised tokens, and its text, masked."""
 
     number: int
     tokens: int
-    learnt: int
+    supervised: int
     pieces: tuple[Piece, ...]
 
 
@@ -70,7 +70,7 @@ def view_data(output: Tree, tokenizer: PromptTokenizer, part: str, count: int) -
 
     Args:
         output: the stage's output.
-        tokenizer: what the rows were tokenised with.
+        tokenizer: what the rows were tokenized with.
         part: ``train`` or ``eval``; without held-out rows the latter has no samples.
         count: how many samples.
     """
@@ -119,7 +119,7 @@ def pieces_of(ids: Sequence[int], labels: Sequence[int], tokenizer: PromptTokeni
     def run_of(pair: tuple[int, int]) -> tuple[Kind, int]:
         token, label = pair
         # A control token is a run of its own, whatever stands beside it.
-        return "given" if label < 0 else "learnt", token if token in controls else -1
+        return "given" if label < 0 else "supervised", token if token in controls else -1
 
     for (kind, control), run in groupby(zip(ids, labels, strict=True), run_of):
         tokens = [token for token, _ in run]
@@ -143,6 +143,6 @@ def as_html(view: DataView, name: str) -> str:
 
 
 def _sample(number: int, ids: list[int], labels: list[int], tokenizer: PromptTokenizer) -> Sample:
-    learnt = sum(label >= 0 for label in labels)
+    supervised = sum(label >= 0 for label in labels)
     pieces = (replace(piece, text=mask(piece.text)) for piece in pieces_of(ids, labels, tokenizer))
-    return Sample(number, len(ids), learnt, tuple(pieces))
+    return Sample(number, len(ids), supervised, tuple(pieces))

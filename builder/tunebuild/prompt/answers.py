@@ -1,4 +1,4 @@
-"""Answers of a model as what it reasons and what it says, the same for the endpoint, evaluation and verify."""
+"""Answers as what a model reasons and what it says: the same for the endpoint, evaluation and verify."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Answers:
         return reasoning, text
 
     def said(self, turn: Message) -> tuple[str, str]:
-        """Reasoning and text of a trained answer, as the endpoint gives them where the model has learned it."""
+        """Reasoning and text of a trained answer, as the endpoint gives them once it is learned."""
         content = turn["content"]
         found = None if self.reasoning is None or turn.get(KEY) else self.reasoning.split(content)
         reasoning, text = found or (turn.get(KEY, ""), content)

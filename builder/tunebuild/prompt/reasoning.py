@@ -35,9 +35,9 @@ class Reasoning:
     """How reasoning stands in an answer.
 
     Attributes:
-        form: where the template takes it from: a ``key`` of the turn; the turn's ``content``, which it prints
-            as it is; only a block that the ``prompt`` opens, since it prints none of it; or nowhere, and it is
-            the tokenizer that has ``tokens`` for it.
+        form: where the template takes it from: a ``key`` of the turn; the turn's ``content``, which it
+            prints as it is; only a block that the ``prompt`` opens, since it prints none of it; or nowhere,
+            and it is the tokenizer that has ``tokens`` for it.
         opening: text before it, e.g. ``<think>\\n``.
         closing: text between it and the answer, e.g. ``\\n</think>\\n\\n``.
         plain: text before an answer without reasoning, behind the prompt.
@@ -86,8 +86,8 @@ class Reasoning:
 
         Args:
             text: an answer's content.
-            opened: whether the prompt opens the block. Then the opening marker may be missing, and the closing
-                one ends a line if the template has it so.
+            opened: whether the prompt opens the block. Then the opening marker may be missing, and the
+                closing one ends a line if the template has it so.
         """
         start = text.lstrip()
         if start.startswith(self.opener):

@@ -100,7 +100,7 @@ class Texts:
         if not reasons and self.plain_answers == "refuse":
             raise _refused(
                 "no-reasoning",
-                f"turn {number}: it has no reasoning, and template '{self.template.name}' opens a block for it",
+                f"turn {number}: it has no reasoning, and the prompt opens a block for it",
             )
         before = self.template.render(turns[:-1], add_generation_prompt=True) if prompt is None else prompt
         if self.closes and prompt is not None:
