@@ -3,7 +3,8 @@
 A base of Mistral-7B's shape with as many layers as the wanted size needs, random weights, and a random
 adapter on all linear layers are made here. Each contender runs in a process of its own, with the base in the
 page cache if it fits there: a copy, the merge into the published weights and the one into what QLoRA made of
-them, in turn, twice, so that they meet the same disk; then PEFT's merge_and_unload and save_pretrained.
+them, each followed by the proof of what it wrote, in turn, twice, so that they meet the same disk; then
+PEFT's merge_and_unload and save_pretrained.
 Printed are wall time, the peak memory as the kernel counts it, the ratio of the faster merge to the faster
 copy, and how many tensors differ from PEFT's. PEFT needs the whole model in memory; --without-peft leaves it
 and the comparison out.
@@ -32,6 +33,7 @@ from typing import Literal
 import torch
 from safetensors.torch import save_file
 
+from tunebuild.merge.proof.run import prove
 from tunebuild.merge.run import merge_adapter
 from tunebuild.merge.safetensors_io import list_tensors
 from tunebuild.store import Silent
@@ -140,6 +142,14 @@ def ours(directory: Path, strategy: Literal["original", "dequantized"]) -> None:
     )
 
 
+def proof(directory: Path, strategy: Literal["original", "dequantized"]) -> None:
+    """The product's proof of what that merge wrote."""
+    trained, merged = directory / "trained", directory / strategy / "model"
+    found = prove(strategy, base=directory / "base", trained=trained, merged=merged, progress=Silent())
+    assert found.updated
+    print(found.sentence, file=sys.stderr)
+
+
 def peft(directory: Path) -> None:
     """What tutorials do."""
     from peft import PeftModel  # here, so that nobody else pays for it
@@ -155,6 +165,8 @@ CONTENDERS = {
     "original": partial(ours, strategy="original"),
     "dequantized": partial(ours, strategy="dequantized"),
     "peft": peft,
+    "prove original": partial(proof, strategy="original"),
+    "prove dequantized": partial(proof, strategy="dequantized"),
 }
 TURNS = ("copy", "original", "dequantized")
 
@@ -174,7 +186,7 @@ def run(name: str, directory: Path) -> dict[str, float]:
     argv = [sys.executable, __file__, "--run", name, "--directory", str(directory)]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    text = f"{name:<11} {found['seconds']:7.1f} s  peak {found['peak'] / 1e6:8,.0f} MB"
+    text = f"{name:<18} {found['seconds']:7.1f} s  peak {found['peak'] / 1e6:8,.0f} MB"
     print(f"{text}, {found['libraries'] / 1e6:,.0f} MB of it before it began", flush=True)
     return found
 
@@ -211,13 +223,20 @@ def main() -> None:
         size = sum(f.stat().st_size for f in (directory / "base").glob("*.safetensors"))
         adapter = sum(f.stat().st_size for f in (directory / "trained").rglob("*.safetensors"))
         print(f"base {size / 1e9:.2f} GB, adapter {adapter / 1e6:.0f} MB on all linear layers", flush=True)
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in TURNS}
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
         for name in TURNS * 2:
             found[name].append(run(name, directory))
+            if name != "copy":
+                found[f"prove {name}"].append(run(f"prove {name}", directory))
             if name != "original":  # which is compared with PEFT's
                 shutil.rmtree(directory / name)
         copied, *merged = (min(one["seconds"] for one in found[name]) for name in TURNS)
         for name, seconds in zip(TURNS[1:], merged, strict=True):
+            proven = found[f"prove {name}"]
+            share = min(one["seconds"] for one in proven) / seconds
+            text = f"prove {name} / {name}: {share:.2f} in time (goal 0.5)"
+            over = max(one["peak"] - one["libraries"] for one in proven) / 1e6
+            print(f"{text}, {over:,.0f} MB over the libraries")
             highest = max(one["peak"] for one in found[name])
             print(f"{name} / copy: {seconds / copied:.2f} in time (floor 1.5)")
             print(f"peak less the adapter: {(highest - adapter) / 1e6:,.0f} MB (floor 1,000)", flush=True)

@@ -57,6 +57,7 @@ def spec_of(options: argparse.Namespace, method: str, rank: int, epochs: int) ->
             "learning_rate": options.learning_rate,
             "batch_size": 8,
             "max_length": 256,
+            **({"compute_dtype": options.compute_dtype} if options.compute_dtype else {}),
         },
         "merge": {"strategy": "auto"},
         "evaluation": {"samples": 0},
@@ -178,6 +179,7 @@ def main() -> None:
     parser.add_argument("--ranks", nargs="+", type=int, default=[16])
     parser.add_argument("--epochs", nargs="+", type=int, default=[3])
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--compute-dtype", help="of the training, e.g. float32")
     parser.add_argument("--faults", action="store_true", help="make the last merge wrong, in many ways")
     parser.add_argument("--store", type=Path, help="keeps what was trained")
     options = parser.parse_args()

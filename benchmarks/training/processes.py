@@ -23,7 +23,7 @@ from models import DEVICE, LONGEST, SHAPES, lengths_of, model_of, tokenizer, wri
 
 from tunebuild.spec.tuning import TuningSpec
 from tunebuild.store import Silent
-from tunebuild.train.distributed.processes import train_in_processes
+from tunebuild.train.launch.processes import train_in_processes
 from tunebuild.train.loop.run import train_adapter
 from tunebuild.train.plan.estimate import count_parameters, read_tensors
 from tunebuild.train.plan.hardware import decide

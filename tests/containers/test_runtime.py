@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from tunebuild.containers.docker import connect
-from tunebuild.containers.runtime import ContainerRuntime, RunOptions, find_container_runtime
+from tunebuild.containers.find import find_container_runtime
+from tunebuild.containers.runtime import ContainerRuntime, RunOptions
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.archive import write_archive
 from tunebuild.image.oci.manifest import Image
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
+from tunebuild.publish.stored import image_of
 
 
 @pytest.mark.engine
@@ -165,3 +167,28 @@ def test_an_archive_read_from_a_stream_is_the_archive_on_disk(image: Image) -> N
 def test_reference_with_a_registry_is_loaded_under_its_name(image: Image) -> None:
     named = replace(image, reference=ImageReference.parse("localhost:5000/team/demo"))
     assert named.reference.full_name == "localhost:5000/team/demo:latest"
+
+
+@pytest.mark.engine
+def test_loading_says_which_image_had_the_name(
+    engine: ContainerRuntime, image: Image, inputs: ImageInputs
+) -> None:
+    first = engine.load(image)
+    try:
+        assert engine.load(image).replaced is None
+        (inputs.bundle / "checks.jsonl").write_text("")
+        edited = assemble(plan_image(inputs))
+        assert engine.load(edited).replaced == first.image_id
+    finally:
+        engine.remove(image.reference)
+
+
+@pytest.mark.engine
+def test_a_stored_image_is_loaded_like_the_built_one(
+    engine: ContainerRuntime, image: Image, tmp_path: Path
+) -> None:
+    write_archive(image, tmp_path / "image.tar")
+    try:
+        assert engine.load(image_of(tmp_path / "image.tar")).image_id == engine.load(image).image_id
+    finally:
+        engine.remove(image.reference)

@@ -96,7 +96,7 @@ def stage(tmp_path, renderer, rows, **data):
 )
 def test_every_format_gives_the_same_conversation(format_name, row):
     assert detect_format(row, {}) == format_name
-    assert to_conversation(row, format_name, {}) == [
+    assert to_conversation(row, format_name, {}).messages == [
         {"role": "user", "content": "q"},
         {"role": "assistant", "content": "a"},
     ]
@@ -117,13 +117,13 @@ def test_rows_behind_the_most_are_not_read(tmp_path, renderer):
 
 def test_alpaca_input_follows_the_instruction():
     row = {"instruction": "Translate", "input": "Guten Tag", "output": "Hello"}
-    assert to_conversation(row, "alpaca", {})[0]["content"] == "Translate\n\nGuten Tag"
+    assert to_conversation(row, "alpaca", {}).messages[0]["content"] == "Translate\n\nGuten Tag"
 
 
 def test_columns_are_mapped():
     row = {"frage": "q", "antwort": "a"}
     mapped = to_conversation(row, "qa", {"question": "frage", "answer": "antwort"})
-    assert [m["content"] for m in mapped] == ["q", "a"]
+    assert [m["content"] for m in mapped.messages] == ["q", "a"]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,11 @@ def test_columns_are_mapped():
         ("qa", {"question": None, "answer": "a"}, "'question' is not text"),
         ("qa", ["q", "a"], "is not a mapping"),
         ("messages", {"messages": []}, "not a list of turns"),
-        ("messages", {"messages": [{"role": "human", "content": "q"}]}, "turn 1 has no role out of"),
+        (
+            "messages",
+            {"messages": [{"role": "narrator", "content": "q"}]},
+            "turn 1 is of 'narrator'",
+        ),
         (
             "messages",
             {"messages": [{"role": "user", "content": "q"}]},
@@ -218,7 +222,7 @@ def test_a_list_of_tools_is_said_to_be_unused_once_a_file(tmp_path, renderer):
     rows = [{"messages": turns, "tools": tools} for tools in ([CALL], [CALL], None)]
     files = [jsonl(tmp_path / f"{n}.jsonl", part) for n, part in enumerate((rows, rows[2:]))]
     (line,) = prepare_rows(tmp_path, [source(f, "messages") for f in files], renderer, policies()).said
-    assert line.startswith("0.jsonl: the column 'tools' is not used")
+    assert line.startswith("0.jsonl: column 'tools' is not used (2 rows)")
 
 
 def test_the_length_that_all_rows_need_is_said_at_once(tmp_path, renderer):

@@ -18,7 +18,7 @@ from support.containers import need_engine
 from support.models import save_base
 from support.quickstart import tunebuild
 from tunebuild.cli._building import build_spec
-from tunebuild.client.endpoint import wait_until_ready
+from tunebuild.client.readiness import wait_until_ready
 from tunebuild.containers.local_server import local_server
 from tunebuild.errors import TunebuildError
 
@@ -68,7 +68,7 @@ def nothing_to_believe(store):
         (
             lambda d: (d / "rows.jsonl").write_text("{]\n"),
             "\n  rows.jsonl:1: is not JSON: Expecting property name enclosed in double quotes at column 2\n"
-            "mend the rows, or raise data.max_rejected\n",
+            "fix the rows\n",
         ),
         (lambda d: (d / "rows.jsonl").write_bytes(b"\xff\n"), "rows.jsonl:1: is not UTF-8"),
         (lambda d: (d / "rows.jsonl").write_text(""), "there are no training rows"),

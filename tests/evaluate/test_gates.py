@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from support.models import save_base
 from support.rows import write_rows
 from tunebuild.errors import TunebuildError
-from tunebuild.evaluate.metrics import REFUSED, check_gates, measure
+from tunebuild.evaluate.metrics import REFUSED, check_gates, lost_limit, measure
 from tunebuild.evaluate.models import (
     Said,
     ask,
@@ -258,3 +258,26 @@ def test_a_large_vocabulary_looks_at_fewer_rows():
     assert len(choose_rows(rows, 1000)) == 64
     assert [row["index"] for row in choose_rows(rows, 2_000_000)] == [0, 33, 66]
     assert len(choose_rows(rows, 10**9)) == 1
+
+
+@pytest.mark.parametrize(
+    ("strategy", "method", "moved", "limit"),
+    [
+        ("dequantized", "qlora", 3.0, 0.05),
+        ("original", "lora", 0.1, 0.1),
+        ("original", "lora", 0.001, 0.5),
+        ("trained", "full", 0.0, 0.5),
+        ("none", "lora", 1.0, 0.05),
+        ("original", "qlora", 3.0, 0.5),
+    ],
+)
+def test_the_limit_of_what_a_merge_may_lose_follows_the_training(strategy, method, moved, limit):
+    assert lost_limit(strategy, method, moved) == pytest.approx(limit)
+
+
+def test_auto_is_held_to_the_limit_that_was_measured():
+    figures = {"merge_kl": 0.06, "merge_lost": 0.06, "training_kl": 1.0, "merge_lost_limit": 0.05}
+    with pytest.raises(TunebuildError, match=r"0\.06, at most 0\.05 is allowed"):
+        check_gates(GatesSpec(), figures)
+    check_gates(GatesSpec.model_validate({"merge_lost": {"max": 0.1}}), figures)
+    check_gates(GatesSpec(merge_lost=None), figures)

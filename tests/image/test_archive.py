@@ -205,3 +205,60 @@ def test_an_upper_layer_hides_a_lower_one(inputs: ImageInputs, tmp_path: Path) -
     patch = FilesLayer("patch", "patch", (Entry("opt/tunebuild/bundle/bundle.json", b"new"),))
     write_layout(assemble(replace(plan, layers=(*plan.layers, patch))), tmp_path / "layout")
     assert dict(open_archive(tmp_path / "layout").files("opt/tunebuild/bundle"))["bundle.json"] == b"new"
+
+
+def _edited(inputs: ImageInputs) -> Image:
+    (inputs.bundle / "checks.jsonl").write_text("edited")
+    return assemble(plan_image(inputs))
+
+
+def test_an_edit_rewrites_the_end_of_an_archive_only(
+    image: Image, inputs: ImageInputs, tmp_path: Path
+) -> None:
+    write_archive(image, tmp_path / "image.tar")
+    before = (tmp_path / "image.tar").stat().st_ino
+    edited = _edited(inputs)
+    write_archive(edited, tmp_path / "new.tar")
+    # Weights that are gone cannot have been read.
+    for weights in inputs.bundle.rglob("*.safetensors"):
+        weights.unlink()
+    write_archive(edited, tmp_path / "image.tar")
+    assert (tmp_path / "image.tar").stat().st_ino == before
+    assert (tmp_path / "image.tar").read_bytes() == (tmp_path / "new.tar").read_bytes()
+    open_archive(tmp_path / "image.tar").check()
+    assert not [*tmp_path.glob(".*.partial")]
+
+
+def test_an_edit_that_fails_leaves_the_old_archive(image: Image, inputs: ImageInputs, tmp_path: Path) -> None:
+    write_archive(image, tmp_path / "image.tar")
+    before = (tmp_path / "image.tar").read_bytes()
+    edited = _edited(inputs)
+    (inputs.bundle / "checks.jsonl").write_text("EDITED")  # after its digest was taken
+    with pytest.raises(TunebuildError) as raised:
+        write_archive(edited, tmp_path / "image.tar")
+    assert raised.value.diagnostics[0].code in ("file-changed", "store-corrupt")
+    assert (tmp_path / "image.tar").read_bytes() == before
+    assert not [*tmp_path.glob(".*.partial")]
+
+
+def test_an_edit_meets_what_a_killed_run_left(image: Image, inputs: ImageInputs, tmp_path: Path) -> None:
+    write_archive(image, tmp_path / "image.tar")
+    (tmp_path / ".image.tar.partial").write_bytes(b"half")
+    edited = _edited(inputs)
+    write_archive(edited, tmp_path / "image.tar")
+    assert open_archive(tmp_path / "image.tar").digest == edited.digest
+    assert not [*tmp_path.glob(".*.partial")]
+
+
+@pytest.mark.parametrize("name", ["image.tar", ".image.tar.partial"])
+def test_an_edit_waits_its_turn(image: Image, inputs: ImageInputs, tmp_path: Path, name: str) -> None:
+    write_archive(image, tmp_path / "image.tar")
+    edited = _edited(inputs)
+    with (tmp_path / name).open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(TunebuildError) as raised:
+            write_archive(edited, tmp_path / "image.tar")
+    assert raised.value.diagnostics[0].code == "busy"
+    assert open_archive(tmp_path / "image.tar").digest == image.digest
+    write_archive(edited, tmp_path / "image.tar")  # when the other one has let go
+    assert open_archive(tmp_path / "image.tar").digest == edited.digest

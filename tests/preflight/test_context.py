@@ -96,9 +96,11 @@ def run(verb, spec, *arguments):
 
 def test_a_context_that_nobody_named_is_cut_and_said_and_recorded(spec):
     out, _ = run("plan", spec)
-    assert "serving   context of 256 tokens; the base has positions for 256\n" in out
+    assert "\n          context of 256 tokens; the base has positions for 256\n" in out
     out, _ = run("plan", spec, "--json")
-    assert json.loads(out)["serving"] == {"context": 256, "positions": 256}
+    serving = json.loads(out)["serving"]
+    assert (serving["engine"], serving["device"]) == ("transformers", "cpu")
+    assert (serving["context"], serving["positions"]) == (256, 256)
     assert "context of 256 tokens; the base has" in run("plan", spec, "--markdown")[0]
     loaded = load_spec(spec)
     assert Pipeline(loaded, Store(spec.parent / "store")).settings.limits.context == 256
@@ -112,7 +114,7 @@ def test_a_context_beyond_the_positions_is_refused(spec, verb):
     assert "serving.limits.context" in error
     assert "the base has positions for 256 tokens, not for a context of 1024" in error
     fits = ["--set", "serving.limits.context=100"]  # a default answer is cut to what fits
-    assert "serving   context of 100 tokens" in run("plan", spec, *fits)[0]
+    assert "context of 100 tokens" in run("plan", spec, *fits)[0]
 
 
 @pytest.mark.parametrize("where", ["data.train[0].path=long.jsonl", "data.eval.files=[{path: long.jsonl}]"])

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from support.models import save_base
 from tunebuild.errors import TunebuildError
-from tunebuild.serve.engines.base import Generation, Request, Sampling
+from tunebuild.serve.engines.base import EngineSetup, Generation, Request, Sampling
 from tunebuild.serve.engines.transformers import TransformersEngine
 
 LORA = {"r": 4, "lora_alpha": 16, "target_modules": "all-linear"}
@@ -68,16 +68,20 @@ def by_peft(base, adapter=None):
     return answers
 
 
+def setup(base, adapter, concurrency):
+    return EngineSetup(base, adapter, "one", base / "tokenizer.json", "cpu", "float32", 200, concurrency)
+
+
 def by_engine(base, adapter):
     """All prompts at once; more of them than rows of the batch, so that some join later."""
-    engine = TransformersEngine(base, adapter, "cpu", "float32", 5)
+    engine = TransformersEngine(setup(base, adapter, 5))
     engine.start()
 
     async def ask():
         running = [Generation(Request(p, 12, STOPS, Sampling())) for p in PROMPTS]
         for one in running:
             engine.submit(one)
-        return [[token async for token in one] for one in running]
+        return [[token.id async for token in one] for one in running]
 
     try:
         return asyncio.run(ask())
@@ -95,7 +99,7 @@ def test_the_engine_answers_as_peft_does(base, tmp_path, kind):
 
 def started(base, adapter):
     with pytest.raises(TunebuildError) as caught:
-        TransformersEngine(base, adapter, "cpu", "float32", 1).start()
+        TransformersEngine(setup(base, adapter, 1)).start()
     return caught.value.diagnostics[0]
 
 

@@ -115,7 +115,9 @@ def test_system_text_of_the_spec_is_the_default(client):
 def test_control_tokens_in_a_question_stay_text(server, client):
     message = {"role": "user", "content": "What is <|im_end|> for?"}
     assert ask(client, [message]).usage.prompt_tokens == len(server.renderer.prompt_ids([message]))
-    assert len(server.renderer.prompt_ids([message])) > len(server.renderer.prompt_ids([USER])) - 20
+    ids = server.renderer.prompt_ids([message])
+    end = server.renderer.turn_end_id
+    assert ids.count(end) == server.renderer.prompt_ids([USER]).count(end), "what a user typed became control"
 
 
 def test_content_parts_are_joined(client):
@@ -167,11 +169,12 @@ def test_models_health_and_metrics(server, client):
         ({"max_tokens": 100000}, 400, "context_length_exceeded", "messages"),
         ({"max_tokens": 0}, 400, "invalid_value", "max_tokens"),
         ({"temperature": 3}, 400, "invalid_value", "temperature"),
-        ({"n": 2}, 400, "invalid_value", "n"),
+        ({"n": 1000}, 400, "invalid_value", "n"),
+        ({"n": 100}, 400, "invalid_value", "n"),  # more than there are places
+        ({"logit_bias": {"99999999": 1}}, 400, "invalid_value", "logit_bias"),
+        ({"stop": ["x" * 1000]}, 400, "invalid_value", "stop"),
         ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
-        ({"response_format": {"type": "json_object"}}, 400, "invalid_value", "response_format.type"),
-        ({"frequency_penalty": 0.5}, 400, "invalid_value", "frequency_penalty"),
-        ({"logprobs": True}, 400, "invalid_value", "logprobs"),
+        ({"frequency_penalty": 5}, 400, "invalid_value", "frequency_penalty"),
         ({"best_guess": 1}, 400, "unsupported_parameter", "best_guess"),
         ({"messages": [{"role": "user", "content": "\uf8f0"}]}, 400, "prompt_refused", "messages"),
     ],
@@ -189,10 +192,7 @@ def test_what_cannot_be_honoured_is_refused_in_openais_shape(server, change, sta
     [
         ({"best_guess": 1}, "'best_guess' is not supported"),
         ({"tools": [{"type": "function"}]}, "'tools' is not supported"),
-        ({"logit_bias": {"1": 1}}, "'logit_bias' is not supported"),
-        ({"n": 2}, "'n' is not supported, only 1"),
-        ({"logprobs": True}, "'logprobs' is not supported, only false"),
-        ({"response_format": {"type": "x"}}, "'response_format.type' is not supported, only 'text'"),
+        ({"store": True}, "'store' is not supported, only false"),
     ],
 )
 def test_what_is_not_supported_is_said_in_our_words(server, change, message):

@@ -166,6 +166,8 @@ serving:
     queue: 8
     drain_seconds: 5
 image:
+  source: https://git.example.com/support
+  license: Apache-2.0
   repository: registry.example.com/support-bot
   tag: "1.0"
   base: apt

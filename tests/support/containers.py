@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from tunebuild.containers.runtime import ContainerRuntime, find_container_runtime
+from tunebuild.containers.find import find_container_runtime
+from tunebuild.containers.runtime import ContainerRuntime
 from tunebuild.errors import TunebuildError
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.models import save_base
-from tunebuild.client.endpoint import wait_until_ready
+from tunebuild.client.readiness import wait_until_ready
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.prompt import Renderer, save_prompt
 from tunebuild.serve.bundle import Bundle
@@ -30,11 +30,14 @@ class Server:
     renderer: Renderer
 
 
-def make_bundle(directory: Path, architecture: str = "llama", **limits: float) -> Renderer:
-    """Write a bundle whose model has random weights; returns its renderer."""
+def make_bundle(
+    directory: Path, architecture: str = "llama", *, head_dim: int | None = None, **limits: float
+) -> Renderer:
+    """Write a bundle whose model has random weights; returns its renderer. vLLM takes heads of 32."""
     # Random weights with tied embeddings only ever repeat the last token.
     untied = {"tie_word_embeddings": False} if architecture == "llama" else {}
-    base = save_base(architecture, directory / "model", **untied)
+    head = {"head_dim": head_dim} if head_dim else {}
+    base = save_base(architecture, directory / "model", **untied, **head)
     renderer = build_renderer(PromptSpec(system="Be brief."), base, base)
     save_prompt(directory / "prompt", renderer, base)
     settings = {

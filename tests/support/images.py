@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tunebuild.containers.runtime import ContainerRuntime, find_container_runtime
+from tunebuild.containers.find import find_container_runtime
+from tunebuild.containers.runtime import ContainerRuntime
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.layer import layer_of_blob
 from tunebuild.image.oci.manifest import Image

@@ -40,7 +40,7 @@ from tunebuild.train.plan.settings import Device, TrainSettings
 from tunebuild.train.stage import TrainStage
 
 if TYPE_CHECKING:
-    from tunebuild.train.distributed.together import Together
+    from tunebuild.train.launch.together import Together
 
 
 class Pipeline:
@@ -289,7 +289,13 @@ class Pipeline:
             ("org.tunebuild.spec", self.settings.spec_digest),
             ("org.tunebuild.prompt", self.settings.prompt_digest),
             ("org.tunebuild.base", spec.model.base),
+            *((f"org.opencontainers.image.{name}", value) for name, value in self._given_labels if value),
         )
+
+    @property
+    def _given_labels(self) -> Variables:
+        image = self.spec.image
+        return ("source", image.source), ("revision", image.revision), ("licenses", image.license)
 
     @cached_property
     def own_inputs(self) -> dict[str, Any]:

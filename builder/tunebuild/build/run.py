@@ -23,7 +23,7 @@ from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.store import Progress, Stage, Tree
 
 if TYPE_CHECKING:
-    from tunebuild.train.distributed.together import Together
+    from tunebuild.train.launch.together import Together
 
 #: Makes the progress of one stage from its name.
 Reporter = Callable[[str], Progress]

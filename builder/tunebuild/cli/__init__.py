@@ -19,7 +19,7 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 # Training libraries tell a hub that they are used, from a thread; a build talks to nobody it was not told to.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-_HELP = """One YAML spec in, one verified container image of a fine-tuned model out.
+_HELP = """Fine-tune an LLM and package it as a verified, OpenAI-compatible container from one YAML file.
 
 Start with 'tunebuild init DIR', then validate, plan, build and run its spec.
 """
@@ -27,16 +27,24 @@ Start with 'tunebuild init DIR', then validate, plan, build and run its spec.
 _VERBS = {
     "init": ("tunebuild.cli.init", "Write a commented spec, sample rows and a CI job."),
     "validate": ("tunebuild.cli.validate", "Check a spec; prints every problem with its line."),
-    "data": ("tunebuild.cli.data", "Show the rows as the model gets them, and what it learns of them."),
+    "data": ("tunebuild.cli.data", "Show the rows as the model sees them, and which tokens are in the loss."),
     "plan": ("tunebuild.cli.plan", "Show what a build would do, and why."),
     "lock": ("tunebuild.cli.lock", "Pin everything a spec names in a lock file."),
     "build": ("tunebuild.cli.build", "Train, merge and assemble the image; prints its digest."),
-    "launch": ("tunebuild.cli.launch", "Render what starts a training on several machines."),
-    "train": ("tunebuild.cli.train", "Train as one of the processes that a launcher started."),
+    "push": ("tunebuild.cli.push", "Push the image to a registry, without a container runtime."),
+    "load": ("tunebuild.cli.load", "Load the image into Docker or Podman."),
+    "launch": ("tunebuild.cli.launch", "Render the launch command for training on several machines."),
+    "train": ("tunebuild.cli.train", "Train in one process started by a launcher."),
     "render": ("tunebuild.cli.render", "Write the Docker build context for another builder."),
-    "export": ("tunebuild.cli.export", "Write the tuned model in fewer bits, for vLLM and transformers."),
+    "export": (
+        "tunebuild.cli.export",
+        "Write the tuned model quantized (GPTQ, AWQ), for vLLM and transformers.",
+    ),
     "run": ("tunebuild.cli.run", "Start the endpoint of a built spec."),
-    "verify": ("tunebuild.cli.verify", "Ask a running endpoint or an image what it was trained on."),
+    "verify": (
+        "tunebuild.cli.verify",
+        "Check an image or endpoint against its training prompts and answers.",
+    ),
     "explain": ("tunebuild.cli.explain", "Tell what an image was built from."),
     "render-spec": ("tunebuild.cli.render_spec", "Print the effective spec, overlays and defaults included."),
     "cache": ("tunebuild.cli.cache", "List, explain, check and clean the store of finished stages."),

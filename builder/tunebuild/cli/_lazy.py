@@ -7,6 +7,8 @@ from importlib import import_module
 
 import click
 
+from tunebuild.cli._examples import epilog_of
+
 
 class LazyGroup(click.Group):
     """Verbs by name, each ``(module, one-line help)``; the module holds a command called ``command``."""
@@ -20,10 +22,11 @@ class LazyGroup(click.Group):
         return list(self.verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a verb."""
+        """Import and return a verb; its help ends with two examples."""
         if cmd_name not in self.verbs:
             return None
         command: click.Command = import_module(self.verbs[cmd_name][0]).command
+        command.epilog = epilog_of(cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebuild.build.run import Built
-from tunebuild.client.endpoint import wait_until_ready
+from tunebuild.cli.load import replaced_text
+from tunebuild.client.readiness import wait_until_ready
 from tunebuild.errors import TunebuildError, fail
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _container(
     image: Image, engine: str, options: RunOptions, tagged: bool
 ) -> Iterator[tuple[Container, str]]:
     """A started container and its engine's name."""
-    from tunebuild.containers.runtime import find_container_runtime
+    from tunebuild.containers.find import find_container_runtime
 
     found = find_container_runtime("" if engine == "auto" else engine)
     if not tagged:
@@ -143,6 +144,8 @@ def _container(
     click.echo(
         f"  load    {report.sent / 1e6:,.1f} of {report.total / 1e6:,.1f} MB sent to {found.name}", err=True
     )
+    if report.replaced:
+        click.echo(f"  load    {replaced_text(image.reference.full_name, report.replaced)}", err=True)
     with ExitStack() as started:
         if not tagged:
             started.enter_context(ending_with(lambda: found.remove(image.reference)))

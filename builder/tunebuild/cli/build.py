@@ -93,13 +93,17 @@ def command(
             shutil.copyfile(built.settings.path("build", name), reports / name)
         reporter("report").say(f"{reports / REPORT}, {CARD} beside it")
         if load:
-            from tunebuild.containers.runtime import find_container_runtime
+            from tunebuild.containers.find import find_container_runtime
 
             engine = find_container_runtime()
             report = engine.load(built.image, reporter("load"))
             reporter("load").say(
                 f"{built.image.reference.full_name} in {engine.name}, {report.sent / 1e6:,.1f} MB sent"
             )
+            if report.replaced:
+                from tunebuild.cli.load import replaced_text
+
+                reporter("load").say(replaced_text(built.image.reference.full_name, report.replaced))
     if not built.ran:
         click.echo("nothing changed", err=True)
     click.echo(built.image.digest)

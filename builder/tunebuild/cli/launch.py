@@ -10,7 +10,7 @@ import click
 from tunebuild.cli._options import NEW_FILE, set_option, spec_argument, store_option
 
 if TYPE_CHECKING:
-    from tunebuild.train.distributed.launch import Launcher
+    from tunebuild.train.launch.render import Launcher
 
 
 @click.command("launch")
@@ -49,7 +49,7 @@ def command(
     """
     from tunebuild.image.oci.reference import ImageReference
     from tunebuild.spec import load_spec
-    from tunebuild.train.distributed.launch import Launch, render_launch
+    from tunebuild.train.launch.render import Launch, render_launch
 
     if image:
         ImageReference.parse(image)

@@ -24,7 +24,7 @@ def command(spec: Path, overrides: tuple[str, ...], store: Path) -> None:
     from tunebuild.heavy_imports import heavy_imports
 
     with heavy_imports():
-        from tunebuild.train.distributed.together import Together
+        from tunebuild.train.launch.together import Together
 
     together = Together()
     if together.rank:

@@ -50,6 +50,7 @@ class DockerEngine:
         import docker
 
         progress = progress or Silent()
+        before = self.image_id(image.reference)
         known = self._known_layers([layer.digest for layer in image.layers])
         try:
             self._send(image, progress, known)
@@ -62,7 +63,8 @@ class DockerEngine:
             known = []
             self._send_all(image, progress)
         sent = sum(layer.size for layer in image.layers if layer.digest not in known)
-        return LoadReport(self.image_id(image.reference) or image.config_digest, sent, image.size)
+        now = self.image_id(image.reference) or image.config_digest
+        return LoadReport(now, sent, image.size, before if before != now else None)
 
     def image_id(self, reference: ImageReference) -> Digest | None:
         """The id of an image that the runtime has."""

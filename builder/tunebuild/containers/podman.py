@@ -35,6 +35,7 @@ class PodmanEngine:
 
     def load(self, image: Image, progress: Progress | None = None) -> LoadReport:
         """Stream the image into ``podman load``, which takes nothing less than the whole."""
+        before = self.image_id(image.reference)
         process = subprocess.Popen(
             ["podman", "load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -51,7 +52,8 @@ class PodmanEngine:
         errors = process.communicate()[1].decode("utf-8", "replace")
         if process.returncode:
             raise fail("load-failed", f"podman did not take {image.reference}: {_last_line(errors)}")
-        return LoadReport(self.image_id(image.reference) or image.config_digest, image.size, image.size)
+        now = self.image_id(image.reference) or image.config_digest
+        return LoadReport(now, image.size, image.size, before if before != now else None)
 
     def image_id(self, reference: ImageReference) -> Digest | None:
         """The id of an image that podman has."""

@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tunebuild.containers.runtime import ContainerRuntime, find_container_runtime
+from tunebuild.containers.find import find_container_runtime
+from tunebuild.containers.runtime import ContainerRuntime
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.image.oci.reading import images_near, open_archive
 from tunebuild.image.oci.reference import ImageReference

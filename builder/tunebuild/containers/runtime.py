@@ -5,14 +5,11 @@ Nothing here is imported until a runtime is asked for, so planning needs no SDK.
 
 from __future__ import annotations
 
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from tunebuild.errors import TunebuildError, fail
+from tunebuild.client.readiness import READY_WITHIN, wait_until_ready
 from tunebuild.image.oci.manifest import Image, Variables
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.store import Digest, Progress
@@ -22,11 +19,15 @@ _LOG_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What loading cost: the runtime's id of the image, and bytes sent of bytes in all layers."""
+    """What loading cost: the runtime's id of the image, and bytes sent of bytes in all layers.
+
+    ``replaced`` is the id of another image that had the name before; that one is there without it now.
+    """
 
     image_id: Digest
     sent: int
     total: int
+    replaced: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,55 +101,17 @@ class ContainerRuntime(Protocol):
         """Forget the image, if it is there."""
 
 
-def find_container_runtime(name: str = "") -> ContainerRuntime:
-    """The runtime called ``name`` (``docker`` or ``podman``), or the first of them that answers.
+def wait_ready(container: Container, options: RunOptions, timeout: float = READY_WITHIN) -> float:
+    """Wait until the container's ``/readyz`` answers 200; the seconds it took.
 
     Raises:
-        TunebuildError: ``no-engine``, with what was tried and why each was not usable.
+        TunebuildError: ``server-ended`` or ``not-ready``, with the end of the container's log.
     """
-    from tunebuild.containers.docker import DockerEngine
-    from tunebuild.containers.podman import PodmanEngine
-
-    reasons = []
-    for kind in (DockerEngine, PodmanEngine):
-        if name in ("", kind.name):
-            try:
-                return kind()
-            except TunebuildError as error:
-                reasons.append(error.diagnostics[0].message)
-    if not reasons:
-        raise fail("no-engine", f"there is no container runtime called {name!r}", "use docker or podman")
-    hint = "start dockerd or install podman; building an archive and serving as a local process need neither"
-    raise fail("no-engine", f"no container runtime answers ({'; '.join(reasons)})", hint)
-
-
-def wait_ready(container: Container, options: RunOptions, timeout: float = 120.0) -> float:
-    """Wait until ``/readyz`` answers 200; the seconds it took.
-
-    Raises:
-        TunebuildError: ``container-exited`` or ``not-ready``, with the end of the container's log.
-    """
-    start = time.monotonic()
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(options.host, options.host)  # noqa: S104
-    url = f"http://{host}:{options.port}/readyz"
-    while (waited := time.monotonic() - start) < timeout:
-        if _answers(url):
-            return waited
-        if not container.running():
-            raise fail("container-exited", f"the container ended before it was ready{_tail(container)}")
-        time.sleep(0.05)
-    message = f"{url} was not ready within {timeout:.0f} s"
-    raise fail("not-ready", message, f"--ready-within gives it longer{_tail(container)}")
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+    url = f"http://{host}:{options.port}"
+    return wait_until_ready(url, container.running, timeout, lambda: _tail(container))
 
 
 def _tail(container: Container) -> str:
     lines = list(container.logs())[-_LOG_LINES:]
-    return "; the end of its log:\n" + "\n".join(lines) if lines else "; its log is empty"
+    return "the end of its log:\n" + "\n".join(lines) if lines else "its log is empty"

@@ -1,6 +1,6 @@
 """What decides over samples, kept in memory while the samples themselves lie on disk.
 
-That is 53 bytes a sample, and 256 more where near duplicates are looked for.
+That is 41 bytes a sample and 16 a question, and 128 more of each where near duplicates are looked for.
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """One entry a sample, in order.
+    """One entry a sample, in order, and one a question: each answer that carries loss answers one.
 
     Attributes:
-        row, question: digests, ``[samples, 2]`` of uint64: equal for equal rows, for equal questions.
+        row: digests, ``[samples, 2]`` of uint64: equal for equal rows.
+        questions: how many questions each sample has.
+        question: digests, ``[questions, 2]``: equal where the same is asked; in order of the samples.
         source, line: where the row stands: the file's number, the line in it.
         tokens, learnt: how many tokens, how many of them carry loss.
         answers: assistant turns; 0 for plain text.
         shortened: whether the beginning of the prompt was cut.
-        row_signature, question_signature: ``[samples, numbers]`` of uint16, of
+        row_signature, question_signature: ``[samples, numbers]`` and ``[questions, numbers]`` of uint16, of
             :mod:`tunebuild.data.near`; no numbers where nobody asks for them.
         names: the files' names, by number.
     """
 
     row: Array
+    questions: Array
     question: Array
     source: Array
     line: Array
@@ -47,6 +50,11 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.line)
+
+    @property
+    def asked_by(self) -> Array:
+        """Of each question, the sample."""
+        return np.repeat(np.arange(len(self)), self.questions)
 
     def name(self, index: int) -> str:
         """``file:line`` of a sample."""
@@ -62,7 +70,8 @@ class Columns:
         offsets = (spans.offsets.to_numpy() - spans.offsets[0].as_py()) // 2
         return cls(
             _digests(batch["row_digest"]),
-            _digests(batch["question_digest"]),
+            batch["question_digests"].value_lengths().to_numpy(),
+            _digests(batch["question_digests"].flatten()),
             batch["source"].to_numpy(),
             batch["line"].to_numpy(),
             batch["input_ids"].value_lengths().to_numpy(),
@@ -70,7 +79,7 @@ class Columns:
             batch["answers"].to_numpy(),
             batch["shortened"].to_numpy(zero_copy_only=False),
             _signatures(batch["row_signature"]),
-            _signatures(batch["question_signature"]),
+            _signatures(batch["question_signatures"].flatten()),
         )
 
     @classmethod

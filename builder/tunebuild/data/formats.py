@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from tunebuild.data.turns import RowRejected, Talk, read_turns
 from tunebuild.prompt import Message
+from tunebuild.prompt.turns import TurnRefused, joined_text
 
 #: A row as it stands in a file.
 Row = Mapping[str, Any]
 
-_ROLES = frozenset(("system", "user", "assistant", "tool"))
-# Names that ShareGPT files give the roles.
-_SHAREGPT = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "function_response": "tool",
-    "observation": "tool",
-}
-
-
-class RowRejected(Exception):
-    """A row cannot be used; the text says why."""
+__all__ = ["FORMATS", "PLAIN", "RowRejected", "Talk", "detect_format", "to_conversation", "unused_columns"]
 
 
 def _text(row: Row, column: str, *, optional: bool = False) -> str:
@@ -49,71 +35,78 @@ def _exchange(asked: str, answered: str) -> list[Message]:
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
 
 
-def _qa(row: Row) -> list[Message]:
-    return _exchange(_text(row, "question"), _text(row, "answer"))
+def _led(row: Row, exchange: list[Message]) -> Talk:
+    """An exchange after the earlier ones and the system turn that stand in columns of their own."""
+    return _with_system(row, Talk([*_history(row), *exchange]))
 
 
-def _alpaca(row: Row) -> list[Message]:
-    instruction, given = _text(row, "instruction"), _text(row, "input", optional=True)
-    return _exchange(f"{instruction}\n\n{given}" if given.strip() else instruction, _text(row, "output"))
-
-
-def _prompt_completion(row: Row) -> list[Message]:
-    return _exchange(_text(row, "prompt"), _text(row, "completion"))
-
-
-def _messages(row: Row) -> list[Message]:
-    turns = row.get("messages")
-    if not isinstance(turns, list) or not turns:
-        raise RowRejected("column 'messages' is not a list of turns")
-    return _checked([_turn(number, turn) for number, turn in enumerate(turns, 1)])
-
-
-def _turn(number: int, turn: Any) -> Message:
-    if not isinstance(turn, Mapping) or turn.get("role") not in _ROLES:
-        raise RowRejected(f"turn {number} has no role out of {', '.join(sorted(_ROLES))}")
-    # Tables fill what a turn does not have with null; a template must not see the difference.
-    kept = {key: value for key, value in turn.items() if value is not None}
-    if kept.get("tool_calls"):
-        kept.setdefault("content", "")
-    if not isinstance(kept.get("content"), str):
-        raise RowRejected(f"turn {number} has no text content")
-    return kept
-
-
-def _sharegpt(row: Row) -> list[Message]:
-    turns = row.get("conversations")
-    if not isinstance(turns, list) or not turns:
-        raise RowRejected("column 'conversations' is not a list of turns")
-    found: list[Message] = []
-    for number, turn in enumerate(turns, 1):
-        role = _SHAREGPT.get(str(turn.get("from"))) if isinstance(turn, Mapping) else None
-        if role is None:
-            known = ", ".join(sorted(_SHAREGPT))
-            raise RowRejected(f"turn {number} comes from none of {known}")
-        if not isinstance(turn.get("value"), str):
-            raise RowRejected(f"turn {number} has no text value")
-        found.append({"role": role, "content": turn["value"]})
-    return _checked(found)
-
-
-def _checked(turns: list[Message]) -> list[Message]:
-    for number, turn in enumerate(turns, 1):
-        if turn["role"] == "assistant" and not turn["content"].strip() and not turn.get("tool_calls"):
-            raise RowRejected(f"turn {number}: the answer is empty")
-    if turns[-1]["role"] != "assistant":
-        raise RowRejected("the last turn is not the assistant's")
+def _history(row: Row) -> list[Message]:
+    """Earlier exchanges: pairs of what was asked and answered. In a table's cell they are JSON."""
+    pairs = row.get("history")
+    if isinstance(pairs, str) and pairs.strip():
+        try:
+            pairs = json.loads(pairs)
+        except (ValueError, RecursionError):
+            raise RowRejected("column 'history' is no list of pairs, and no JSON of one") from None
+    if not pairs or (isinstance(pairs, str) and not pairs.strip()):
+        return []
+    if not isinstance(pairs, list):
+        raise RowRejected("column 'history' is no list of pairs")
+    turns: list[Message] = []
+    for number, pair in enumerate(pairs, 1):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise RowRejected(f"column 'history': item {number} is no pair of a question and an answer")
+        if not all(text.strip() for text in pair):
+            raise RowRejected(f"column 'history': item {number} has an empty question or answer")
+        turns += _exchange(*pair)
     return turns
 
 
-def _plain_text(row: Row) -> list[Message]:
-    return [{"role": PLAIN, "content": _text(row, "text")}]
+def _with_system(row: Row, talk: Talk) -> Talk:
+    """A conversation with the system turn of the column ``system``, unless it begins with just that."""
+    try:
+        system = joined_text(row["system"]) if row.get("system") is not None else ""
+    except TurnRefused as refused:
+        raise RowRejected(f"column 'system' {refused}") from None
+    if not system.strip():
+        return talk
+    if talk.messages[0]["role"] != "system":
+        return talk.led([{"role": "system", "content": system}])
+    if talk.messages[0]["content"] != system:
+        raise RowRejected("has a system turn, and another text in column 'system'")
+    return talk
+
+
+def _qa(row: Row) -> Talk:
+    return _led(row, _exchange(_text(row, "question"), _text(row, "answer")))
+
+
+def _alpaca(row: Row) -> Talk:
+    instruction, given = _text(row, "instruction"), _text(row, "input", optional=True)
+    asked = f"{instruction}\n\n{given}" if given.strip() else instruction
+    return _led(row, _exchange(asked, _text(row, "output")))
+
+
+def _prompt_completion(row: Row) -> Talk:
+    return _led(row, _exchange(_text(row, "prompt"), _text(row, "completion")))
+
+
+def _messages(row: Row) -> Talk:
+    return _with_system(row, read_turns("messages", row.get("messages")))
+
+
+def _sharegpt(row: Row) -> Talk:
+    return _with_system(row, read_turns("conversations", row.get("conversations")))
+
+
+def _plain_text(row: Row) -> Talk:
+    return Talk([{"role": PLAIN, "content": _text(row, "text")}])
 
 
 #: Role of text that stands in no conversation: all of it is learnt, in no template.
 PLAIN = "text"
 
-FORMATS: Mapping[str, Callable[[Row], list[Message]]] = {
+FORMATS: Mapping[str, Callable[[Row], Talk]] = {
     "qa": _qa,
     "alpaca": _alpaca,
     "messages": _messages,
@@ -122,8 +115,15 @@ FORMATS: Mapping[str, Callable[[Row], list[Message]]] = {
     "text": _plain_text,
 }
 
-#: Formats whose rows may list the tools that turns call.
-CONVERSATIONS = frozenset(("messages", "sharegpt"))
+#: Columns that a format reads where they are there, besides those that tell it.
+_MORE: Mapping[str, frozenset[str]] = {
+    "qa": frozenset(("system", "history")),
+    "alpaca": frozenset(("input", "system", "history")),
+    "messages": frozenset(("system",)),
+    "sharegpt": frozenset(("system",)),
+    "prompt_completion": frozenset(("system", "history")),
+    "text": frozenset(),
+}
 
 #: Columns that tell a format, and that it needs, in the order they are looked for.
 TELLING: Mapping[str, tuple[str, ...]] = {
@@ -144,7 +144,7 @@ def detect_format(row: Any, columns: Mapping[str, str]) -> str | None:
     return next((name for name, telling in TELLING.items() if present.issuperset(telling)), None)
 
 
-def to_conversation(row: Any, format_name: str, columns: Mapping[str, str]) -> list[Message]:
+def to_conversation(row: Any, format_name: str, columns: Mapping[str, str]) -> Talk:
     """The conversation in a row.
 
     Args:
@@ -159,3 +159,18 @@ def to_conversation(row: Any, format_name: str, columns: Mapping[str, str]) -> l
         raise RowRejected("is not a mapping of columns")
     renamed = {**row, **{ours: row[theirs] for ours, theirs in columns.items() if theirs in row}}
     return FORMATS[format_name](renamed)
+
+
+def unused_columns(
+    row: Row, format_name: str, columns: Mapping[str, str], chosen_by: Iterable[str] = ()
+) -> list[str]:
+    """Columns of a row that hold something and of which its conversation has nothing.
+
+    Args:
+        row, format_name, columns: as in :func:`to_conversation`.
+        chosen_by: columns that rows are chosen by.
+    """
+    read = {*TELLING[format_name], *_MORE[format_name]}
+    taken = {columns[ours] if columns.get(ours) in row else ours for ours in read}
+    taken.update(chosen_by)
+    return [str(name) for name, value in row.items() if name not in taken and value not in (None, "", [], {})]

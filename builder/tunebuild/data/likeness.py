@@ -5,24 +5,41 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from tunebuild.data.formats import PLAIN
 from tunebuild.prompt import Message
 
 # What becomes of each ASCII character.
 _FOLDED = "".join(c.lower() if c.isalnum() else " " for c in map(chr, range(128)))
 
 
-def row_digest(messages: Sequence[Message], *, folded: bool) -> bytes:
-    """Equal for equal conversations; ``folded`` ignores case, punctuation and white space."""
-    return _digest(messages, folded=folded)
+def row_digest(messages: Sequence[Message], masked: Collection[int] = (), *, folded: bool) -> bytes:
+    """Equal for conversations that are equal and train the same; ``folded`` ignores case and the like.
+
+    Args:
+        messages: the turns.
+        masked: places of answers that carry no loss.
+        folded: whether case, punctuation and white space are ignored.
+    """
+    mark = "".join(f"-{place}" for place in sorted(masked) if place < len(messages))
+    return _digest(messages, folded=folded, mark=mark)
 
 
-def question_digest(messages: Sequence[Message]) -> bytes:
-    """Equal where the same is asked, whatever is answered; folded. Of plain text, the whole."""
-    asked = messages if messages[0]["role"] == PLAIN else messages[:-1]
-    return _digest(asked, folded=True)
+def question_digests(messages: Sequence[Message], answers: Sequence[int]) -> list[bytes]:
+    """Of each answer a digest that is equal where the same is asked, whatever is answered; folded."""
+    return [_digest(question, folded=True) for question in questions_of(messages, answers)]
+
+
+def questions_of(messages: Sequence[Message], answers: Sequence[int]) -> list[list[Message]]:
+    """What each answer answers: all that was said before it, but for system turns. Of plain text, the whole.
+
+    A system turn says how to answer. With it or without, the same is asked.
+
+    Args:
+        messages: the turns.
+        answers: places of answers; of plain text, the number of turns.
+    """
+    return [[turn for turn in messages[:answer] if turn["role"] != "system"] for answer in answers]
 
 
 def fold(text: str) -> str:
@@ -41,8 +58,8 @@ def fold(text: str) -> str:
 _ENCODE = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 
 
-def _digest(messages: Sequence[Message], *, folded: bool) -> bytes:
-    parts = []
+def _digest(messages: Sequence[Message], *, folded: bool, mark: str = "") -> bytes:
+    parts = [mark]
     for turn in messages:
         content = fold(turn["content"]) if folded else turn["content"]
         # Lengths keep apart what two turns say. A turn with more in it begins with a brace.

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
+from tunebuild.data import unused
 from tunebuild.data.columns import Columns
 from tunebuild.data.findings import Findings
-from tunebuild.data.formats import CONVERSATIONS, detect_format
+from tunebuild.data.formats import detect_format
 from tunebuild.data.headings import Headings
 from tunebuild.data.reading import SourceRow, read_rows
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import Reject, RowSource
 from tunebuild.data.tokenize import SCHEMA, Chunk, Tokeniser, reject
+from tunebuild.data.unused import Account
 from tunebuild.data.where import outside
 from tunebuild.data.workers import tokenise_in_order
 from tunebuild.errors import TunebuildError, fail
@@ -38,11 +41,13 @@ class Prepared:
         path: an Arrow stream of them, of :data:`tunebuild.data.tokenize.SCHEMA`.
         columns: what decides over each, in the same order.
         formats: each file's format by its name.
+        unused: of each file, by its number, what no prompt shows of its rows.
     """
 
     path: Path
     columns: Columns
     formats: Mapping[str, str]
+    unused: Mapping[int, Account]
 
 
 def prepare(
@@ -82,11 +87,13 @@ def prepare(
     reader = _Reader(sources)
     columns: list[Columns] = []
     long: list[Reject] = []
+    accounts: defaultdict[int, Account] = defaultdict(Counter)
     rows = longest = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         for tokenised in tokenise_in_order(reader.chunks(), tokeniser, len(os.sched_getaffinity(0))):
             long += [r for r in tokenised.rejects if r.code == "too-long"][: _SHOWN - len(long)]
             longest = max(longest, tokenised.longest)
+            unused.add(accounts[tokenised.source], tokenised.unused)
             rejects.add(tokenised.rejects)
             findings.add(tokenised.findings)
             if tokenised.batch.num_rows:
@@ -96,10 +103,12 @@ def prepare(
             progress.step(reader.file, len(sources), counted(rows, "row"))
     if long and data.on_long == "error":
         raise _refuse_long(long, rejects.counts["too-long"], reader.rows, longest)
-    for shown in reader.with_tools:
-        progress.say(f"{shown}: the column 'tools' is not used: no prompt lists tools, here or when served")
+    for number, account in accounts.items():
+        for what, count in sorted(account.items()):
+            progress.say(f"{sources[number].shown}: {what.words(count, renderer.template.name)}")
     findings.check()
-    return Prepared(path, Columns.joined(columns, [s.shown for s in sources]), reader.formats)
+    joined = Columns.joined(columns, [s.shown for s in sources])
+    return Prepared(path, joined, reader.formats, {n: a for n, a in accounts.items() if a})
 
 
 @dataclass(slots=True)
@@ -108,7 +117,6 @@ class _Reader:
 
     sources: Sequence[RowSource]
     formats: dict[str, str] = field(default_factory=dict)
-    with_tools: dict[str, None] = field(default_factory=dict)
     file: int = 0
     rows: int = 0
 
@@ -120,14 +128,14 @@ class _Reader:
     def _chunks(self, source: RowSource) -> Iterator[Chunk]:
         """Rows in chunks, with those that cannot be read or are not wanted sorted out."""
         headings = Headings(source)
-        chunk = Chunk(self.file, source.shown, source.format, source.columns)
+        chunk = _empty_chunk(self.file, source, source.format)
         read = 0
         for row in islice(read_rows(source.path, source.shown), source.most):
             read += 1
             self.rows += 1
             if len(chunk.rows) + len(chunk.rejects) == _CHUNK_ROWS:
                 yield chunk
-                chunk = Chunk(self.file, source.shown, chunk.format, source.columns)
+                chunk = _empty_chunk(self.file, source, chunk.format)
             if row.problem:
                 chunk.rejects.append(reject(source.shown, row, "unreadable", row.problem))
                 continue
@@ -137,15 +145,15 @@ class _Reader:
                     chunk.rejects.append(reject(source.shown, row, "filtered", other))
                     continue
             if chunk.format == "auto":
-                chunk = Chunk(
-                    self.file, source.shown, _detect(source, row), source.columns, chunk.rows, chunk.rejects
-                )
+                chunk = replace(chunk, format=_detect(source, row))
             self.formats[source.shown] = chunk.format
-            if chunk.format in CONVERSATIONS and isinstance(row.value, Mapping) and row.value.get("tools"):
-                self.with_tools[source.shown] = None
             chunk.rows.append(row)
         yield chunk
         headings.check(whole=read != source.most)
+
+
+def _empty_chunk(file: int, source: RowSource, format_name: str) -> Chunk:
+    return Chunk(file, source.shown, format_name, source.columns, chosen_by=frozenset(source.where))
 
 
 def _refuse_long(first: Sequence[Reject], count: int, rows: int, longest: int) -> TunebuildError:

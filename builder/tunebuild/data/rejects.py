@@ -16,6 +16,9 @@ ASKED_FOR = frozenset(
     ("filtered", "duplicate", "near-duplicate", "secret", "personal", "leaked", "not-sampled", "too-long")
 )
 
+#: Reasons that lie in the template rather than in a row.
+_BY_TEMPLATE = ("calls-not-printed", "prompt-not-prefix", "no-end-of-turn", "template-refused")
+
 _SHOWN = 10
 
 
@@ -40,3 +43,8 @@ class Rejects:
     def bad(self) -> int:
         """How many were rejected for reasons that the spec did not ask for."""
         return sum(count for code, count in self.counts.items() if code not in ASKED_FOR)
+
+    @property
+    def by_template(self) -> int:
+        """How many were rejected for what the template does with them."""
+        return sum(self.counts[code] for code in _BY_TEMPLATE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
     stats = summarise(columns, chosen, rejects.counts)
     stats["longest"] = _longest(columns, chosen)
     stats["found"] = dict(sorted(findings.counts.items()))
+    stats["unused"] = _unused_parts(prepared)
     (out / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", "utf-8")
     unused = ", ".join(f"{count} {code}" for code, count in stats["rejected"].items())
     rows = stats["rows"]
@@ -166,6 +168,15 @@ def summarise(columns: Columns, chosen: Selection, rejected: Counter[str]) -> di
         },
         "histogram": _histogram(lengths),
     }
+
+
+def _unused_parts(prepared: Prepared) -> list[dict[str, Any]]:
+    """What no prompt shows of rows; sources by number, as in the stage's inputs."""
+    return [
+        {"source": number, **asdict(what), "count": count}
+        for number, account in sorted(prepared.unused.items())
+        for what, count in sorted(account.items())
+    ]
 
 
 def _longest(columns: Columns, chosen: Selection) -> dict[str, int]:

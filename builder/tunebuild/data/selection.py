@@ -95,12 +95,15 @@ def select(
     questions = first_equal(columns.question)
     if data.near is not None:
         questions = joined_labels(questions, first_near(columns.question_signature, data.near))
-    leaks_to = find_leaks(questions, unique & ~held, unique & held)
+    asked_by = columns.asked_by
+    leaks_to = find_leaks(questions, asked_by, unique & ~held, unique & held)
     if data.eval.on_leak == "error":
         _refuse_leaks(columns, leaks_to, nearly="nearly " if data.near else "")
     left = np.flatnonzero(unique & ~held & (leaks_to < 0))
-    rows = columns.source[left].astype(np.int64) << 40 | columns.line[left]
-    held[left[split(questions[left], rows, data.eval.fraction, seed)]] = True
+    if data.eval.fraction:
+        rows = columns.source.astype(np.int64) << 40 | columns.line
+        groups = belonging_together(rows, questions, asked_by)[left]
+        held[left[split(groups, data.eval.fraction, seed)]] = True
     times = np.zeros(len(columns), np.int32)
     trained = left[~held[left]]
     times[trained] = weigh(np.array(weights)[columns.source[trained]], seed)
@@ -124,10 +127,21 @@ def check_rejects(kept: int, rejects: Rejects, max_rejected: float) -> None:
         "rejected",
         f"{rejects.bad} of {counted(total, 'row')} cannot be used ({share:.1%}, "
         f"at most {max_rejected:.1%} may be rejected){listed(rejects.first_bad, rejects.bad)}",
-        f"mend the rows, {'raise tuning.max_length, ' if rejects.counts['answer-too-long'] else ''}"
-        "or raise data.max_rejected",
-        path="data.max_rejected",
+        _remedy(rejects, kept),
+        path="data.max_rejected" if kept else "data.train",
     )
+
+
+def _remedy(rejects: Rejects, kept: int) -> str:
+    """What to do about rejects. Where no row is left, no larger share of them helps."""
+    ways = ["fix the rows"]
+    if rejects.counts["answer-too-long"]:
+        ways.append("raise tuning.max_length")
+    if rejects.by_template > rejects.bad // 2:
+        ways = ["choose another prompt.template, which refuses most of them", *ways]
+    if kept:
+        ways.append("raise data.max_rejected")
+    return ", ".join(ways[:-1]) + f", or {ways[-1]}" if len(ways) > 1 else ways[0]
 
 
 def no_rows(rejects: Rejects) -> TunebuildError:
@@ -154,41 +168,99 @@ def _refuse_system(rejects: Rejects, total: int) -> None:
             )
 
 
-def find_leaks(questions: Array, train: Array, held: Array) -> Array:
-    """For each sample of ``train`` one of ``held`` that asks the same, else -1.
+def find_leaks(questions: Array, asked_by: Array, train: Array, held: Array) -> Array:
+    """For each sample of ``train`` one of ``held`` that has a question in common with it, else -1.
 
     Args:
-        questions: equal numbers below the number of samples for equal questions.
-        train, held: masks.
+        questions: equal numbers below their number for equal questions.
+        asked_by: of each question, the sample.
+        train, held: masks of samples.
     """
     asked = np.full(len(questions), -1)
-    asked[questions[held]] = np.flatnonzero(held)
-    return np.where(train, asked[questions], -1)
+    of_held = np.flatnonzero(held[asked_by])
+    asked[questions[of_held]] = asked_by[of_held]
+    leaks_to = np.full(len(train), -1)
+    # Backwards, so that of several questions the first one stands in the end.
+    leaks = np.flatnonzero(train[asked_by] & (asked[questions] >= 0))[::-1]
+    leaks_to[asked_by[leaks]] = asked[questions[leaks]]
+    return leaks_to
 
 
-def split(questions: Array, rows: Array, fraction: float, seed: int) -> Array:
-    """A mask that holds out a share of the samples; at least one where the share is not 0.
-
-    Samples that ask the same, and samples of one row, go the same way. Such groups are drawn until the share
-    is reached, so it is exceeded by less than one of them.
+def belonging_together(rows: Array, questions: Array, asked_by: Array) -> Array:
+    """Numbers of samples, equal where they are of one row, ask the same, or are linked by others that do.
 
     Args:
-        questions, rows: equal numbers for equal questions, for samples of one row.
+        rows: equal numbers for samples of one row.
+        questions, asked_by: as in :func:`find_leaks`.
     """
-    out = np.zeros(len(rows), bool)
-    if not fraction or not len(rows):
+    parent = np.arange(len(rows))
+
+    def root(sample: int) -> int:
+        while parent[sample] != sample:
+            parent[sample] = parent[parent[sample]]
+            sample = int(parent[sample])
+        return sample
+
+    _, first_of_row, row = np.unique(rows, return_index=True, return_inverse=True)
+    _, first_of_question, question = np.unique(questions, return_index=True, return_inverse=True)
+    links = np.concatenate(
+        [
+            np.stack([np.arange(len(rows)), first_of_row[row]], 1),
+            np.stack([asked_by, asked_by[first_of_question[question]]], 1),
+        ]
+    )
+    # Most samples are alone in their row and with their question.
+    for one, other in links[links[:, 0] != links[:, 1]]:
+        low, high = sorted((root(int(one)), root(int(other))))
+        parent[high] = low
+    while (parent != parent[parent]).any():
+        parent = parent[parent]
+    return parent
+
+
+def split(groups: Array, fraction: float, seed: int) -> Array:
+    """A mask that holds out a share of the samples; at least one where the share is not 0.
+
+    Groups go the same way as a whole. They are drawn until the share is reached, those that are larger than
+    what is still wanted only at the end: the smallest of them, unless it is more than the whole share again.
+
+    Args:
+        groups: equal numbers for samples that belong together.
+        fraction: the share.
+        seed: of the drawing.
+
+    Raises:
+        TunebuildError: all samples belong together, so that none would be left to train on.
+    """
+    out = np.zeros(len(groups), bool)
+    if not fraction or not len(groups):
         return out
-    count = max(1, round(len(rows) * fraction))
-    of_row, of_question = _Groups(rows), _Groups(questions)
+    wanted = max(1, round(len(groups) * fraction))
+    members = _Groups(groups)
+    larger: dict[int, Array] = {}
     held = 0
-    for drawn in random.Random(seed).sample(range(len(rows)), len(rows)):  # noqa: S311 - not for secrets
-        if held >= count:
-            break
-        if out[drawn]:
+    for drawn in random.Random(seed).sample(range(len(groups)), len(groups)):  # noqa: S311 - not for secrets
+        if held >= wanted:
+            return out
+        if out[drawn] or int(groups[drawn]) in larger:
             continue
-        group = np.unique(np.concatenate([of_question.of(sample) for sample in of_row.of(drawn)]))
-        held += int((~out[group]).sum())
+        group = members.of(drawn)
+        if len(group) > wanted - held:
+            larger[int(groups[drawn])] = group
+            continue
+        held += len(group)
         out[group] = True
+    smallest = min(larger.values(), key=len, default=np.zeros(0, np.int64))
+    if held < wanted and len(smallest) and (not held or held + len(smallest) <= 2 * wanted):
+        if len(smallest) == len(groups) > 1:
+            raise fail(
+                "one-group",
+                f"all {len(groups):,} rows are linked by questions that they have in common, "
+                "so what is held out would also be trained on",
+                "choose rows yourself with data.eval.files, or leave data.eval out",
+                path="data.eval.fraction",
+            )
+        out[smallest] = True
     return out
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from tunebuild.data.formats import PLAIN, RowRejected, to_conversation
-from tunebuild.data.likeness import question_digest, row_digest
+from tunebuild.data import unused
+from tunebuild.data.formats import PLAIN, RowRejected, Talk, to_conversation, unused_columns
+from tunebuild.data.likeness import question_digests, questions_of, row_digest
 from tunebuild.data.privacy import masked_start, scan
 from tunebuild.data.reading import SourceRow
 from tunebuild.data.rows import EXCERPT, Finding, Reject
@@ -20,21 +22,22 @@ from tunebuild.prompt import Example, Message, PromptRefused, Renderer, Samples
 from tunebuild.spec.data import PrivacySpec
 
 #: A sample: ``spans`` are starts and ends of what carries loss, in turn; ``messages`` is JSON; ``answers``
-#: counts assistant turns, 0 for plain text; ``source`` and ``line`` say where the row stands; signatures are
-#: those of :mod:`tunebuild.data.near`, empty where nobody asks for them.
+#: counts assistant turns, 0 for plain text; ``source`` and ``line`` say where the row stands. Each answer
+#: that carries loss has a question, with a digest. Signatures are those of :mod:`tunebuild.data.near`, empty
+#: where nobody asks for them.
 SCHEMA = pa.schema(
     [
         ("input_ids", pa.list_(pa.int32())),
         ("spans", pa.list_(pa.int32())),
         ("messages", pa.string()),
         ("row_digest", pa.binary(16)),
-        ("question_digest", pa.binary(16)),
+        ("question_digests", pa.list_(pa.binary(16))),
         ("source", pa.int32()),
         ("line", pa.int64()),
         ("answers", pa.int32()),
         ("shortened", pa.bool_()),
         ("row_signature", pa.binary()),
-        ("question_signature", pa.binary()),
+        ("question_signatures", pa.list_(pa.binary())),
     ]
 )
 
@@ -50,6 +53,7 @@ class Chunk:
         columns: the format's column name -> the file's.
         rows: readable rows, in order.
         rejects: rows that stand among them and are not used.
+        chosen_by: the file's columns that rows are chosen by.
     """
 
     source: int
@@ -58,19 +62,23 @@ class Chunk:
     columns: Mapping[str, str]
     rows: list[SourceRow] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    chosen_by: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenised:
     """A chunk's samples, of :data:`SCHEMA`, its rejects and what was found, all in order of the rows.
 
-    ``longest`` is how many tokens the longest row has, uncut.
+    ``longest`` is how many tokens the longest row has, uncut; ``unused`` is what no prompt shows of the rows,
+    all of which are of the file with number ``source``.
     """
 
     batch: pa.RecordBatch
     rejects: list[Reject]
     findings: list[Finding]
     longest: int
+    source: int
+    unused: unused.Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,42 +107,58 @@ class Tokeniser:
         rejects = list(chunk.rejects)
         findings: list[Finding] = []
         longest = 0
-        talks: list[tuple[SourceRow, list[Message]]] = []
+        account: unused.Account = Counter()
+        talks: list[tuple[SourceRow, Talk]] = []
         for row in chunk.rows:
             try:
-                messages = to_conversation(row.value, chunk.format, chunk.columns)
+                talk = to_conversation(row.value, chunk.format, chunk.columns)
             except RowRejected as error:
                 rejects.append(reject(chunk.shown, row, "bad-row", str(error)))
                 continue
-            found = self._findings(chunk.shown, row.line, messages)
+            found = self._findings(chunk.shown, row.line, talk.messages)
             findings += found
             if refused := next((f for f in found if f.outcome == "rejected"), None):
                 rejects.append(reject(chunk.shown, row, refused.found, f"{refused.kind} found"))
             else:
-                talks.append((row, messages))
-        examples = self._examples([messages for _, messages in talks])
-        for (row, messages), outcome in zip(talks, examples, strict=True):
+                talks.append((row, talk))
+        examples = self._examples([talk.messages for _, talk in talks])
+        for (row, talk), outcome in zip(talks, examples, strict=True):
             try:
                 if isinstance(outcome, PromptRefused):
                     raise outcome
-                if self.renderer.ignores_calls(messages):
+                if self.renderer.ignores_calls(talk.messages):
                     reason = f"template '{self.renderer.template.name}' prints none of its tool calls"
                     rejects.append(reject(chunk.shown, row, "calls-not-printed", reason))
                     continue
                 longest = max([longest, *(len(example.ids) for _, example in outcome)])
-                for turns, example in outcome:
-                    samples.append(self._sample(chunk.source, row.line, turns, example))
+                messages, not_shown = self._as_printed(talk.messages)
+                not_shown.update(
+                    unused.columns(unused_columns(row.value, chunk.format, chunk.columns, chunk.chosen_by))
+                )
+                found_here = [
+                    sample
+                    for turns, example in outcome
+                    if (sample := self._sample(chunk.source, row.line, messages[: len(turns)], talk, example))
+                ]
+                samples += found_here
+                unused.add(account, not_shown)
             except _TooLong as error:
                 code = "answer-too-long" if self.shorten else "too-long"
                 rejects.append(reject(chunk.shown, row, code, str(error)))
             except PromptRefused as refusal:
                 diagnostic = refusal.diagnostics[0]
                 code = diagnostic.code
-                if code == "template-refused" and self.renderer.refuses_system(messages):
-                    code = "system-refused" if messages[0]["role"] == "system" else "spec-system-refused"
+                if code == "template-refused" and self.renderer.refuses_system(talk.messages):
+                    code = "system-refused" if talk.messages[0]["role"] == "system" else "spec-system-refused"
                 rejects.append(reject(chunk.shown, row, code, diagnostic.message))
         batch = _batch(samples, near=self.near)
-        return Tokenised(batch, sorted(rejects, key=lambda r: r.line), findings, longest)
+        in_order = sorted(rejects, key=lambda r: r.line)
+        return Tokenised(batch, in_order, findings, longest, chunk.source, account)
+
+    def _as_printed(self, messages: list[Message]) -> tuple[list[Message], unused.Account]:
+        if messages[0]["role"] == PLAIN:
+            return messages, Counter()
+        return unused.as_printed(self.renderer, messages)
 
     def _findings(self, shown: str, line: int, messages: Sequence[Message]) -> list[Finding]:
         policies = {"secret": self.privacy.secrets, "personal": self.privacy.personal}
@@ -159,23 +183,41 @@ class Tokeniser:
         except PromptRefused as refusal:
             return refusal
 
-    def _sample(self, source: int, line: int, messages: list[Message], example: Example) -> _Sample:
+    def _sample(
+        self, source: int, line: int, messages: list[Message], talk: Talk, example: Example
+    ) -> _Sample | None:
+        """A sample, or ``None`` where none of its answers carries loss."""
         shortened = self.shorten and len(example.ids) > self.max_length
         if shortened and (fitting := shorten(messages, self.renderer, self.max_length)):
             messages, example = fitting
+        answers = [place for place, turn in enumerate(messages) if turn["role"] == "assistant"]
+        # The spans of a sample are those of its last answers: all of them, or the last one.
+        trained = (
+            [
+                (place, span)
+                for place, span in zip(answers[-len(example.supervised) :], example.supervised, strict=True)
+                if place not in talk.masked
+            ]
+            if answers
+            else [(len(messages), example.supervised[0])]
+        )
+        if not trained:
+            return None
         if len(example.ids) > self.max_length:
             what = "without what the user said still " if shortened else ""
             raise _TooLong(f"{what}has {len(example.ids)} tokens, at most {self.max_length} are allowed")
+        places = [place for place, _ in trained]
         return _Sample(
             example.ids,
-            [place for span in example.supervised for place in span],
+            [place for _, span in trained for place in span],
             _ENCODE(messages),
-            row_digest(messages, folded=self.folded),
-            question_digest(messages),
+            row_digest(messages, talk.masked, folded=self.folded),
+            question_digests(messages, places),
             source,
             line,
-            sum(turn["role"] == "assistant" for turn in messages),
+            len(answers),
             shortened,
+            places,
         )
 
 
@@ -184,37 +226,49 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 class _Sample(NamedTuple):
-    """One row of :data:`SCHEMA`."""
+    """One row of :data:`SCHEMA`, without its signatures; ``trained`` are the turns that carry loss."""
 
     input_ids: list[int]
     spans: list[int]
     messages: str
     row_digest: bytes
-    question_digest: bytes
+    question_digests: list[bytes]
     source: int
     line: int
     answers: int
     shortened: bool
+    trained: list[int]
 
 
 def _batch(samples: Sequence[_Sample], *, near: bool) -> pa.RecordBatch:
-    width = len(_Sample._fields)
-    ids, spans, *others = zip(*samples, strict=True) if samples else [()] * width
+    width = len(_Sample._fields) - 1
+    ids, spans, *others, _ = zip(*samples, strict=True) if samples else [()] * (width + 1)
     columns = [_lists(ids), _lists(spans)]
     columns += [pa.array(v, field.type) for v, field in zip(others, list(SCHEMA)[2:width], strict=True)]
-    columns += _signatures(samples) if near else [pa.array([b""] * len(samples), pa.binary())] * 2
+    columns += _signatures(samples) if near else _no_signatures(samples)
     return pa.record_batch(columns, schema=SCHEMA)
+
+
+def _no_signatures(samples: Sequence[_Sample]) -> list[pa.Array]:
+    of_questions = [[b""] * len(sample.trained) for sample in samples]
+    return [pa.array([b""] * len(samples), pa.binary()), pa.array(of_questions, pa.list_(pa.binary()))]
 
 
 def _signatures(samples: Sequence[_Sample]) -> list[pa.Array]:
     from tunebuild.data.near import signatures
 
-    talks = [[str(turn["content"]) for turn in json.loads(sample.messages)] for sample in samples]
-    asked = [turns[:-1] or turns for turns in talks]
+    talks = [json.loads(sample.messages) for sample in samples]
+    rows = signatures([_joined(talk) for talk in talks])
+    asked = [questions_of(talk, s.trained) for talk, s in zip(talks, samples, strict=True)]
+    of_questions = iter(signatures([_joined(question) for questions in asked for question in questions]))
     return [
-        pa.array([row.tobytes() for row in signatures(["\n".join(turns) for turns in part])], pa.binary())
-        for part in (talks, asked)
+        pa.array([row.tobytes() for row in rows], pa.binary()),
+        pa.array([[next(of_questions).tobytes() for _ in q] for q in asked], pa.list_(pa.binary())),
     ]
+
+
+def _joined(turns: Sequence[Message]) -> str:
+    return "\n".join(str(turn["content"]) for turn in turns)
 
 
 def _lists(rows: Sequence[list[int]]) -> pa.ListArray:

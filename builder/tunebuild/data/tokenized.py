@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from tunebuild.prompt import Example
+from tunebuild.prompt.example import IGNORED
 
-#: ``labels`` is -100 where a token carries no loss, the convention of transformers.
+#: ``labels`` is ``IGNORED`` where a token carries no loss, the convention of transformers.
 SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
 
 _ROWS = 1000
@@ -54,7 +55,7 @@ def with_labels(ids: pa.ListArray, spans: pa.ListArray) -> pa.RecordBatch:
     steps = np.zeros(len(tokens) + 1, np.int8)
     np.add.at(steps, places[0::2], 1)
     np.add.at(steps, places[1::2], -1)
-    labels = np.where(np.cumsum(steps[:-1], dtype=np.int8) > 0, tokens, np.int32(-100))
+    labels = np.where(np.cumsum(steps[:-1], dtype=np.int8) > 0, tokens, np.int32(IGNORED))
     offsets = pa.array(starts, pa.int32())
     columns = [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in (tokens, labels)]
     return pa.record_batch(columns, schema=SCHEMA)

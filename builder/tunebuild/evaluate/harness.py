@@ -8,10 +8,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunebuild.errors import fail
-from tunebuild.evaluate.tasks import Task
+
+if TYPE_CHECKING:
+    from tunebuild.evaluate.tasks import Task
 
 Results = dict[str, dict[str, float]]
 """By task and metric."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tunebuild.errors import Diagnostic, TunebuildError
+from tunebuild.merge.strategies import Strategy
 from tunebuild.spec._base import Section
 from tunebuild.spec.exports import ExportGates
 from tunebuild.spec.gates import GatesSpec
@@ -21,6 +22,11 @@ REFUSED = 3
 
 #: Name of a figure, as in ``gates`` -> its value.
 Metrics = Mapping[str, float]
+
+# Chosen from the figures in docs/proof.md.
+_LOST = 0.05
+_LIGHT = 0.5
+_ROUNDING = 0.01  # nats a token
 
 _NOTHING = 1e-9  # nats; rounding alone is more
 
@@ -57,6 +63,23 @@ def measure_regression(base: Said, merged: Said) -> dict[str, float]:
     """
     same = base.log_probabilities.argmax(-1) == merged.log_probabilities.argmax(-1)
     return {"regression_kl": divergence(base, merged), "regression_top1": float(same.float().mean())}
+
+
+def lost_limit(strategy: Strategy, method: str, moved: float) -> float:
+    """The share of a training that a merge may lose where the spec says ``auto``.
+
+    A merge that adds the update to what was trained loses by rounding alone, which is an amount and no
+    share: it weighs more in a training that moved the model little. After ``qlora`` the published weights
+    are another base.
+
+    Args:
+        strategy: of the merge.
+        method: of the training.
+        moved: divergence of the trained model from its base, in nats a token.
+    """
+    if method == "qlora" and strategy == "original":
+        return _LIGHT
+    return max(_LOST, min(_LIGHT, _ROUNDING / max(moved, _NOTHING)))
 
 
 def check_gates(gates: GatesSpec, metrics: Metrics) -> None:
@@ -106,6 +129,8 @@ def _check(
             problems.append(Diagnostic("gate", "was not measured", hint, f"{path}.{name}"))
             continue
         low, high = getattr(limit, "min", None), getattr(limit, "max", None)
+        if high == "auto":
+            high = metrics.get(f"{name}_limit", _LIGHT)
         too_low = low is not None and not value >= low  # also where it is not a number
         if too_low or (high is not None and not value <= high):
             allowed = f"at least {low:g}" if too_low else f"at most {high:g}"

@@ -16,6 +16,7 @@ from tunebuild.errors import fail
 from tunebuild.evaluate.texts import spread
 from tunebuild.merge.safetensors_io import list_tensors
 from tunebuild.models.base_model import BaseModel
+from tunebuild.prompt.example import IGNORED
 from tunebuild.serve.engines.model import load_model
 from tunebuild.store import Tree
 from tunebuild.train.model.adapter import ADAPTER_WEIGHTS
@@ -28,7 +29,6 @@ MAX_BYTES = 256 << 20
 
 _T = TypeVar("_T")
 
-_IGNORED = -100
 # Bytes of a model below which threads wait for each other longer than they work: with a busy neighbour two
 # took 73 s for what one does in 4.5 s.
 _SMALL = 50_000_000
@@ -59,7 +59,7 @@ def choose_rows(rows: Sequence[dict[str, Any]], vocabulary: int) -> list[dict[st
     most = MAX_ROWS
     while True:
         chosen = [{**rows[index], "index": index} for index in spread(len(rows), most)]
-        positions = sum(label != _IGNORED for row in chosen for label in row["labels"])
+        positions = sum(label != IGNORED for row in chosen for label in row["labels"])
         if positions <= room or len(chosen) <= 1:
             return chosen
         # Fewer of them, still from the first to the last.
@@ -68,7 +68,7 @@ def choose_rows(rows: Sequence[dict[str, Any]], vocabulary: int) -> list[dict[st
 
 def targets(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
     """The supervised tokens of some rows, in the order of :class:`Said`."""
-    return torch.tensor([label for row in rows for label in row["labels"][1:] if label != _IGNORED])
+    return torch.tensor([label for row in rows for label in row["labels"][1:] if label != IGNORED])
 
 
 def load_trained(base: Path, adapter: Path, settings: TrainSettings) -> PeftModel:
@@ -135,6 +135,6 @@ def ask(model: Any, rows: Sequence[dict[str, Any]]) -> Said:
             ids = torch.tensor([row["input_ids"]], device=model.device)
             # Virtual tokens, which some adapters put before a row, have logits, too.
             logits = model(input_ids=ids).logits[0, -len(row["input_ids"]) : -1]
-            at = torch.tensor(row["labels"][1:]) != _IGNORED
+            at = torch.tensor(row["labels"][1:]) != IGNORED
             found.append(torch.log_softmax(logits[at.to(logits.device)].float(), -1).cpu())
     return Said(torch.cat(found))

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from tunebuild.evaluate.texts import Question, spread
+from tunebuild.prompt.example import IGNORED
 from tunebuild.serve.parity import Parity, Row, Written
 
 _ROWS, _TOKENS = 8, 1024  # a few seconds of the slowest CPU
 _ANSWERS, _ANSWER_TOKENS = 3, 24
-_IGNORED = -100
 
 
 def choose_parity(
@@ -35,7 +35,7 @@ def choose_parity(
         answers: the served model's greedy answers to them.
         max_tokens: of those answers.
     """
-    places = [[n for n, x in enumerate(row["labels"]) if n and x != _IGNORED] for row in rows]
+    places = [[n for n, x in enumerate(row["labels"]) if n and x != IGNORED] for row in rows]
     starts = [sum(map(len, places[:number])) for number in range(len(rows))]
     kept: list[Row] = []
     room = _TOKENS

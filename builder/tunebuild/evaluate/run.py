@@ -6,15 +6,16 @@ import gc
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tunebuild.data.privacy import mask
+from tunebuild.evaluate.asked import SOURCES, general_prompts
 from tunebuild.evaluate.by_source import by_source
 from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.harness import Results, do_tasks
-from tunebuild.evaluate.metrics import divergence, measure, measure_regression
+from tunebuild.evaluate.metrics import divergence, lost_limit, measure, measure_regression
 from tunebuild.evaluate.models import (
     Said,
     ask,
@@ -26,22 +27,24 @@ from tunebuild.evaluate.models import (
     targets,
 )
 from tunebuild.evaluate.parity import choose_parity
-from tunebuild.evaluate.stage import SOURCES, EvaluateStage, general_prompts
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
 from tunebuild.grammar import counted
 from tunebuild.merge.proof.run import prove
 from tunebuild.merge.proof.served import prove_served
 from tunebuild.merge.safetensors_io import list_tensors
 from tunebuild.prompt import PromptRefused, Renderer, load_prompt
+from tunebuild.prompt.example import IGNORED
 from tunebuild.serve.parity import Parity
 from tunebuild.store import Progress
 from tunebuild.train.loop.quiet import quieten_libraries
 from tunebuild.train.loop.rows import load_rows
 
+if TYPE_CHECKING:
+    from tunebuild.evaluate.stage import EvaluateStage
+
 Texts = dict[str, list[dict[str, str]]]
 """Prompts and answers by name: ``samples`` and ``general``."""
 
-_IGNORED = -100
 _REGRESSION_POSITIONS = 512  # of each model's log-probabilities are kept, a large vocabulary makes them large
 
 
@@ -132,6 +135,8 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     del model
     gc.collect()
     figures = measure(base.rows, trained, merged.rows, targets(rows))
+    method = stage.settings.tuning.method
+    figures["merge_lost_limit"] = lost_limit(stage.strategy, method, figures["training_kl"])
     strategies = {stage.strategy: figures["merge_kl"]}
     if stage.alternative:
         progress.step(2, steps, f"the {stage.alternative} merge")
@@ -238,7 +243,7 @@ def _general_rows(asked: _Asked, answers: list[list[int]]) -> list[dict[str, Any
     most = max(1, _REGRESSION_POSITIONS // max(1, len(asked.general_ids)))
     for prompt, answer in zip(asked.general_ids, answers[len(asked.questions) :], strict=True):
         if kept := answer[:most]:
-            rows.append({"input_ids": prompt + kept, "labels": [_IGNORED] * len(prompt) + kept})
+            rows.append({"input_ids": prompt + kept, "labels": [IGNORED] * len(prompt) + kept})
     return rows
 
 

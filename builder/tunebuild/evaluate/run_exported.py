@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 from contextlib import redirect_stderr
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tunebuild.evaluate.exported import ExportedStage
 from tunebuild.evaluate.metrics import export_figures, measure
 from tunebuild.evaluate.models import (
     ask,
@@ -19,6 +18,9 @@ from tunebuild.evaluate.models import (
 from tunebuild.store import Progress
 from tunebuild.train.loop.quiet import quieten_libraries
 from tunebuild.train.loop.rows import load_rows
+
+if TYPE_CHECKING:
+    from tunebuild.evaluate.exported import ExportedStage
 
 
 def measure_exported(stage: ExportedStage, rows_file: str, progress: Progress) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from tunebuild import resources
+from tunebuild.evaluate.asked import SOURCES, general_prompts
 from tunebuild.evaluate.metrics import Metrics
 from tunebuild.evaluate.tasks import Task
 from tunebuild.heavy_imports import heavy_imports
@@ -21,8 +21,6 @@ from tunebuild.train.plan.settings import TrainSettings
 
 _RECORD = "metrics.json"
 SAMPLES = "samples.json"
-SOURCES = "eval_sources.json"
-"""Which source each held-out row stands in, by number; written by the data stage."""
 
 _LIBRARIES = ("torch", "transformers", "peft", "torchmetrics")
 _TASKS_LIBRARY = "lm_eval"
@@ -49,7 +47,7 @@ class EvaluateStage:
     alternative: Strategy | None = None
     tasks: tuple[Task, ...] = ()
     name: str = "evaluate"
-    version: int = 6
+    version: int = 7
 
     def inputs(self) -> Inputs:
         """The three models, the rows and what is asked."""
@@ -117,8 +115,3 @@ def closer_strategy(output: Tree) -> Strategy:
     """The merge that is closer to the trained model, of those that an evaluation measured."""
     strategies: dict[Strategy, float] = json.loads(output.path(_RECORD).read_text("utf-8"))["strategies"]
     return min(strategies, key=strategies.__getitem__)
-
-
-def general_prompts() -> list[str]:
-    """The shipped prompts of the regression set."""
-    return resources.path("templates", "evaluation", "regression.txt").read_text("utf-8").splitlines()

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_IGNORED = -100
+from tunebuild.prompt.example import IGNORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ def questions_of(rows: Sequence[dict[str, Any]], most: int, stop_ids: Collection
     found = []
     for index in spread(len(rows), most):
         ids, labels = rows[index]["input_ids"], rows[index]["labels"]
-        end = max(n for n, label in enumerate(labels) if label != _IGNORED) + 1
+        end = max(n for n, label in enumerate(labels) if label != IGNORED) + 1
         start = end
-        while start and labels[start - 1] != _IGNORED:
+        while start and labels[start - 1] != IGNORED:
             start -= 1
         if start:
             answer = ids[start:end]

@@ -11,17 +11,19 @@ import subprocess
 import sys
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from tunebuild.errors import fail
-from tunebuild.export.stage import ExportStage
 from tunebuild.grammar import counted
 from tunebuild.merge.run import SHARD_BYTES
 from tunebuild.store import Progress
 
-_PROGRAM = Path(__file__).with_name("quantise.py")
+if TYPE_CHECKING:
+    from tunebuild.export.stage import ExportStage
+
+_PROGRAM = Path(__file__).with_name("quantize.py")
 _LOG, _REQUEST, _RECORD = "export.log", "request.json", "quantised.json"
 # One of its bars: part of the model, of how many, and what is done with it.
 _BAR = re.compile(r"\((\d+)/(\d+)\): (\w+)")

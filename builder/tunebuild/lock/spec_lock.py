@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunebuild.errors import fail
 from tunebuild.store import Digest
+from tunebuild.store.atomic import write_atomically
 
 #: Name of a package or wheel -> ``VERSION sha256:DIGEST``.
 Pins = dict[str, str]
@@ -103,12 +103,7 @@ def read_lock(path: Path) -> SpecLock | None:
 def write_lock(lock: SpecLock, path: Path) -> None:
     """Write it, or leave the old one whole."""
     text = json.dumps(_ordered(lock.model_dump(mode="json", by_alias=True)), indent=2, ensure_ascii=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text + "\n", "utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, text + "\n")
 
 
 def drift(old: SpecLock | None, new: SpecLock) -> tuple[Drift, ...]:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from tunebuild.prompt.messages import Message
 
+#: The label of a token without loss: the convention of PyTorch and transformers.
+IGNORED = -100
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -22,8 +25,8 @@ class Example:
 
     @property
     def labels(self) -> list[int]:
-        """``ids`` with -100 at every position that carries no loss."""
-        labels = [-100] * len(self.ids)
+        """``ids`` with ``IGNORED`` at every position that carries no loss."""
+        labels = [IGNORED] * len(self.ids)
         for start, end in self.supervised:
             labels[start:end] = self.ids[start:end]
         return labels

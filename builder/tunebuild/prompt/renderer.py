@@ -59,6 +59,7 @@ class Renderer:
         self, template: PromptTemplate, tokenizer: PromptTokenizer, settings: PromptSettings | None = None
     ) -> None:
         self.template = template
+        tokenizer = tokenizer.under(template)
         self.tokenizer = tokenizer
         self.settings = settings or PromptSettings()
         self.turn_end_id = find_turn_end(template, tokenizer)

@@ -28,20 +28,29 @@ class Seams:
     Args:
         tokenizer: the tokenizer.
         added: its added tokens by id.
+        controls: the ones that a template is made of; all where it is ``None``. Others stand in texts, too,
+            and tell nothing about where a prompt ends.
     """
 
-    def __init__(self, tokenizer: Tokenizer, added: Mapping[int, AddedToken]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        added: Mapping[int, AddedToken],
+        controls: frozenset[str] | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._controls = controls
         self._added = {token.content: (token_id, token) for token_id, token in added.items()}
-        self._any = re.compile(
-            "|".join(map(re.escape, sorted(self._added, key=len, reverse=True))) or r"(?!)"
-        )
+        looked_for = [spelling for spelling in self._added if controls is None or spelling in controls]
+        self._any = re.compile("|".join(map(re.escape, sorted(looked_for, key=len, reverse=True))) or r"(?!)")
         self._last = ("\0", "")
         self.cuts = lru_cache(maxsize=256)(self._cuts)
         self._tail_ids = lru_cache(maxsize=64)(self._encoded_tail)
 
-    def __reduce__(self) -> tuple[type[Seams], tuple[Tokenizer, Mapping[int, AddedToken]]]:
-        return Seams, (self._tokenizer, dict(self._added.values()))
+    def __reduce__(
+        self,
+    ) -> tuple[type[Seams], tuple[Tokenizer, Mapping[int, AddedToken], frozenset[str] | None]]:
+        return Seams, (self._tokenizer, dict(self._added.values()), self._controls)
 
     def through(self, part: str, control: str, whole: str, ids: list[int]) -> int | None:
         """How many of a text's ids come from its beginning up to the last of a control token in ``part``.

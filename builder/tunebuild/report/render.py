@@ -106,7 +106,10 @@ def figures_of(facts: Facts, spec: Mapping[str, Any], prefixes: tuple[str, ...])
             continue
         base = facts.metrics.get(f"base_{name.removeprefix('eval_')}")
         value = facts.metrics[name]
-        gate, passed = held(gates.get(name) or {}, value)
+        limit = dict(gates.get(name) or {})
+        if limit.get("max") == "auto":
+            limit["max"] = facts.metrics.get(f"{name}_limit")
+        gate, passed = held(limit, value)
         yield Row(name, label, "" if base is None else figure(name, base), figure(name, value), gate, passed)
 
 

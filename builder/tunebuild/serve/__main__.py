@@ -6,8 +6,8 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from tunebuild.heavy_imports import heavy_imports
@@ -44,40 +44,25 @@ def main() -> None:
 
 
 def serve(directory: Path, bundle: Bundle, host: str, port: int) -> None:
-    """Run the server; returns once it has drained."""
+    """Run the server; returns once it has drained. A model that can never load ends it with status 1."""
     with heavy_imports():
-        import uvicorn
-
         from tunebuild.serve.api.app import make_app
-        from tunebuild.serve.engines.transformers import TransformersEngine
+        from tunebuild.serve.connections import make_server
+        from tunebuild.serve.engines.factory import make_engine
         from tunebuild.serve.service import Service
 
-    engine = TransformersEngine(
-        directory / "model",
-        directory / "adapter" if bundle.adapter else None,
-        bundle.device,
-        bundle.dtype,
-        bundle.limits.concurrency,
-    )
-    service = Service(directory, bundle, engine)
+    service = Service(directory, bundle, make_engine(bundle.engine, bundle.engine_setup(directory)))
 
-    class Server(uvicorn.Server):
-        """uvicorn's server, which tells the service before it begins to shut down."""
+    server = make_server(make_app(service), service, host, port)
 
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            service.drain()
-            super().handle_exit(sig, frame)
+    def give_up() -> None:
+        service.failed.wait()
+        server.should_exit = True
 
-    config = uvicorn.Config(
-        make_app(service),
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=max(1, round(bundle.limits.drain_seconds)),
-        server_header=False,
-    )
-    Server(config).run()
+    threading.Thread(target=give_up, name="give-up", daemon=True).start()
+    server.run()
+    if service.failed.is_set():
+        sys.exit(1)
 
 
 if __name__ == "__main__":

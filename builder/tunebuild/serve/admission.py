@@ -15,39 +15,69 @@ class Full(Exception):
         self.retry_after = retry_after
 
 
+class Places:
+    """The places of one request; more are taken for the further answers that it asks for."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.taken = 0
+
+    def take(self, count: int = 1) -> None:
+        """Take more places.
+
+        Raises:
+            Full: that many are not free; none of them is taken.
+        """
+        self._admission.claim(count)
+        self.taken += count
+
+
 class Admission:
-    """Counts requests inside; belongs to one event loop.
+    """Counts answers inside; belongs to one event loop.
+
+    A place is held by a ``with`` block around all of a request's handling and by nothing else, so whatever
+    ends the handling (an answer, an error, a client that hangs up, a cancelled task) frees it.
 
     Args:
-        concurrency: requests that are answered at the same time.
-        queue: requests that may wait beside those.
+        concurrency: answers that are computed at the same time.
+        queue: answers that may wait beside those.
     """
 
     def __init__(self, concurrency: int, queue: int) -> None:
-        self._concurrency = concurrency
-        self._places = concurrency + queue
+        self.concurrency = concurrency
+        self._queue = queue
         self._seconds = 1.0  # how long an answer takes, as a moving average
         self.inside = 0
 
     @property
-    def waiting(self) -> int:
-        """Requests that wait for a place in the batch."""
-        return max(0, self.inside - self._concurrency)
+    def places(self) -> int:
+        """Answers that there is room for."""
+        return self.concurrency + self._queue
+
+    def claim(self, count: int) -> None:
+        """Count ``count`` more; only :class:`Places` calls this, which gives them back.
+
+        Raises:
+            Full: that many are not free.
+        """
+        if self.inside + count > self.places:
+            waiting = max(0, self.inside + count - self.concurrency)
+            rounds = 1 + waiting / self.concurrency
+            raise Full(max(1, round(rounds * self._seconds)))
+        self.inside += count
 
     @contextmanager
-    def enter(self) -> Iterator[None]:
+    def enter(self) -> Iterator[Places]:
         """Take a place until the block ends.
 
         Raises:
             Full: none is free.
         """
-        if self.inside >= self._places:
-            rounds = 1 + self.waiting / self._concurrency
-            raise Full(max(1, round(rounds * self._seconds)))
-        self.inside += 1
+        places = Places(self)
+        places.take()
         started = time.monotonic()
         try:
-            yield
+            yield places
         finally:
-            self.inside -= 1
+            self.inside -= places.taken
             self._seconds += 0.2 * (time.monotonic() - started - self._seconds)

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunebuild.errors import fail
+from tunebuild.serve.engines.base import EngineSetup
 
 FILE_NAME = "bundle.json"
 PARITY_FILE = "parity.json"
@@ -46,15 +47,20 @@ class Limits(_Closed):
 
     Attributes:
         context: longest prompt and answer together, in tokens.
-        concurrency: requests answered at the same time.
+        concurrency: requests answered at the same time; ``None`` is as many as memory holds.
         queue: requests that may wait.
         drain_seconds: time that running answers get after SIGTERM.
     """
 
     context: int
-    concurrency: int
+    concurrency: int | None = None
     queue: int
     drain_seconds: float
+
+    @property
+    def body_bytes(self) -> int:
+        """The largest body: more text than this cannot fit the context, whatever the tokenizer."""
+        return max(1 << 20, 64 * self.context)
 
 
 class Bundle(_Closed):
@@ -98,6 +104,34 @@ class Bundle(_Closed):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise fail("bad-bundle", f"{path}: {where}: {first['msg']}", "rebuild the image") from None
+
+    def check_files(self, directory: Path) -> None:
+        """Hold the small files beside the settings to their digests.
+
+        Raises:
+            TunebuildError: ``stale-adapter`` or ``parity-changed``: a file is of another build.
+        """
+        again = "the files are not all of one build: take the image as it was built"
+        if self.adapter_digest:
+            files = {name: digest_of_file(directory / "adapter" / name) for name in ADAPTER_FILES}
+            if (found := adapter_digest(files)) != self.adapter_digest:
+                message = f"the adapter is {found[:19]}, not {self.adapter_digest[:19]} of this build"
+                raise fail("stale-adapter", message, again)
+        if self.parity_digest and digest_of_file(directory / PARITY_FILE) != self.parity_digest:
+            raise fail("parity-changed", f"{PARITY_FILE} is not that of this build", again)
+
+    def engine_setup(self, directory: Path) -> EngineSetup:
+        """What the engine is made of, of the bundle in ``directory``."""
+        return EngineSetup(
+            model=directory / "model",
+            adapter=directory / "adapter" if self.adapter else None,
+            adapter_name=f"{self.name}-{self.adapter_digest.removeprefix('sha256:')[:16]}",
+            tokenizer=directory / "prompt" / "tokenizer.json",
+            device=self.device,
+            dtype=self.dtype,
+            context=self.limits.context,
+            concurrency=self.limits.concurrency,
+        )
 
     def save(self, directory: Path) -> None:
         """Write ``bundle.json``; equal settings give equal bytes."""

@@ -15,6 +15,7 @@ from tunebuild.errors import TunebuildError, fail
 from tunebuild.sources.hub import HubRepository, list_files
 from tunebuild.spec.endings import ENDINGS
 from tunebuild.store import digest_bytes
+from tunebuild.store.atomic import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,7 @@ def recall_split(
         return SplitFiles(commit, tuple(json.loads(path.read_text("utf-8"))))
     found = find_split(repository, commit, split, cache, token)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
-        json.dump(found.names, file)
-    Path(file.name).replace(path)
+    write_atomically(path, json.dumps(found.names))
     return found
 
 

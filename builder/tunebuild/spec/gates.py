@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import Field
 
 from tunebuild.spec._base import Section
@@ -35,6 +37,15 @@ class ShareAtMost(Section):
     """The highest value that passes, between 0 and 1."""
 
 
+class LostAtMost(Section):
+    """An upper limit of the share of the training that the merge lost."""
+
+    max: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(default="auto", examples=[0.2])
+    """The highest value that passes, between 0 and 1. `auto` follows strategy and training: 0.05, or what
+    rounding to 16 bits may take of a light training (0.01 nats, at most 0.5); 0.5 where `original` was asked
+    for after `qlora`."""
+
+
 class ShareAtLeast(Section):
     """A lower limit of a share."""
 
@@ -59,7 +70,7 @@ class GatesSpec(Section):
     merge_kl: DivergenceAtMost | None = Field(default=DivergenceAtMost(max=0.1), examples=[{"max": 0.02}])
     """Divergence of the merged model from the trained one on held-out rows, in nats a token."""
 
-    merge_lost: ShareAtMost | None = Field(default=ShareAtMost(max=0.5), examples=[{"max": 0.2}])
+    merge_lost: LostAtMost | None = Field(default=LostAtMost(), examples=[{"max": 0.2}])
     """That divergence as a share of what training changed: 0 is a perfect merge, 1 is the base."""
 
     merge_top1: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.95}])

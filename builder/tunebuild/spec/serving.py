@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from tunebuild.spec._base import Section
 
+Label = Annotated[str, StringConstraints(pattern=r"^[!-~]?[ -~]*$", max_length=255)]
 Repository = Annotated[
     str,
     StringConstraints(
@@ -85,6 +86,17 @@ class ImageSpec(Section):
         default="latest", examples=["1.4.0"]
     )
     """Tag of the image."""
+
+    source: Label = Field(default="", examples=["https://git.example.com/team/bots"])
+    """Where the spec is kept, for the label `org.opencontainers.image.source`."""
+
+    revision: Label = Field(default="", examples=["4f2c1d9"])
+    """Commit of the spec, for the label `org.opencontainers.image.revision`. In CI, e.g.
+    `--set image.revision=$(git rev-parse HEAD)`; another commit is another image."""
+
+    license: Label = Field(default="", examples=["Apache-2.0"])
+    """License of what is in the image, as an SPDX expression, for the label
+    `org.opencontainers.image.licenses`."""
 
     base: Literal["apt"] = Field(default="apt", examples=["apt"])
     """`apt`: the minimal Debian packages for Python, from the mirror that this machine is set up with."""

@@ -20,13 +20,14 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunebuild.errors import fail
+from tunebuild.store.atomic import sync, write_atomically
 from tunebuild.store.digest import Digest, canonical_json
 from tunebuild.store.memo import DigestMemo
 from tunebuild.store.stage import Inputs, Progress, Stage, StageKey, differences, key_of
@@ -155,13 +156,13 @@ class Store:
                 path.chmod(_MODE)
         made = scan(out, self.memo.digest)
         for file in made.files:
-            _sync(out / file.path)
+            sync(out / file.path)
         place = self._tree_path(made.digest)
         manifest = place.with_suffix(".json")
         if not place.exists():
-            _write_atomically(manifest, lambda p: save_manifest(made, p))
+            write_atomically(manifest, lambda p: save_manifest(made, p))
             out.rename(place)
-            _sync(place.parent)
+            sync(place.parent)
             self.memo.moved(out, place)
         self._write_record(key, inputs, made.digest)
         return Tree(place, made.files)
@@ -170,7 +171,7 @@ class Store:
         record = {"stage": key.stage, "key": key.digest, "output": output, "inputs": inputs}
         path = self._record_path(key)
         path.parent.mkdir(exist_ok=True)
-        _write_atomically(path, lambda p: p.write_bytes(canonical_json(record)))
+        write_atomically(path, lambda p: p.write_bytes(canonical_json(record)))
 
     def _load(self, key: StageKey) -> Tree | None:
         path = self._record_path(key)
@@ -213,22 +214,6 @@ class Store:
 def _says_little(difference: tuple[str, object, object]) -> bool:
     """Whether a difference is one of digests, which follows from another one that people can read."""
     return all(isinstance(value, str) and value.startswith("sha256:") for value in difference[1:])
-
-
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    _sync(temporary)
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _corrupt(path: Path) -> Exception:

@@ -14,7 +14,7 @@ from tunebuild.train.loop.memory import grow_segments
 from tunebuild.train.plan.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from tunebuild.train.distributed.together import Together
+    from tunebuild.train.launch.together import Together
 
 # Libraries whose version changes what training computes.
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
@@ -58,7 +58,7 @@ class TrainStage:
         """
         grow_segments()
         with heavy_imports():
-            from tunebuild.train.distributed.processes import train_in_processes
+            from tunebuild.train.launch.processes import train_in_processes
             from tunebuild.train.loop.run import train_adapter
             from tunebuild.train.plan.threads import training_threads
 

@@ -17,7 +17,7 @@ from tunebuild.errors import TunebuildError
 from tunebuild.spec import load_spec
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
-from tunebuild.train.distributed.processes import train_in_processes
+from tunebuild.train.launch.processes import train_in_processes
 from tunebuild.train.loop.run import train_adapter
 from tunebuild.train.plan.estimate import count_parameters, estimate_memory, read_tensors
 from tunebuild.train.plan.execution import plan_training

@@ -26,7 +26,7 @@ SCRIPT = textwrap.dedent(
     from tunebuild.errors import TunebuildError
     from tunebuild.spec.tuning import TuningSpec
     from tunebuild.store import Silent
-    from tunebuild.train.distributed.processes import train_in_processes
+    from tunebuild.train.launch.processes import train_in_processes
     from tunebuild.train.plan.settings import TrainSettings
 
     original, room = LlamaMLP.forward, int(sys.argv[3])

@@ -226,7 +226,7 @@ def test_a_resumed_training_is_computed_as_it_began(prepared):
 
 
 def test_two_processes_learn_what_one_does(prepared):
-    from tunebuild.train.distributed.processes import train_in_processes
+    from tunebuild.train.launch.processes import train_in_processes
 
     # Ten rows in steps of 4: the last step has one row a process. Nothing is dropped or done twice.
     out, one, _ = train(prepared, "one", epochs=3)
@@ -249,7 +249,7 @@ def test_two_processes_learn_what_one_does(prepared):
 
 
 def test_what_one_of_several_processes_refuses_is_said(prepared):
-    from tunebuild.train.distributed.processes import train_in_processes
+    from tunebuild.train.launch.processes import train_in_processes
 
     tuning = TuningSpec(method="lora", batch_size=4, processes=2, lora=LoraSpec(targets=("no_such",)))
     for name in ("w", "o"):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
-import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from tunebuild.errors import fail
 from tunebuild.image.debian.settings import AptSettings
+from tunebuild.store.atomic import write_atomically
 
 _TIMEOUT = 30  # seconds without an answer
 _TRIES = 3
@@ -69,16 +68,7 @@ class Downloads:
                 path="image.base",
             )
         self.cache.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=self.cache, prefix=f".{sha256[:12]}-")
-        try:
-            with os.fdopen(descriptor, "wb") as sink:
-                sink.write(data)
-                sink.flush()
-                os.fsync(sink.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_atomically(path, data)
         return path
 
     def _proxy_handlers(self) -> list[urllib.request.BaseHandler]:

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,11 @@ from tunebuild.image.oci.layer import FileRange, Segment, changed_since, size_of
 from tunebuild.image.oci.manifest import Image, blob_path, docker_manifest_json, index_json
 from tunebuild.image.oci.tar import END, aligned_header, padding
 from tunebuild.store import Digest, Progress, Silent
+from tunebuild.store.atomic import sync
 from tunebuild.store.digest import canonical_json
+
+_LARGEST_END = 64 << 20
+"""Bytes of an archive's end that are replaced in place."""
 
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -66,15 +70,29 @@ def write_archive(image: Image, target: Path, progress: Progress | None = None) 
         TunebuildError: ``disk-full``, ``cannot-write``, ``busy`` (another build writes the same archive),
             ``file-changed`` or ``store-corrupt`` (a source is not what was planned). Nothing is left in
             any of these cases.
+
+    An archive that begins with the same layers is taken over and only its end is written, so that an edit of
+    the prompt or the server writes kilobytes. Where that fails the old end is put back; a kill leaves none.
     """
     counter = _Counter(image.size, progress or Silent())
+    files = layout_files(image)
+    kept, position = _common_start(files, target)
+    if kept and not _partial(target).exists():  # a killed run's file is dealt with by writing anew
+        with explained(target), _taken_over(target, position) as sink:
+            counter.add(sum(file.size for file in files[:kept]), "unchanged")
+            _append(files[kept:], sink, counter)
+        return
     with _written_whole(target) as sink:
-        for file in layout_files(image):
-            header = aligned_header(file.path, size=file.size, position=sink.tell())
-            sink.write(header)
-            _copy(file, sink, counter)
-            sink.write(padding(file.size))
-        sink.write(END)
+        _append(files, sink, counter)
+
+
+def _append(files: Iterable[LayoutFile], sink: BinaryIO, counter: _Counter) -> None:
+    for file in files:
+        header = aligned_header(file.path, size=file.size, position=sink.tell())
+        sink.write(header)
+        _copy(file, sink, counter)
+        sink.write(padding(file.size))
+    sink.write(END)
 
 
 def write_layout(image: Image, target: Path, progress: Progress | None = None) -> None:
@@ -100,6 +118,63 @@ def write_layout(image: Image, target: Path, progress: Progress | None = None) -
     for blob in (target / "blobs" / "sha256").iterdir():
         if blob not in wanted:
             blob.unlink()
+
+
+def _common_start(files: Sequence[LayoutFile], target: Path) -> tuple[int, int]:
+    """How many blobs at the start of an archive are the first of ``files``, and where they end.
+
+    Headers are compared, with names, which are digests, and sizes; contents are not read.
+    """
+    count = position = 0
+    try:
+        with target.open("rb") as old:
+            length = os.fstat(old.fileno()).st_size
+            for file in files:
+                header = aligned_header(file.path, size=file.size, position=position)
+                end = position + len(header) + file.size + len(padding(file.size))
+                old.seek(position)
+                if file.digest is None or end > length or old.read(len(header)) != header:
+                    break
+                count, position = count + 1, end
+            # What is replaced has to fit into memory, to be put back if something fails.
+            return (count, position) if length - position <= _LARGEST_END else (0, 0)
+    except OSError:
+        return 0, 0
+
+
+@contextmanager
+def _taken_over(target: Path, position: int) -> Iterator[BinaryIO]:
+    """The archive from ``position`` on, under another name until it is whole again and on disk."""
+    partial = _partial(target)
+    with partial.open("xb") as guard, target.open("r+b") as sink:
+        # Both, so that a second writer meets a lock whichever of the two has the name.
+        if not (mine := _lock(guard, partial)) or not _lock(sink, target):
+            if mine:
+                partial.unlink()
+            raise fail("busy", f"another build is writing {target}", "wait for it to end")
+        sink.seek(position)
+        old = sink.read()
+        target.replace(partial)
+        try:
+            sink.seek(position)
+            sink.truncate()
+            yield sink
+            sink.flush()
+            os.fsync(sink.fileno())
+        except BaseException:
+            sink.seek(position)
+            sink.truncate()
+            sink.write(old)
+            sink.flush()
+            raise
+        finally:
+            partial.replace(target)
+    sync(target.parent)
+
+
+def _partial(target: Path) -> Path:
+    # The name is fixed, not random: what a killed run left is overwritten, not collected.
+    return target.with_name(f".{target.name}.partial")
 
 
 @dataclass(slots=True)
@@ -140,8 +215,7 @@ def _changed(file: LayoutFile) -> TunebuildError:
 @contextmanager
 def _written_whole(target: Path) -> Iterator[BinaryIO]:
     """A file that appears under its name only when it is complete and on disk."""
-    # The name is fixed, not random: what a killed run left is overwritten, not collected.
-    partial = target.with_name(f".{target.name}.partial")
+    partial = _partial(target)
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
@@ -157,7 +231,7 @@ def _written_whole(target: Path) -> Iterator[BinaryIO]:
             except BaseException:
                 partial.unlink(missing_ok=True)
                 raise
-        _sync_directory(target.parent)
+        sync(target.parent)
 
 
 def _lock(sink: BinaryIO, path: Path) -> bool:
@@ -183,11 +257,3 @@ def _write_error(target: Path, error: OSError) -> TunebuildError:
         hint = "free some space or name a directory on another disk; nothing was left behind"
         return fail("disk-full", f"no space left to write {target}", hint)
     return fail("cannot-write", f"cannot write {target}: {error.strerror or error}", "check the directory")
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from tunebuild.errors import Diagnostic
+from tunebuild.image.oci.layer import FileRange
 from tunebuild.image.oci.tar import BLOCK
 
 
@@ -28,6 +29,10 @@ class DirectoryFiles:
             return (self._root / name).open("rb")
         except FileNotFoundError:
             raise LookupError(f"there is no {name}") from None
+
+    def place(self, name: str) -> FileRange:
+        """Where the file's bytes are."""
+        return FileRange(self._root / name, 0, self.size(name))
 
     def size(self, name: str) -> int:
         """Length in bytes."""
@@ -57,6 +62,10 @@ class ArchiveFiles:
         """A stream over one file."""
         offset, size = self._place(name)
         return cast(BinaryIO, io.BufferedReader(_Window(self._path, offset, size), BLOCK))
+
+    def place(self, name: str) -> FileRange:
+        """Where the file's bytes are, in the archive."""
+        return FileRange(self._path, *self._place(name))
 
     def size(self, name: str) -> int:
         """Length in bytes."""

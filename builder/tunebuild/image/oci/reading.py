@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.image.oci.blobs import ArchiveFiles, DirectoryFiles, check_digest
+from tunebuild.image.oci.layer import FileRange
 from tunebuild.image.oci.manifest import Image, blob_path
 from tunebuild.store.digest import Digest, digest_bytes
 
@@ -31,6 +32,9 @@ class LayoutFiles(Protocol):
 
     def open(self, name: str) -> BinaryIO:
         """A stream over one file. ``LookupError`` if it is absent."""
+
+    def place(self, name: str) -> FileRange:
+        """Where a file's bytes are. ``LookupError`` if it is absent."""
 
     def size(self, name: str) -> int:
         """Length in bytes. ``LookupError`` if it is absent."""
@@ -61,6 +65,15 @@ class StoredImage:
     def labels(self) -> Mapping[str, str]:
         """The image's labels."""
         return cast(Mapping[str, str], self.config.get("config", {}).get("Labels") or {})
+
+    def blob(self, digest: Digest) -> FileRange:
+        """Where a blob's bytes are. ``LookupError`` if it is absent."""
+        return self._files.place(blob_path(digest))
+
+    @property
+    def manifest(self) -> bytes:
+        """The manifest's exact bytes."""
+        return _read(self._files, blob_path(self.digest))
 
     def files(self, prefix: str) -> Generator[tuple[str, bytes]]:
         """Name (without ``prefix``) and content of the regular files below ``prefix``, such as ``opt/x``.

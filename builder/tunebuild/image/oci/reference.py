@@ -49,6 +49,12 @@ class ImageReference:
         return first if is_host else _DEFAULT_REGISTRY
 
     @property
+    def path(self) -> str:
+        """The repository without its registry, as the registry's API spells it."""
+        name = self.full_name.removeprefix(f"{self.registry}/").partition("@")[0]
+        return name.removesuffix(f":{self.tag}") if self.tag else name
+
+    @property
     def full_name(self) -> str:
         """The name with its registry, as containerd and Podman spell it."""
         if self.repository.startswith(self.registry + "/"):

@@ -45,7 +45,8 @@ def prove_served(model: Any, *, base: Path, adapter: Path) -> tuple[int, float]:
     extra = sorted(loaded.keys() - stored.keys())
     wrong += [f"{name} is in the served model, and not in the adapter" for name in extra]
     worst = 0.0
-    if json.loads((adapter / "adapter_config.json").read_text("utf-8"))["peft_type"] == "LORA":
+    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    if config["peft_type"] == "LORA" and not wrong:
         for module in tell(skeleton_of(base), adapter).modules.values():
             off = _deviation(module, model.get_submodule(_PREFIX + module.name))
             worst = max(worst, off)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 
 from tunebuild.prompt import Detokenizer
-from tunebuild.serve.engines.base import Finish, Generation
+from tunebuild.serve.engines.base import Finish, Generation, Token
 
 
 class StopTexts:
@@ -33,12 +34,27 @@ class StopTexts:
         return "" if self.hit else self._held
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that has become certain.
+
+    Attributes:
+        text: it.
+        tokens: tokens since the piece before.
+        offset: characters of the answer before it.
+    """
+
+    text: str
+    tokens: tuple[Token, ...]
+    offset: int
+
+
 class Answer:
     """One answer as text.
 
     Attributes:
         generation: the running answer.
-        completion_tokens: tokens made so far.
+        tokens: tokens made so far.
         finish: why it ended, once it has.
     """
 
@@ -50,7 +66,7 @@ class Answer:
         on_first: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.generation = generation
-        self.completion_tokens = 0
+        self.tokens: list[Token] = []
         self.finish: Finish | None = None
         self._detokenizer = detokenizer
         self._stops = StopTexts(stops)
@@ -61,23 +77,30 @@ class Answer:
         """Length of the prompt."""
         return len(self.generation.request.prompt)
 
-    async def pieces(self) -> AsyncIterator[str]:
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens made so far."""
+        return len(self.tokens)
+
+    async def pieces(self) -> AsyncIterator[Piece]:
         """Text as it becomes certain. Leaving early cancels the answer."""
         started = time.monotonic()
+        handed_out = characters = 0
         try:
             async for token in self.generation:
-                if not self.completion_tokens:
+                if not self.tokens:
                     self._on_first(time.monotonic() - started)
-                self.completion_tokens += 1
-                if text := self._stops.push(self._detokenizer.push(token)):
-                    yield text
+                self.tokens.append(token)
+                if text := self._stops.push(self._detokenizer.push(token.id)):
+                    yield Piece(text, tuple(self.tokens[handed_out:]), characters)
+                    handed_out, characters = len(self.tokens), characters + len(text)
                 if self._stops.hit:
                     self.finish = Finish.STOP
                     return
             self.finish = self.generation.finish
             rest = self._stops.push(self._detokenizer.flush()) + self._stops.flush()
             if rest:
-                yield rest
+                yield Piece(rest, tuple(self.tokens[handed_out:]), characters)
         finally:
             self.generation.cancel()
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from tunebuild import __version__
 from tunebuild.serve.api import errors
+from tunebuild.serve.api.limits import BodyLimit, Keys, Observe, RequireKey
 from tunebuild.serve.api.routes import make_router
 from tunebuild.serve.service import Service
 
-_log = logging.getLogger("tunebuild.access")
-_QUIET = frozenset(("/livez", "/readyz", "/metrics"))
+_log = logging.getLogger("tunebuild.serve")
 
 
 def make_app(service: Service) -> FastAPI:
@@ -39,6 +41,7 @@ def make_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     errors.install(app)
+    app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     app.include_router(make_router(service))
 
     @app.get("/livez")
@@ -46,7 +49,7 @@ def make_app(service: Service) -> FastAPI:
         """The process answers."""
         return {"status": "alive"}
 
-    @app.get("/readyz")
+    @app.get("/readyz", responses={503: {"description": "Not ready; the reason is in the body."}})
     async def readyz() -> JSONResponse:
         """Whether it may be asked; else the reason."""
         if reason := service.not_ready():
@@ -55,27 +58,33 @@ def make_app(service: Service) -> FastAPI:
             {"status": "ready", "model": service.bundle.name, "prompt": service.renderer.digest}
         )
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus metrics."""
         return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.middleware("http")
-    async def observe(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Give each request an id, count it, and log it without a word of its content."""
-        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
-        started = time.monotonic()
-        response = await call(request)
-        seconds = time.monotonic() - started
-        response.headers["x-request-id"] = request_id
-        if request.url.path not in _QUIET:
-            route = getattr(request.scope.get("route"), "path", "other")
-            service.metrics.requests.labels(route, str(response.status_code)).inc()
-            service.metrics.seconds.labels(route).observe(seconds)
-            fields = {"id": request_id, "route": route, "status": response.status_code}
-            _log.info(
-                "%s %s", request.method, request.url.path, extra={"fields": {**fields, "seconds": seconds}}
-            )
-        return response
-
+    keys = Keys(_path(os.environ.get("TUNEBUILD_API_KEYS_FILE")), os.environ.get("TUNEBUILD_API_KEYS", ""))
+    if not keys.required:
+        _log.info("no key is required; TUNEBUILD_API_KEYS_FILE or TUNEBUILD_API_KEYS asks for one")
+    # The last one is the outermost.
+    app.add_middleware(BodyLimit, most=service.bundle.limits.body_bytes)
+    app.add_middleware(RequireKey, keys=keys)
+    app.add_middleware(Observe, metrics=service.metrics)
     return app
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """The published description: validation errors come as 400, not as FastAPI's 422."""
+    if app.openapi_schema is None:
+        found = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        for operations in found["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+        app.openapi_schema = found
+    return app.openapi_schema

@@ -1,35 +1,52 @@
-"""Requests as OpenAI's clients send them. What cannot be honoured is refused, never ignored.
+"""Requests as OpenAI's clients send them. What cannot be honored is refused, never ignored.
 
-Fields that clients send with values that change nothing (``n: 1``, ``logprobs: false``) are accepted with
+Fields that clients send with values that change nothing (``store: false``, ``suffix: ""``) are accepted with
 just those values.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from tunebuild.prompt import Message
-from tunebuild.serve.engines.base import Sampling
+from tunebuild.serve.engines.base import Constraint, Sampling
+
+
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text holds half a surrogate pair, which is no character") from None
+    return text
+
+
+#: Text that a tokenizer can read. JSON can spell what is none.
+Text = Annotated[str, AfterValidator(_whole)]
+#: A text that ends an answer; looking for it costs its length at every token.
+StopText = Annotated[str, Field(max_length=256)]
+Prompt = Annotated[Text, Field(min_length=1)]
+Ids = Annotated[list[Annotated[int, Field(strict=True)]], Field(min_length=1)]
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class TextPart(_Closed):
     """A part of a message's content."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ChatMessage(_Closed):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
     name: str | None = None
 
     def plain(self) -> Message:
@@ -47,35 +64,70 @@ class StreamOptions(_Closed):
 
 
 class TextFormat(_Closed):
-    """The one response format there is."""
+    """Any text."""
 
     type: Literal["text"]
 
 
-class Common(_Closed):
-    """What both kinds of requests share."""
+class JsonObject(_Closed):
+    """Some JSON object."""
 
-    model: str
+    type: Literal["json_object"]
+
+
+class JsonSchema(_Closed):
+    """A named JSON Schema."""
+
+    name: str = Field("", max_length=256)
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(_Closed):
+    """JSON that fits a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+class Common(_Closed):
+    """What both kinds of requests share. A field that is null is as if it were left out."""
+
+    model: str = Field(max_length=512)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    seed: int | None = None
+    top_k: int | None = Field(None, ge=-1, le=1_000_000)
+    min_p: float | None = Field(None, ge=0, le=1)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = Field(None, max_length=1024)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    n: int | None = Field(None, ge=1, le=128)
     max_tokens: int | None = Field(None, ge=1)
-    stop: str | list[str] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
     stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
-    # Accepted where they change nothing.
-    n: Literal[1] | None = None
-    presence_penalty: Literal[0] | None = None
-    frequency_penalty: Literal[0] | None = None
-    logit_bias: dict[str, Any] | None = Field(None, max_length=0)
+    user: str | None = Field(None, max_length=512)
 
-    def sampling(self, temperature: float, top_p: float) -> Sampling:
-        """How to choose tokens, with the bundle's defaults."""
+    def sampling(self, temperature: float, top_p: float, number: int) -> Sampling:
+        """How to choose tokens.
+
+        Args:
+            temperature, top_p: the bundle's defaults.
+            number: of the answer, where several are asked for: with a seed, each has its own.
+        """
         return Sampling(
-            temperature if self.temperature is None else self.temperature,
-            top_p if self.top_p is None else self.top_p,
-            self.seed,
+            temperature=temperature if self.temperature is None else self.temperature,
+            top_p=top_p if self.top_p is None else self.top_p,
+            top_k=max(0, self.top_k or 0),
+            min_p=self.min_p or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            logit_bias=self.logit_bias or {},
+            seed=None if self.seed is None else self.seed + number,
         )
 
     def stops(self) -> list[str]:
@@ -83,15 +135,23 @@ class Common(_Closed):
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return [text for text in stop if text]
 
+    def wanted_logprobs(self) -> int | None:
+        """How many likeliest tokens each token comes with; ``None`` for no log-probabilities at all."""
+        raise NotImplementedError
+
+    def constraint(self) -> Constraint | None:
+        """What the text must match."""
+        return None
+
 
 class ChatRequest(Common):
     """``POST /v1/chat/completions``."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
     max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: Literal[False] | None = None
-    top_logprobs: Literal[0] | None = None
-    response_format: TextFormat | None = None
+    logprobs: StrictBool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: TextFormat | JsonObject | JsonSchemaFormat | None = Field(None, discriminator="type")
     tools: list[Any] | None = Field(None, max_length=0)
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: StrictBool | None = None
@@ -100,12 +160,49 @@ class ChatRequest(Common):
     service_tier: Literal["auto", "default"] | None = None
     modalities: list[Literal["text"]] | None = None
 
+    def wanted_logprobs(self) -> int | None:
+        """``top_logprobs``, where ``logprobs`` is true."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    def constraint(self) -> Constraint | None:
+        """``response_format``."""
+        match self.response_format:
+            case JsonObject():
+                return Constraint("json_schema", '{"type": "object"}')
+            case JsonSchemaFormat(json_schema=wanted):
+                return Constraint("json_schema", json.dumps(wanted.schema_))
+        return None
+
 
 class CompletionRequest(Common):
     """``POST /v1/completions``: plain text, without the chat template."""
 
-    prompt: str = Field(min_length=1)
+    prompt: Prompt | Ids | list[Prompt] | list[Ids] = Field(min_length=1, max_length=2**20)
     echo: Literal[False] | None = None
     best_of: Literal[1] | None = None
-    logprobs: Literal[0] | None = None
+    logprobs: int | None = Field(None, ge=0, le=20)
     suffix: Literal[""] | None = None
+
+    def wanted_logprobs(self) -> int | None:
+        """``logprobs``."""
+        return self.logprobs
+
+    def prompts(self) -> list[str | list[int]]:
+        """Each prompt, as text or token ids."""
+        prompt: Any = self.prompt
+        several = isinstance(prompt, list) and not isinstance(prompt[0], int)
+        return list(prompt) if several else [prompt]
+
+
+class RenderRequest(_Closed):
+    """``POST /render``."""
+
+    model: str | None = None
+    messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
+
+
+class TokenizeRequest(_Closed):
+    """``POST /tokenize``."""
+
+    model: str | None = None
+    prompt: Text

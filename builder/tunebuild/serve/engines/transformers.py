@@ -2,148 +2,291 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import queue
 import threading
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from tunebuild.heavy_imports import heavy_imports
-from tunebuild.serve.engines._hardware import cpu_has_bfloat16, usable_cores
-from tunebuild.serve.engines.base import EngineFailed, Finish, Generation
+from tunebuild.serve.engines._dtype import resolve_dtype
+from tunebuild.serve.engines._hardware import FreeCores
+from tunebuild.serve.engines.base import (
+    EngineFailed,
+    EngineSetup,
+    Finish,
+    Generation,
+    Item,
+    Token,
+    deliver,
+)
+
+if TYPE_CHECKING:
+    from tunebuild.serve.engines._constraint import Constraints
+    from tunebuild.serve.engines._sampling import Sampler
 
 _log = logging.getLogger("tunebuild.serve")
 _IDLE_SECONDS = 0.5  # how long a sleeping engine may take to notice that it is stopped
+_JOIN_TOKENS = 8192  # of prompts that join together, padding included; running answers wait meanwhile
 
 
 @dataclass(slots=True)
 class _Row:
     generation: Generation
-    sampler: Any
-    made: int = 0
-    last: int = 0
+    sampler: Sampler
+    made: list[int] = field(default_factory=list)
 
 
 class TransformersEngine:
-    """Runs a model directory that transformers can load.
+    """Runs a model directory that transformers can load."""
 
-    Args:
-        model_dir: configuration and safetensors.
-        adapter_dir: an adapter in PEFT's format that is put on top, if any.
-        device: ``cpu`` or ``cuda``.
-        dtype: ``auto`` is bfloat16 where the hardware has it, else float32.
-        concurrency: rows of the batch.
-    """
-
-    def __init__(
-        self, model_dir: Path, adapter_dir: Path | None, device: str, dtype: str, concurrency: int
-    ) -> None:
-        self._model_dir = model_dir
-        self._adapter_dir = adapter_dir
-        self._device = device
-        self._dtype = dtype
-        self._concurrency = concurrency
-        self._waiting: queue.SimpleQueue[Generation] = queue.SimpleQueue()
-        self._rows: list[_Row] = []
-        self._stopping = threading.Event()
+    def __init__(self, setup: EngineSetup) -> None:
+        self._setup = setup
+        self._capacity = setup.concurrency or 1
+        self._work = threading.Condition()
+        self._waiting: deque[Generation] = deque()  # guarded by _work
+        self._rows: list[_Row] = []  # the engine's thread alone writes it
+        self._stopping = False
         self._thread: threading.Thread | None = None
+        self._model: Any = None
+        self._constraints: Constraints | None = None
+        self._cores: FreeCores | None = None
 
     @property
     def healthy(self) -> bool:
         """Whether its thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def capacity(self) -> int:
+        """Rows of the batch."""
+        return self._capacity
+
+    @property
+    def running(self) -> int:
+        """Rows that are in the batch now."""
+        return len(self._rows)
+
     def start(self) -> None:
         """Load the model and start the thread."""
         with heavy_imports():
             import torch
 
+            from tunebuild.serve.engines._memory import rows_that_fit
             from tunebuild.serve.engines.model import load_model
 
-        name = self._dtype
-        if name == "auto":
-            name = "bfloat16" if self._device == "cuda" or cpu_has_bfloat16() else "float32"
-        if self._device == "cpu":
-            torch.set_num_threads(usable_cores())
-        model = load_model(self._model_dir, self._adapter_dir, getattr(torch, name)).to(self._device)
-        _log.info("model in %s on %s, %d threads", name, self._device, torch.get_num_threads())
+        setup = self._setup
+        name = resolve_dtype(setup.dtype, setup.device)
+        if setup.device == "cuda":
+            from tunebuild.serve.engines._cuda import require_cuda
+
+            require_cuda()
+        if setup.device == "cpu":
+            self._cores = FreeCores()
+            torch.set_num_threads(self._cores.count)
+        model = load_model(setup.model, setup.adapter, getattr(torch, name)).to(setup.device)
+        if setup.concurrency is None:
+            self._capacity = rows_that_fit(model, setup.context, setup.device)
+        _log.info(
+            "model in %s on %s, %d threads, %d answers at the same time",
+            name,
+            setup.device,
+            torch.get_num_threads(),
+            self._capacity,
+        )
+        self._model = model
         self._thread = threading.Thread(target=self._run, args=(model,), name="engine", daemon=True)
         self._thread.start()
 
+    @property
+    def dtype(self) -> str:
+        """Precision of the weights in memory."""
+        return str(self._model.dtype).removeprefix("torch.")
+
+    async def score(self, rows: Sequence[list[int]]) -> list[list[float]]:
+        """Log-probabilities of each row's tokens after the first."""
+        return await asyncio.to_thread(self._score, rows)
+
+    def _score(self, rows: Sequence[list[int]]) -> list[list[float]]:
+        import torch
+
+        scores: list[list[float]] = []
+        with torch.inference_mode():
+            for row in rows:
+                ids = torch.tensor([row], device=self._model.device)
+                # Virtual tokens, which some adapters put before a row, have logits, too.
+                logits = self._model(input_ids=ids).logits[0, -len(row) : -1].float()
+                chosen = logits.gather(1, ids[0, 1:, None])[:, 0]
+                scores.append((chosen - logits.logsumexp(-1)).tolist())
+        return scores
+
     def submit(self, generation: Generation) -> None:
         """Queue an answer."""
-        self._waiting.put(generation)
+        generation.on_cancel(self._abort)
+        with self._work:
+            if not self._stopping:
+                self._waiting.append(generation)
+                self._work.notify()
+                return
+        generation.put(Finish.CANCELLED)
 
     def stop(self) -> None:
         """End the thread; whatever still runs is cancelled."""
-        self._stopping.set()
+        with self._work:
+            self._stopping = True
+            self._work.notify()
         if self._thread is not None:
             self._thread.join(timeout=10)
+
+    def _abort(self, generation: Generation) -> None:
+        # One that runs is dropped at the next token, since its ``cancelled`` is set.
+        with self._work:
+            if generation in self._waiting:
+                self._waiting.remove(generation)
 
     def _run(self, model: Any) -> None:
         from tunebuild.serve.engines._batch import Batch
 
         batch = Batch(model)
-        while not self._stopping.is_set():
+        while True:
+            with self._work:
+                if not (self._rows or self._waiting or self._stopping):
+                    self._work.wait(_IDLE_SECONDS)
+                if self._stopping:
+                    break
+                joining = self._next_to_join()
+            self._drop_cancelled(batch)
             try:
-                self._admit(batch)
-                if self._rows:
-                    self._advance(batch)
-            except Exception as error:  # noqa: BLE001
-                # One request may be too large for memory; the others' clients should hear of it and the
-                # engine should live.
-                _log.exception("a step of the engine failed")
-                for row in self._rows:
-                    row.generation.feed(EngineFailed(f"the model could not answer: {error}"))
-                self._rows, batch = [], Batch(model)
-        for row in self._rows:
-            row.generation.feed(Finish.CANCELLED)
+                if joining:
+                    self._join(batch, joining)
+                elif self._rows:
+                    self._settle(batch, self._rows, batch.step([row.made[-1] for row in self._rows]))
+            except Exception:  # noqa: BLE001
+                _log.exception("a step of the engine failed; each answer goes on by itself")
+                batch = self._recover(model)
+            if self._cores is not None and self._cores.changed():
+                import torch
 
-    def _admit(self, batch: Any) -> None:
-        """Let waiting requests join; sleep while there is nothing to do."""
-        from tunebuild.serve.engines._sampling import Sampler
+                torch.set_num_threads(self._cores.count)
+        with self._work:
+            left = [*(row.generation for row in self._rows), *self._waiting]
+            self._waiting.clear()
+        deliver([(generation, Finish.CANCELLED) for generation in left])
+        self._rows = []
 
+    def _next_to_join(self) -> list[Generation]:
+        """Waiting answers that there is a row for, as many as can be read at a time."""
         joining: list[Generation] = []
-        while len(self._rows) + len(joining) < self._concurrency:
-            try:
-                busy = bool(self._rows or joining)
-                generation = self._waiting.get(block=not busy, timeout=None if busy else _IDLE_SECONDS)
-            except queue.Empty:
+        longest = 0
+        while self._waiting and len(self._rows) + len(joining) < self._capacity:
+            longest = max(longest, len(self._waiting[0].request.prompt))
+            if joining and longest * (len(joining) + 1) > _JOIN_TOKENS:
                 break
-            if not generation.cancelled:
-                joining.append(generation)
-        if not joining:
+            joining.append(self._waiting.popleft())
+        return joining
+
+    def _join(self, batch: Any, joining: Sequence[Generation]) -> None:
+        """Read prompts; of several that fail together, each is tried alone."""
+        rows = [row for generation in joining if (row := self._row(generation))]
+        if not rows:
             return
-        rows = [_Row(g, Sampler(g.request.sampling)) for g in joining]
-        self._rows.extend(rows)
-        logits = batch.join([g.request.prompt for g in joining])
+        try:
+            logits = batch.join([row.generation.request.prompt for row in rows])
+        except Exception as error:  # noqa: BLE001 - memory, most likely: this prompt's alone
+            if len(rows) > 1:
+                for row in rows:
+                    self._join(batch, [row.generation])
+            else:
+                _fail(rows[0], error)
+            return
+        self._rows = [*self._rows, *rows]
         self._settle(batch, rows, logits)
 
-    def _advance(self, batch: Any) -> None:
-        """One token for every row."""
-        self._settle(batch, self._rows, batch.step([row.last for row in self._rows]))
+    def _row(self, generation: Generation) -> _Row | None:
+        from tunebuild.serve.engines._sampling import Sampler
+
+        request = generation.request
+        if generation.cancelled:
+            return None
+        try:
+            matcher = None
+            if request.constraint is not None:
+                matcher = self._compiler().matcher(request.constraint, request.stop_ids)
+            return _Row(generation, Sampler(request, matcher))
+        except Exception as error:  # noqa: BLE001 - a request's own settings
+            generation.feed(EngineFailed(str(error)))
+            return None
+
+    def _compiler(self) -> Constraints:
+        if self._constraints is None:
+            import json
+
+            from tunebuild.serve.engines._constraint import Constraints
+
+            config = json.loads((self._setup.model / "config.json").read_text("utf-8"))
+            size = config.get("vocab_size") or config["text_config"]["vocab_size"]
+            self._constraints = Constraints(self._setup.tokenizer, size)
+        return self._constraints
+
+    def _recover(self, model: Any) -> Any:
+        """A new batch after a step failed half way: every row is read again, and one that cannot be ends."""
+        from tunebuild.serve.engines._batch import Batch
+
+        batch, rows, self._rows = Batch(model), self._rows, []
+        for row in rows:
+            if row.generation.cancelled:
+                continue
+            try:
+                logits = batch.join([row.generation.request.prompt + row.made])
+            except Exception as error:  # noqa: BLE001
+                _fail(row, error)
+                continue
+            self._rows = [*self._rows, row]
+            self._settle(batch, [row], logits)
+        return batch
+
+    def _drop_cancelled(self, batch: Any) -> None:
+        self._keep(batch, [row for row in self._rows if not row.generation.cancelled])
+
+    def _keep(self, batch: Any, rows: list[_Row]) -> None:
+        if len(rows) < len(self._rows):
+            kept = {id(row) for row in rows}
+            batch.keep([i for i, row in enumerate(self._rows) if id(row) in kept])
+            self._rows = rows
 
     def _settle(self, batch: Any, rows: list[_Row], logits: Any) -> None:
         """Choose the rows' tokens, hand them out, and drop the rows that are done."""
-        done = {id(row) for row, scores in zip(rows, logits, strict=True) if self._is_done(row, scores)}
-        if done:
-            batch.keep([i for i, row in enumerate(self._rows) if id(row) not in done])
-            self._rows = [row for row in self._rows if id(row) not in done]
+        from tunebuild.serve.engines._sampling import choose_all
+
+        out: list[tuple[Generation, Item]] = []
+        done: set[int] = set()
+        for row, chosen in zip(rows, choose_all([row.sampler for row in rows], logits), strict=True):
+            end = self._take(row, chosen, out)
+            if end is not None:
+                out.append((row.generation, end))
+                done.add(id(row))
+        deliver(out)
+        self._keep(batch, [row for row in self._rows if id(row) not in done])
 
     @staticmethod
-    def _is_done(row: _Row, scores: Any) -> bool:
-        generation = row.generation
-        if generation.cancelled:
-            generation.feed(Finish.CANCELLED)
-            return True
-        row.last = row.sampler.choose(scores)
-        if row.last in generation.request.stop_ids:
-            generation.feed(Finish.STOP)
-            return True
-        generation.feed(row.last)
-        row.made += 1
-        if row.made >= generation.request.max_tokens:
-            generation.feed(Finish.LENGTH)
-            return True
-        return False
+    def _take(row: _Row, chosen: Token | Exception, out: list[tuple[Generation, Item]]) -> Item | None:
+        """Note a row's token; how the row ends, if it does."""
+        request = row.generation.request
+        if isinstance(chosen, Exception):
+            return _failure(row, chosen)
+        if chosen.id in request.stop_ids:
+            return Finish.STOP
+        row.made.append(chosen.id)
+        out.append((row.generation, chosen))
+        return Finish.LENGTH if len(row.made) >= request.max_tokens else None
+
+
+def _failure(row: _Row, error: Exception) -> EngineFailed:
+    _log.error("an answer failed: %s", error, extra={"fields": {"id": row.generation.request.request_id}})
+    return EngineFailed(f"the model could not answer: {error}")
+
+
+def _fail(row: _Row, error: Exception) -> None:
+    row.generation.feed(_failure(row, error))

@@ -1,1 +1,1 @@
-"""Training in several processes, on one machine or on many."""
+"""What processes that train together share: gradients, or the parts of a sharded model."""

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tunebuild.errors import fail
 from tunebuild.store import Progress
-from tunebuild.train.loop.batches import Passes
+from tunebuild.train.plan.batches import Passes
 from tunebuild.train.plan.speed import Limit
 
 _KEPT = (

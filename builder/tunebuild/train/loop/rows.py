@@ -13,10 +13,9 @@ from datasets import Dataset
 from torch import Tensor
 
 from tunebuild.errors import fail
-from tunebuild.train.loop.batches import Index
+from tunebuild.prompt.example import IGNORED
 from tunebuild.train.model.attention import pack_tensors
-
-_IGNORED = -100
+from tunebuild.train.plan.batches import Index
 
 #: What a pass hands to the model.
 Inputs = dict[str, Any]
@@ -33,7 +32,7 @@ def load_rows(path: Path) -> Dataset:
     for batch in rows.data.table.to_batches():
         labels = batch["labels"]
         offsets = labels.offsets.to_numpy() - labels.offsets[0].as_py()
-        carried = np.concatenate(([0], np.cumsum(labels.flatten().to_numpy() != _IGNORED)))
+        carried = np.concatenate(([0], np.cumsum(labels.flatten().to_numpy() != IGNORED)))
         nothing = np.flatnonzero(carried[offsets[1:]] == carried[offsets[:-1]])
         if len(nothing):
             message = f"{path.name} row {number + nothing[0] + 1} has no supervised token"
@@ -65,7 +64,7 @@ class Rows(torch.utils.data.Dataset[dict[str, Tensor]]):
             torch.from_numpy(values[offsets[row] : offsets[row + 1]].astype(np.int64))
             for values, offsets in self._batches[at]
         )
-        return {"input_ids": ids, "labels": labels if index >= 0 else torch.full_like(labels, _IGNORED)}
+        return {"input_ids": ids, "labels": labels if index >= 0 else torch.full_like(labels, IGNORED)}
 
 
 def _values(lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +79,7 @@ def pack(rows: Sequence[dict[str, Tensor]]) -> Inputs:
     """
     labels = [row["labels"].clone() for row in rows]
     for one in labels:
-        one[0] = _IGNORED
+        one[0] = IGNORED
     return {**pack_tensors([row["input_ids"] for row in rows]), "labels": torch.cat(labels)[None]}
 
 
@@ -102,7 +101,7 @@ class PadRight:
         return {
             "input_ids": padded([row["input_ids"] for row in rows], self._pad_id),
             "attention_mask": padded([torch.ones_like(row["input_ids"]) for row in rows], 0),
-            "labels": padded([row["labels"] for row in rows], _IGNORED),
+            "labels": padded([row["labels"] for row in rows], IGNORED),
         }
 
 

@@ -18,11 +18,11 @@ from transformers import EarlyStoppingCallback, GenerationConfig, PreTrainedMode
 from tunebuild.errors import fail
 from tunebuild.grammar import counted
 from tunebuild.store import Progress
+from tunebuild.store.atomic import write_atomically
 from tunebuild.store.disk import full_disk_named
 from tunebuild.train.distributed.gradients import share_first_values
 from tunebuild.train.distributed.sharding import gather, own_part
 from tunebuild.train.loop.arguments import trainer_arguments
-from tunebuild.train.loop.batches import Batching, Passes
 from tunebuild.train.loop.callbacks import Watch
 from tunebuild.train.loop.checkpoints import SealCheckpoints, latest_whole
 from tunebuild.train.loop.exhausted import exhaustion_named
@@ -42,6 +42,7 @@ from tunebuild.train.model.attention import try_packing
 from tunebuild.train.model.base import describe_quantisation, load_base
 from tunebuild.train.model.inits import moves_base
 from tunebuild.train.model.layers import prepare_layers
+from tunebuild.train.plan.batches import Batching, Passes
 from tunebuild.train.plan.estimate import OVERHEAD, linear_parameters, read_tensors
 from tunebuild.train.plan.execution import ComputePlan, plan_training
 from tunebuild.train.plan.lengths import lengths_of, read_lengths
@@ -262,6 +263,4 @@ def _last_loss(history: list[dict[str, Any]]) -> float:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
-    temporary.replace(path)
+    write_atomically(path, json.dumps(value, indent=2, sort_keys=True) + "\n")

@@ -19,11 +19,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import SFTConfig, SFTTrainer
 
 from tunebuild.errors import fail
+from tunebuild.prompt.example import IGNORED
 from tunebuild.train.distributed.gradients import average_gradients
 from tunebuild.train.distributed.sharding import split_on_cpu
-from tunebuild.train.loop.batches import Batching, Index, Passes, share_of
 from tunebuild.train.loop.exhausted import does_not_fit
 from tunebuild.train.loop.rows import Inputs, PadRight, Rows, halves, pack
+from tunebuild.train.plan.batches import Batching, Index, Passes, share_of
 from tunebuild.train.plan.lengths import lengths_of
 
 
@@ -224,7 +225,7 @@ class Trainer(SFTTrainer):
             inputs = self.data_collator([rows[index] for index in self.passes.of_size(self._pass_tokens)])
             # Training finds it prepared. Without autocast this would try, and compile, another computation.
             model = self.accelerator.prepare_model(self.model)
-            self.training_step(model, inputs, int((inputs["labels"] != -100).sum()))
+            self.training_step(model, inputs, int((inputs["labels"] != IGNORED).sum()))
         self.model.zero_grad()
         self._seen.zero_()
         self._step = None

@@ -15,7 +15,7 @@ import numpy as np
 from tunebuild.errors import fail
 from tunebuild.grammar import counted
 from tunebuild.spec.tuning import TuningSpec
-from tunebuild.train.loop.batches import Batching, Passes
+from tunebuild.train.plan.batches import Batching, Passes
 from tunebuild.train.plan.estimate import (
     MemoryEstimate,
     Shapes,

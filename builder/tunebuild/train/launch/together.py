@@ -19,7 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from tunebuild.errors import fail
 from tunebuild.store import Progress, Silent
-from tunebuild.train.distributed.processes import require_cards
+from tunebuild.train.launch.processes import require_cards
 from tunebuild.train.loop.memory import grow_segments
 from tunebuild.train.loop.run import train_adapter
 from tunebuild.train.plan.settings import TrainSettings

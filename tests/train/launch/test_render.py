@@ -24,8 +24,8 @@ from tunebuild.build.run import build
 from tunebuild.errors import TunebuildError
 from tunebuild.spec import load_spec
 from tunebuild.store import Silent, Store
-from tunebuild.train.distributed.launch import Launch, render_launch
-from tunebuild.train.distributed.together import Together
+from tunebuild.train.launch.render import Launch, render_launch
+from tunebuild.train.launch.together import Together
 
 SPEC = """\
 apiVersion: tunebuild/v1

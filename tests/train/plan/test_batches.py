@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunebuild.train.loop.batches import Batching, Passes, share_of, spread
+from tunebuild.train.plan.batches import Batching, Passes, share_of, spread
 
 LENGTHS = st.lists(st.integers(1, 500), min_size=1, max_size=60)
 

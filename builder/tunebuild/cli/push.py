@@ -1,0 +1,80 @@
+"""``tunebuild push``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from tunebuild.cli._options import set_option, store_option
+from tunebuild.cli._registry import registry_options
+from tunebuild.errors import fail
+
+
+@click.command("push")
+@click.argument("source", metavar="SPEC|ARCHIVE", type=click.Path(path_type=Path))
+@click.argument("reference", metavar="[REF]", required=False)
+@registry_options
+@click.option(
+    "--mount-from",
+    "mounts",
+    multiple=True,
+    metavar="REPOSITORY",
+    help="Another repository of the same registry that may have layers already. May be repeated.",
+)
+@click.option(
+    "--parallel", type=click.IntRange(1, 32), default=4, show_default=True, help="Uploads at a time."
+)
+@set_option
+@store_option
+def command(
+    source: Path,
+    reference: str | None,
+    plain_http: bool,
+    ca_file: Path | None,
+    mounts: tuple[str, ...],
+    parallel: int,
+    overrides: tuple[str, ...],
+    store: Path,
+) -> None:
+    """Push an image to a registry: straight from the store for a SPEC, or from an ARCHIVE or OCI layout.
+
+    Needs no container runtime and no root. What the registry has is not sent again. REF is the name to push
+    to, by default the image's own. Prints REF with the digest, which is the one that 'build' printed.
+    Credentials are those of 'docker login' and 'podman login'.
+    """
+    from tunebuild.cli._building import build_spec
+    from tunebuild.cli._progress import Reporter
+    from tunebuild.image.oci.reference import ImageReference
+    from tunebuild.publish.memory import PushMemory
+    from tunebuild.publish.registry import RegistryPublisher, summary
+    from tunebuild.publish.release import Content, Release
+    from tunebuild.publish.stored import release_of
+    from tunebuild.registry import Options, Registries
+
+    wanted = ImageReference.parse(reference) if reference else None
+    if wanted is not None and wanted.digest:
+        raise fail("bad-image-reference", f"{reference} names a digest", "name a tag: the digest follows")
+    if source.suffix == ".tar" or source.is_dir():
+        release, named = release_of(source)
+    else:
+        built = build_spec(source, store, overrides)
+        release, named = Release((Content.of_image(built.image),)), built.image.reference
+    target = wanted or named
+    if target is None or target.full_name.startswith("docker.io/library/"):
+        shown = f"{target} names no registry" if target else f"{source} does not say what it is called"
+        hint = "give REF, e.g. registry.example.com/team/name:tag, or set image.repository in the spec"
+        raise fail("no-registry", shown, hint, path="" if wanted else "image.repository")
+    host, name = target.registry, target.path
+    repository = Registries(Options.of_machine(plain_http=plain_http, ca_file=ca_file)).repository(host, name)
+    memory = PushMemory(store / "pushed.json")
+    publisher = RegistryPublisher(repository, target, memory, mounts, parallel)
+    started = time.monotonic()
+    with Reporter() as reporter:
+        progress = reporter("push")
+        published = publisher.publish(release, progress)
+        progress.say(f"{target}: {summary(published, time.monotonic() - started)}")
+        if published.replaced:
+            progress.say(f"the tag {target.tag} stood for {published.replaced} before")
+    click.echo(f"{target.full_name.partition('@')[0].rpartition(':')[0]}:{target.tag}@{release.digest}")

@@ -1,0 +1,28 @@
+"""Finds a container runtime that answers on this machine."""
+
+from __future__ import annotations
+
+from tunebuild.containers.runtime import ContainerRuntime
+from tunebuild.errors import TunebuildError, fail
+
+
+def find_container_runtime(name: str = "") -> ContainerRuntime:
+    """The runtime called ``name`` (``docker`` or ``podman``), or the first of them that answers.
+
+    Raises:
+        TunebuildError: ``no-engine``, with what was tried and why each was not usable.
+    """
+    from tunebuild.containers.docker import DockerEngine
+    from tunebuild.containers.podman import PodmanEngine
+
+    reasons = []
+    for kind in (DockerEngine, PodmanEngine):
+        if name in ("", kind.name):
+            try:
+                return kind()
+            except TunebuildError as error:
+                reasons.append(error.diagnostics[0].message)
+    if not reasons:
+        raise fail("no-engine", f"there is no container runtime called {name!r}", "use docker or podman")
+    hint = "start dockerd or install podman; building an archive and serving as a local process need neither"
+    raise fail("no-engine", f"no container runtime answers ({'; '.join(reasons)})", hint)

@@ -1,0 +1,57 @@
+"""A stored image as something to publish: its blobs stay in the archive, and are read there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tunebuild.errors import fail
+from tunebuild.image.oci.layer import Layer
+from tunebuild.image.oci.manifest import Image
+from tunebuild.image.oci.reading import StoredImage, open_archive
+from tunebuild.image.oci.reference import ImageReference
+from tunebuild.publish.release import Blob, Content, Release
+from tunebuild.store.digest import Digest
+
+
+def release_of(path: Path) -> tuple[Release, ImageReference | None]:
+    """What an archive or a layout holds, and the name that it was written under.
+
+    Raises:
+        TunebuildError: ``no-image`` or ``bad-archive``.
+    """
+    image = open_archive(path)
+    name = ImageReference.parse(image.name) if image.name else None
+    return Release((_content(image, name.tag if name else ""),)), name
+
+
+def image_of(path: Path) -> Image:
+    """An archive's or a layout's image, for a container runtime.
+
+    Raises:
+        TunebuildError: ``no-image`` or ``bad-archive``; or it does not say what it is called.
+    """
+    release, name = release_of(path)
+    if name is None:
+        hint = "'docker load' or 'podman load' take it without a name"
+        raise fail("bad-archive", f"{path} does not say what the image is called", hint)
+    content = release.contents[0]
+    *blobs, config = content.blobs
+    layers = (Layer(b.label, "", b.segments, b.digest, b.size) for b in blobs)
+    return Image(name, tuple(layers), b"".join(config.read()), content.manifest)
+
+
+def _content(image: StoredImage, tag: str) -> Content:
+    manifest = json.loads(image.manifest)
+    try:
+        blobs = [
+            Blob(Digest(entry["digest"]), (image.blob(Digest(entry["digest"])),), label)
+            for entry, label in (
+                *((entry, f"layer {number}") for number, entry in enumerate(manifest["layers"], 1)),
+                (manifest["config"], "config"),
+            )
+        ]
+    except LookupError as error:
+        hint = "it was cut short; build or fetch it again"
+        raise fail("bad-archive", f"{image.place} lacks a layer: {error}", hint) from error
+    return Content(image.manifest, tuple(blobs), tag, media_type=manifest["mediaType"])

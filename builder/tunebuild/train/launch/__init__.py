@@ -1,0 +1,1 @@
+"""Starts a training in several processes, on one machine or on many."""

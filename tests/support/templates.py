@@ -1,0 +1,40 @@
+"""Chat templates in the manner of published ones, for what the shipped templates do not do."""
+
+from __future__ import annotations
+
+#: gpt-oss's kind: thoughts and answers in channels; the thoughts of earlier answers are left out, and an
+#: earlier answer ends with another token than the last one.
+HARMONY = """\
+{%- set last = namespace(user=-1) -%}
+{%- for m in messages -%}
+{%- if m.role == 'user' -%}{%- set last.user = loop.index0 -%}{%- endif -%}
+{%- endfor -%}
+{{- '<|start|>system<|message|>You are a chat model.\\nReasoning: ' + reasoning_effort|default('medium') -}}
+{{- '\\n# Valid channels: analysis, final.<|end|>' -}}
+{%- for m in messages -%}
+{%- if m.role == 'assistant' -%}
+{%- if m.thinking is defined and loop.index0 > last.user -%}
+{{- '<|start|>assistant<|channel|>analysis<|message|>' + m.thinking + '<|end|>' -}}
+{%- endif -%}
+{{- '<|start|>assistant<|channel|>final<|message|>' + m.content -}}
+{{- '<|return|>' if loop.last else '<|end|>' -}}
+{%- elif m.role == 'system' -%}
+{{- '<|start|>developer<|message|># Instructions\\n\\n' + m.content + '<|end|>' -}}
+{%- elif m.role == 'user' -%}
+{{- '<|start|>user<|message|>' + m.content + '<|end|>' -}}
+{%- else -%}
+{{- raise_exception('unknown role ' + m.role) -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|start|>assistant' -}}{%- endif -%}
+"""
+
+#: R1's kind: the prompt opens a think block, and what stood before its end is left out of earlier answers.
+OPENED = """\
+{%- for m in messages -%}
+{%- set content = m.content.split('</think>')[-1].lstrip('\\n')
+    if m.role == 'assistant' and not loop.last else m.content -%}
+{{- '<|im_start|>' + m.role + '\\n' + content + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n<think>\\n' -}}{%- endif -%}
+"""
