@@ -1,7 +1,8 @@
 """Makes ``base/``: a Llama of 1.2 million parameters that knows nothing, and its tokenizer.
 
-A real spec names a pre-trained model. The quickstart must work without a hub and in a minute, so it brings a
-model with random weights, just large enough to learn this FAQ by heart. Takes about a second:
+A real spec names a pre-trained model, as the quickstart does. This example works without a download and in
+a minute: it brings a model with random weights, just large enough to learn this FAQ by heart. Takes about a
+second:
 
     python make_base.py [DIRECTORY]
 

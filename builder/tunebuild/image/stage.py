@@ -69,7 +69,7 @@ class ImageStage:
     provenance: Mapping[str, Any]
     platform: str = "linux/amd64"
     name: str = "image"
-    version: int = 5
+    version: int = 6
 
     def inputs(self) -> Inputs:
         """Digests of everything in the image."""
