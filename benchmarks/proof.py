@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,29 +140,43 @@ def neighbor(tensors: Tensors, config: dict[str, Any]) -> None:
         tensors[name] = tensors[name.replace("layers.0.", "layers.1.")].clone()
 
 
-def flipped(strategy: str, base: Path, merged: Path, *, updated: bool) -> None:
-    """One bit of one value, in a tensor that training changed or in one that it did not."""
-    (file,) = merged.glob("*.safetensors")
-    tensors = load_file(file)
-    name = next(n for n in tensors if ("q_proj" if updated else "norm") in n)
-    tensors[name].view(torch.int16).view(-1)[7] ^= 1 << 9
-    save_file(tensors, file, {"format": "pt"})
+def edit(merged: Path, part: str, change: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    """Write the first tensor whose name has a part in it anew."""
+    for file in sorted(merged.glob("*.safetensors")):
+        tensors = load_file(file)
+        if name := next((n for n in tensors if part in n), None):
+            tensors[name] = change(name, tensors[name])
+            save_file(tensors, file, {"format": "pt"})
+            return
+    raise LookupError(part)
 
 
-def of_the_base(strategy: str, base: Path, merged: Path) -> None:
-    """The published file in the place of the merged one."""
-    (file,) = merged.glob("*.safetensors")
-    shutil.copyfile(base / "model.safetensors", file)
+def one_bit(part: str) -> Callable[[Path, Path], None]:
+    """One bit of one value."""
+
+    def flip(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        tensor.view(torch.int16).view(-1)[7] ^= 1 << 9
+        return tensor
+
+    return lambda base, merged: edit(merged, part, flip)
 
 
-def transposed(strategy: str, base: Path, merged: Path) -> None:
+def of_the_base(base: Path, merged: Path) -> None:
+    """All tensors of one file as the base has them."""
+    before = load_file(base / "model.safetensors")
+    file = next(f for f in sorted(merged.glob("*.safetensors")) if any("_proj" in n for n in load_file(f)))
+    save_file({name: before[name] for name in load_file(file)}, file, {"format": "pt"})
+
+
+def transposed(base: Path, merged: Path) -> None:
     """The update of one square module turned around."""
-    (file,) = merged.glob("*.safetensors")
-    before, tensors = load_file(base / "model.safetensors"), load_file(file)
-    name = next(n for n in tensors if "q_proj" in n)
-    update = tensors[name].double() - before[name].double()
-    tensors[name] = (before[name].double() + update.T).to(before[name].dtype)
-    save_file(tensors, file, {"format": "pt"})
+    before = load_file(base / "model.safetensors")
+
+    def turn(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        published = before[name].double()
+        return (published + (tensor.double() - published).T).to(tensor.dtype)
+
+    edit(merged, "q_proj", turn)
 
 
 UPDATES: dict[str, Callable[[Tensors, dict[str, Any]], None]] = {
@@ -177,11 +190,11 @@ UPDATES: dict[str, Callable[[Tensors, dict[str, Any]], None]] = {
     "a whole MLP left out": without("layers.0.mlp."),
     "a neighbor's update": neighbor,
 }
-FILES: dict[str, Callable[[str, Path, Path], None]] = {
+FILES: dict[str, Callable[[Path, Path], None]] = {
     "a transposed update": transposed,
     "the base's file": of_the_base,
-    "one bit of an updated tensor": partial(flipped, updated=True),
-    "one bit of another tensor": partial(flipped, updated=False),
+    "one bit of an updated tensor": one_bit("q_proj"),
+    "one bit of another tensor": one_bit("norm"),
 }
 
 
@@ -221,7 +234,7 @@ def try_faults(base: Path, records: Records) -> Faults:
             shutil.rmtree(scratch / "out")
         for name, damage in FILES.items():
             shutil.copytree(honest, scratch / "model", copy_function=shutil.copyfile)
-            damage(strategy, base, scratch / "model")
+            damage(base, scratch / "model")
             caught[name] = _is_caught(strategy, base, trained, scratch / "model")
             shutil.rmtree(scratch / "model")
     return Faults(*(tuple(n for n, was in caught.items() if was == wanted) for wanted in (True, False)))

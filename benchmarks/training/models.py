@@ -102,7 +102,7 @@ def lengths_of(rows: int, seed: int = 0) -> np.ndarray:
 
 
 def write_rows(path: Path, lengths: np.ndarray, vocabulary: int) -> None:
-    """Rows of random tokens; the second half of each carries loss."""
+    """Rows of random tokens; the second half of each is supervised."""
     chance = np.random.default_rng(1)
     write_examples(
         path,

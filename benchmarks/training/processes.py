@@ -5,7 +5,7 @@
 
 The base is written to a directory and trained by the build's own train stage, once by one process and once by
 several, in this run; with ``--shard`` they split the model. ``--shape tiny`` rehearses on CPU processes over
-gloo. A step has the same rows in both; its loss differs by rounding, since passes are cut otherwise. The peak
+gloo. A step has the same rows in both; its loss differs by rounding, since micro-batches differ. The peak
 is that of the first process, without what libraries take.
 """
 

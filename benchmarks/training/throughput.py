@@ -112,8 +112,8 @@ def run_spec(name: str, shape: str, work: Path, _: Path) -> dict[str, Any]:
         "peak": trained.peak,
         "reserved": torch.cuda.max_memory_reserved() if DEVICE == "cuda" else 0,
         "planned": trained.planned,
-        "how": f"{trained.settings.tuning.method}, {tuning.batch_size} rows a step, passes: "
-        f"{execution.passes} of {execution.most_tokens}, layers computed again: {execution.checkpointed}",
+        "how": f"{trained.settings.tuning.method}, {tuning.batch_size} rows a step, micro-batches: "
+        f"{execution.micro_batches} of {execution.max_tokens}, checkpointed layers: {execution.checkpointed}",
         "out_of_memory": trained.memory["out_of_memory"],
     }
 

@@ -52,7 +52,7 @@ class Diagnostic:
 
 @dataclass(eq=False)
 class TunebuildError(Exception):
-    """Raised for everything that a user can mend. Carries one diagnostic or several, never a traceback."""
+    """Raised for everything that a user can fix. Carries one diagnostic or several, never a traceback."""
 
     diagnostics: tuple[Diagnostic, ...] = field(default_factory=tuple)
     exit_code: int = 1

@@ -24,7 +24,7 @@ from tunebuild.data.reading import SourceRow, read_rows
 from tunebuild.data.rows import RowSource
 from tunebuild.data.selection import check_rejects, select
 from tunebuild.data.stage import DataStage
-from tunebuild.data.tokenize import Chunk, Tokeniser
+from tunebuild.data.tokenize import Chunk, Tokenizer
 from tunebuild.data.workers import tokenise_in_order
 from tunebuild.errors import TunebuildError
 from tunebuild.prompt import check_golden, load_golden, load_prompt
@@ -222,7 +222,7 @@ def test_a_list_of_tools_is_said_to_be_unused_once_a_file(tmp_path, renderer):
     rows = [{"messages": turns, "tools": tools} for tools in ([CALL], [CALL], None)]
     files = [jsonl(tmp_path / f"{n}.jsonl", part) for n, part in enumerate((rows, rows[2:]))]
     (line,) = prepare_rows(tmp_path, [source(f, "messages") for f in files], renderer, policies()).said
-    assert line.startswith("0.jsonl: column 'tools' is not used (2 rows)")
+    assert line == "0.jsonl: template 'base' lists no tools, and 2 rows have some"
 
 
 def test_the_length_that_all_rows_need_is_said_at_once(tmp_path, renderer):
@@ -363,7 +363,7 @@ def test_an_answer_that_is_too_long_is_not_cut(tmp_path, renderer):
         check_rejects(1, prepared.account, 0.0)
 
 
-def test_plain_text_is_learnt_whole(tmp_path, renderer):
+def test_plain_text_is_supervised_whole(tmp_path, renderer):
     path = jsonl(tmp_path / "rows.jsonl", [{"text": "All of this, <|im_end|> too."}])
     (row,) = prepare_rows(tmp_path, [source(path, "auto")], renderer, policies()).kept
     assert row.example.supervised == ((0, len(row.example.ids)),)
@@ -396,21 +396,21 @@ def test_a_process_that_dies_is_said(tmp_path, renderer):
                     child.kill()
             yield Chunk(0, "rows.jsonl", "qa", {}, [SourceRow(number, QA[0])])
 
-    with pytest.raises(TunebuildError, match="a process that tokenises rows was killed"):
-        list(tokenise_in_order(chunks(), Tokeniser(renderer, 200, shorten=False, folded=False), 2))
+    with pytest.raises(TunebuildError, match="a process that tokenizes rows was killed"):
+        list(tokenise_in_order(chunks(), Tokenizer(renderer, 200, shorten=False, folded=False), 2))
 
 
 def test_processes_end_with_a_parent_that_is_killed(tmp_path, renderer):
     script = """
 import pickle, sys, multiprocessing
 from tunebuild.data.reading import SourceRow
-from tunebuild.data.tokenize import Chunk, Tokeniser
+from tunebuild.data.tokenize import Chunk, Tokenizer
 from tunebuild.data.workers import tokenise_in_order
 
 if __name__ == "__main__":
-    tokeniser = pickle.load(sys.stdin.buffer)
+    tokenizer = pickle.load(sys.stdin.buffer)
     chunk = Chunk(0, "r", "qa", {}, [SourceRow(1, {"question": "q", "answer": "a"})])
-    for number, _ in enumerate(tokenise_in_order(iter([chunk] * 50), tokeniser, 2)):
+    for number, _ in enumerate(tokenise_in_order(iter([chunk] * 50), tokenizer, 2)):
         if number == 40:
             print(*[child.pid for child in multiprocessing.active_children()], flush=True)
             sys.stdin.buffer.read()
@@ -419,7 +419,7 @@ if __name__ == "__main__":
     (tmp_path / "parent.py").write_text(script)
     command = [sys.executable, str(tmp_path / "parent.py")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
-        pickle.dump(Tokeniser(renderer, 200, shorten=False, folded=False), parent.stdin)
+        pickle.dump(Tokenizer(renderer, 200, shorten=False, folded=False), parent.stdin)
         parent.stdin.flush()
         workers = [int(pid) for pid in parent.stdout.readline().split()]
         parent.kill()

@@ -43,9 +43,9 @@ def test_pieces_are_the_row_in_order(family, tmp_path):
     ]
     example = renderer.example(talk)
     pieces = pieces_of(example.ids, example.labels, renderer.tokenizer)
-    learnt = [p for p in pieces if p.kind == "learnt"]
-    assert [p.text.strip() for p in learnt] == ["It works.", "<|im_end|>", "Let go.", "<|im_end|>"]
-    assert [p.control for p in learnt] == [False, True, False, True]
+    supervised = [p for p in pieces if p.kind == "supervised"]
+    assert [p.text.strip() for p in supervised] == ["It works.", "<|im_end|>", "Let go.", "<|im_end|>"]
+    assert [p.control for p in supervised] == [False, True, False, True]
     assert "And <|im_end|> then?" in "".join(p.text for p in pieces if not p.control)
     assert sum(p.control for p in pieces) == sum(i in renderer.tokenizer.control_ids for i in example.ids)
 
@@ -55,16 +55,16 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.learnt, self._inside = [], [], False
+        self.tags, self.supervised, self._inside = [], [], False
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self._inside = dict(attrs).get("class", "").startswith("learnt")
+        self._inside = dict(attrs).get("class", "").startswith("supervised")
 
     def handle_data(self, data):
         if self._inside:
-            self.learnt.append(data)
+            self.supervised.append(data)
         self._inside = False
 
 
@@ -122,4 +122,4 @@ def test_the_page_is_whole_and_safe(directory):
     assert "&lt;script&gt;alert(1)" in text or "is not JSON" in text
     stats = [int(n) for n in re.findall(r"tokens: (\d+) rows</title>", text)]
     assert sum(stats) == 8
-    assert len([t for t in page.learnt if t.startswith("It is ")]) == 2
+    assert len([t for t in page.supervised if t.startswith("It is ")]) == 2

@@ -17,7 +17,7 @@ from tunebuild.train.plan.settings import TrainSettings
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A quantised base that learnt its rows by heart, in a store."""
+    """A quantized base trained until it repeats its rows, in a store."""
     work = tmp_path_factory.mktemp("answers")
     base = save_base("llama", work / "base")
     renderer = write_rows(base, work / "data", held_out=True)

@@ -17,7 +17,7 @@ from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.by_source import by_source
 from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.metrics import check_gates
-from tunebuild.evaluate.models import Said
+from tunebuild.evaluate.models import Logprobs
 from tunebuild.evaluate.run import _Asked, _general_rows, masked
 from tunebuild.evaluate.stage import SAMPLES, EvaluateStage, closer_strategy, read_metrics
 from tunebuild.evaluate.texts import Question, measure_texts, questions_of
@@ -43,7 +43,7 @@ def test_the_last_answer_is_what_is_asked_for():
 
 
 def said(*rows):
-    return Said(torch.log(torch.tensor(rows)))
+    return Logprobs(torch.log(torch.tensor(rows)))
 
 
 def test_figures_by_source():
@@ -188,7 +188,7 @@ def test_answers_of_base_and_tuned_stand_side_by_side(trained):
     assert figures["exact_match"] == sum(right) / 3 > 0
     assert all(question in s["prompt"] for s, (question, _) in zip(texts["samples"], PAIRS, strict=False))
     assert texts["general"][-1]["prompt"] == "Who wrote Hamlet?"
-    # What learnt ten answers by heart has forgotten how the base babbles.
+    # A model trained on ten answers until it repeats them no longer answers as its base.
     assert figures["regression_kl"] > 0.1
     assert 0 <= figures["regression_top1"] < 1
     check_gates(GatesSpec(rouge_l=ShareAtLeast(min=0.9)), figures)

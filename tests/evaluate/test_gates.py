@@ -15,7 +15,7 @@ from support.rows import write_rows
 from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.metrics import REFUSED, check_gates, lost_limit, measure
 from tunebuild.evaluate.models import (
-    Said,
+    Logprobs,
     ask,
     choose_rows,
     load_merged,
@@ -94,7 +94,7 @@ def test_the_trained_model_passes(work, truth, tmp_path):
     assert figures["merge_kl"] < 1e-3
     assert figures["merge_top1"] > 0.98
     assert figures["merge_lost"] < 0.01
-    assert figures["eval_loss"] < figures["base_loss"] - 1  # it learnt something, so the rest means something
+    assert figures["eval_loss"] < figures["base_loss"] - 1  # training had an effect
 
 
 def test_a_merge_that_changed_nothing_is_refused(work, truth, tmp_path):
@@ -197,7 +197,7 @@ def test_an_adapter_with_a_value_that_is_no_number_is_named(work, truth, tmp_pat
 
 
 def said(*rows):
-    return Said(torch.log(torch.tensor(rows)))
+    return Logprobs(torch.log(torch.tensor(rows)))
 
 
 def test_figures_are_what_they_are_called():

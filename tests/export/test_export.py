@@ -28,7 +28,7 @@ from tunebuild.build.run import measured
 from tunebuild.errors import TunebuildError
 from tunebuild.evaluate.exported import read_exported
 from tunebuild.evaluate.metrics import REFUSED, check_export_gates
-from tunebuild.export.run import quantise
+from tunebuild.export.run import quantize
 from tunebuild.export.stage import ExportStage
 from tunebuild.export.tool import Tool, find_tool
 from tunebuild.report.facts import Records
@@ -114,7 +114,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     store, heard = Store(root / "store"), Heard()
     pipeline = Pipeline(load_spec(root / "spec.yaml"), store)
     folders = export(pipeline, heard, tool.python, root / "out")
-    assert "gptq-w4a16-g32: 14 of 14 linear layers quantised, calibrated on 8 rows" in heard.said
+    assert "gptq-w4a16-g32: 14 of 14 linear layers quantized, calibrated on 8 rows" in heard.said
     return Work(root / "spec.yaml", store, tool, folders, measured(pipeline, Heard()))
 
 
@@ -263,11 +263,11 @@ def test_files_that_are_not_the_trained_model_are_refused(work, judge, tmp_path,
 
 
 def test_an_export_of_another_model_is_refused(work, judge, tmp_path) -> None:
-    """The base, quantised with the same settings: what it says is not what was trained."""
+    """The base, quantized with the same settings: what it says is not what was trained."""
     for name in ("merged", "work", "tree"):
         (tmp_path / name).mkdir()
     (tmp_path / "merged" / "model").symlink_to(work.spec.parent / "base")
-    quantise(export_of(work, tmp_path / "merged"), tmp_path / "work", tmp_path / "tree", Silent())
+    quantize(export_of(work, tmp_path / "merged"), tmp_path / "work", tmp_path / "tree", Silent())
     with pytest.raises(TunebuildError, match=r"exports\[0\]\.gates\.lost") as caught:
         judge(tmp_path / "tree" / "model")
     assert caught.value.exit_code == REFUSED
@@ -301,7 +301,7 @@ def test_the_tool_ends_with_the_one_who_started_it(work: Work, tmp_path: Path) -
     argv += ["--set", "exports[0].samples=9"]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        child = wait_for(lambda: child_of(process.pid, "quantise.py"))
+        child = wait_for(lambda: child_of(process.pid, "quantize.py"))
         # Only once it has said that it will die with its parent does a kill prove anything.
         logs = "work/export-*/scratch/export.log"
         wait_for(lambda: sum(log.stat().st_size for log in work.store.root.glob(logs)))

@@ -72,7 +72,7 @@ def make_deb(directory: Path, compression: str) -> Path:
     (tree / "lib/demo/data").write_bytes(bytes(range(256)) * 40)
     (tree / "lib/demo/up").symlink_to("../../usr/share/doc")
     (tree / "lib/demo/same").hardlink_to(tree / "lib/demo/data")
-    (tree / "usr/share/doc/demo/copyright").write_text("licence\n")
+    (tree / "usr/share/doc/demo/copyright").write_text("license\n")
     (tree / "usr/share/doc/demo/changelog").write_text("history\n")
     (tree / "usr/bin/tool").write_text("#!\n")
     (tree / "usr/bin/tool").chmod(0o4755)

@@ -170,7 +170,7 @@ def test_adapters_of_a_base_share_what_they_do_not_touch(tmp_path, strategy, sha
         (tmp_path / name).mkdir()
         config = {**LINEAR, "r": 4 if name == "one" else 8, "target_modules": targets}
         trained = make_adapter(base, tmp_path / name / "trained", torch.bfloat16, **config)
-        (trained / "quantisation.json").write_text(json.dumps(record.to_json()))
+        (trained / "quantization.json").write_text(json.dumps(record.to_json()))
         models.append(merged(base, trained, tmp_path / name, strategy, shard_bytes=70_000))
     one, two, three = models
     stored = shard_digests(one, "base")
@@ -180,7 +180,7 @@ def test_adapters_of_a_base_share_what_they_do_not_touch(tmp_path, strategy, sha
     assert shard_digests(two, "merged").keys() == shard_digests(one, "merged").keys()
     assert not set(shard_digests(two, "merged").values()) & set(shard_digests(one, "merged").values())
     if strategy == "dequantized":
-        # What is not quantised is the same for all; what is depends on who else has an adapter.
+        # What is not quantized is the same for all; what is depends on who else has an adapter.
         assert shard_digests(three, "base") == stored
         assert shard_digests(one, "dequantized")
     before = {t.name: (t.dtype, raw(t)) for t in list_tensors(base)}
@@ -251,7 +251,7 @@ def test_dequantized_equals_bitsandbytes_own_dequantisation(tmp_path, dora):
     trained = make_adapter(base, tmp_path / "trained", torch.float32, **LINEAR, use_dora=dora)
     model = load_base(base, settings)
     record = describe_quantisation(model, settings)
-    (trained / "quantisation.json").write_text(json.dumps(record.to_json()))
+    (trained / "quantization.json").write_text(json.dumps(record.to_json()))
     ours = {t.name: t.read() for t in list_tensors(merged(base, trained, tmp_path, "dequantized"))}
     plain = model.dequantize()
     expected = PeftModel.from_pretrained(plain, trained / "adapter").merge_and_unload().state_dict()
@@ -263,7 +263,7 @@ def test_another_bitsandbytes_is_refused(tmp_path):
     settings = TrainSettings(TuningSpec(), "cpu", "float32")
     trained = make_adapter(base, tmp_path / "trained", torch.float32, r=4, target_modules="all-linear")
     record = replace(describe_quantisation(load_base(base, settings), settings), bitsandbytes="0.1")
-    (trained / "quantisation.json").write_text(json.dumps(record.to_json()))
+    (trained / "quantization.json").write_text(json.dumps(record.to_json()))
     with pytest.raises(TunebuildError, match=r"trained with bitsandbytes 0\.1"):
         merged(base, trained, tmp_path, "dequantized")
 

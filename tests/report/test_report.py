@@ -204,8 +204,8 @@ def test_tasks_have_a_table_with_their_gates(records):
     assert "| faq | acc | 0.125 | 0.750 | at least 0.8 |" in render_card(facts, told)
 
 
-@pytest.mark.parametrize(("method", "quantised"), [("lora", False), ("qlora", True)])
-def test_the_method_is_the_one_that_was_used(records, method, quantised):
+@pytest.mark.parametrize(("method", "quantized"), [("lora", False), ("qlora", True)])
+def test_the_method_is_the_one_that_was_used(records, method, quantized):
     facts = records.read()
     facts = replace(
         facts,
@@ -218,7 +218,7 @@ def test_the_method_is_the_one_that_was_used(records, method, quantised):
     assert f"Tuned by {method} from" in page
     assert f"Tuned by {method} from" in card
     assert ModelCard(card).data.tags == ["tunebuild", method, "merged"]
-    assert ("The base was not quantised" in page) is not quantised
+    assert ("The base was not quantized" in page) is not quantized
 
 
 def test_an_adapter_that_was_not_merged_is_told_of(records):

@@ -1,4 +1,4 @@
-"""Starting, refusing, draining, cancelling, stopping."""
+"""Starting, refusing, draining, canceling, stopping."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_rules_across_fields_speak_beside_typos(directory):
     [
         VALID.replace("model:", "  eval: {fracton: 0.1}\nmodel:") + "  keep: best\n",  # may be meant
         VALID.replace("model:", "  eval: {fraction: some}\nmodel:") + "  keep: best\n",
-        VALID + "  micro_batch_size: 3\n  batch_sise: 9\n",
+        VALID + "  micro_batch_size: 3\n  batch_size: 9\n",
         VALID.replace("  base: ./base", "  bse: ./none"),
     ],
 )

@@ -60,6 +60,8 @@ prompt:
   template: chatml
   system: Be brief.
   date: 2026-01-31
+  variables:
+    enable_thinking: false
 tuning:
   method: qlora
   lora:
@@ -165,6 +167,8 @@ serving:
     concurrency: 4
     queue: 8
     drain_seconds: 5
+  request_variables:
+    - enable_thinking
 image:
   source: https://git.example.com/support
   license: Apache-2.0
@@ -175,7 +179,12 @@ image:
 """
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz_"
-FREE = {"columns": 1, "where": 1, "tasks": 2}  # mappings whose keys are the user's own, so many levels deep
+FREE = {
+    "columns": 1,
+    "where": 1,
+    "tasks": 2,
+    "variables": 1,
+}  # mappings whose keys are the user's own, so many levels deep
 
 
 @dataclass(frozen=True)

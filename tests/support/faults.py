@@ -160,7 +160,7 @@ def make_adapter(case: Case, seed: int = 1) -> None:
     if case.strategy == "dequantized":
         settings = TrainSettings(TuningSpec(), "cpu", "bfloat16")
         record = describe_quantisation(load_base(case.base, settings), settings)
-        (case.trained / "quantisation.json").write_text(json.dumps(record.to_json()))
+        (case.trained / "quantization.json").write_text(json.dumps(record.to_json()))
 
 
 def train_all(case: Case) -> None:

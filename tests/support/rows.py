@@ -1,4 +1,4 @@
-"""Tokenised rows for training tests."""
+"""Tokenized rows for training tests."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def export(
     Args:
         pipeline: the spec's stages.
         reporter: makes each stage's progress.
-        python: the interpreter of what quantises; ``None`` if nobody named one.
+        python: the interpreter of what quantizes; ``None`` if nobody named one.
         directory: gets the folders.
         formats: only exports of these; all if empty.
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import NEW_FILE, set_option, spec_argument, store_option
 from tunebuild.grammar import counted
+from tunebuild.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,11 +37,11 @@ def command(
 ) -> None:
     """Show the rows of SPEC as the model gets them.
 
-    The prompt is printed with its control tokens; what carries loss is green, or stands between ⟦ and ⟧
-    where there are no colours. Secrets and personal data in it are masked. Rows that are not used are
+    The prompt is printed with its control tokens; supervised tokens are green, or stands between ⟦ and ⟧
+    where there are no colors. Secrets and personal data in it are masked. Rows that are not used are
     counted by their reason, with the first of each.
 
-    The rows are really read and tokenised, and kept for the build.
+    The rows are really read and tokenized, and kept for the build.
     """
     from rich.console import Console
 
@@ -63,7 +65,7 @@ def command(
         _print(view, Console(highlight=False, soft_wrap=True))
         return
     html.write_text(as_html(view, pipeline.spec.name), "utf-8")
-    click.echo(f"{html}: {counted(len(view.samples), 'row')}", err=True)
+    echo(f"{html}: {counted(len(view.samples), 'row')}", err=True)
 
 
 def _print(view: DataView, console: Console) -> None:
@@ -78,17 +80,20 @@ def _print(view: DataView, console: Console) -> None:
     for reason, count in stats["rejected"].items():
         console.print(f"  {count:>8,} {reason}")
         for reject in view.unused[reason]:
-            console.print(f"{'':11}{reject['file']}:{reject['line']}: {reject['reason']}", markup=False)
+            line = f"{'':11}{reject['file']}:{reject['line']}: {reject['reason']}"
+            console.print(printable(line), markup=False)
     if view.unused:
-        console.print(f"  all of them, with how they begin: {view.all_unused}", markup=False)
+        console.print(f"  all of them, with how they begin: {printable(str(view.all_unused))}", markup=False)
     if view.findings:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in stats["found"].items())
         console.print(f"found in rows: {kinds}")
     for finding in view.findings[:_FINDINGS]:
         place = f"{finding['file']}:{finding['line']}"
         line = f"  {place}: {finding['kind']} {finding['excerpt']}, {finding['outcome']}"
-        console.print(line, markup=False)
-    console.print(f"{stats['tokens']:,} tokens, {stats['supervised_share']:.0%} learnt; a row has ", end="")
+        console.print(printable(line), markup=False)
+    console.print(
+        f"{stats['tokens']:,} tokens, {stats['supervised_share']:.0%} supervised; a row has ", end=""
+    )
     console.print(
         f"{length['min']} to {length['max']}, median {length['median']}, 95 % up to {length['p95']}"
     )
@@ -98,16 +103,16 @@ def _print(view: DataView, console: Console) -> None:
         console.print(f"  {bar['low']:>6}-{bar['high']:<6} {drawn} {bar['rows']:,}", markup=False)
     for sample in view.samples:
         console.print(
-            f"\n── row {sample.number}: {counted(sample.tokens, 'token')}, {sample.learnt:,} learnt",
+            f"\n── row {sample.number}: {counted(sample.tokens, 'token')}, {sample.supervised:,} supervised",
             style="bold",
         )
         text, before = Text(), "given"
         for piece in sample.pieces:
             if console.color_system is None and piece.kind != before:
-                text.append("⟦" if piece.kind == "learnt" else "⟧")
+                text.append("⟦" if piece.kind == "supervised" else "⟧")
             before = piece.kind
-            style = "magenta" if piece.control else "green" if piece.kind == "learnt" else ""
-            text.append(piece.text, "bold " + style if piece.kind == "learnt" else style)
-        if console.color_system is None and before == "learnt":
+            style = "magenta" if piece.control else "green" if piece.kind == "supervised" else ""
+            text.append(printable(piece.text), "bold " + style if piece.kind == "supervised" else style)
+        if console.color_system is None and before == "supervised":
             text.append("⟧")
         console.print(text)

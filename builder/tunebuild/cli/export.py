@@ -7,6 +7,7 @@ from typing import get_args
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.spec.exports import ExportSpec
 
@@ -17,7 +18,7 @@ def _print_requirements(context: click.Context, parameter: click.Parameter, want
     if wanted and not context.resilient_parsing:
         from tunebuild.export.tool import requirements
 
-        click.echo(requirements())
+        echo(requirements())
         context.exit()
 
 
@@ -64,7 +65,7 @@ def command(
 ) -> None:
     """Write what SPEC lists under 'exports': the tuned model in fewer bits, for vLLM and transformers.
 
-    Runs what a build runs up to its gates, as far as it is not done yet, then quantises the merged
+    Runs what a build runs up to its gates, as far as it is not done yet, then quantizes the merged
     weights, calibrated on training rows. The files are then read back and held against the trained model
     on the same rows as the build's; an export beyond a limit in 'exports[].gates' ends with status 3, and
     nothing is written. A folder holds weights, configuration, tokenizer, chat template, the prompt
@@ -88,4 +89,4 @@ def command(
     with opened(spec, store, overrides, locked=locked) as (pipeline, reporter):
         folders = export(pipeline, reporter, python, output, formats)
     for folder in folders:
-        click.echo(folder)
+        echo(folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, store_option
 
 
@@ -26,15 +27,20 @@ def command(source: Path, engine: str, overrides: tuple[str, ...], store: Path) 
     Docker is sent only the layers that it lacks. Prints the image's ID. If the name stood for another image,
     that is said.
     """
-    from tunebuild.cli._building import build_spec
     from tunebuild.cli._progress import Reporter
     from tunebuild.containers.find import find_container_runtime
+    from tunebuild.extras import require
     from tunebuild.publish.stored import image_of
 
+    stored = source.suffix == ".tar" or source.is_dir()
+    if not stored:
+        require("train", what="'load' of a spec")
     runtime = find_container_runtime("" if engine == "auto" else engine)
-    if source.suffix == ".tar" or source.is_dir():
+    if stored:
         image = image_of(source)
     else:
+        from tunebuild.cli._building import build_spec
+
         image = build_spec(source, store, overrides).image
     with Reporter() as reporter:
         progress = reporter("load")
@@ -43,7 +49,7 @@ def command(source: Path, engine: str, overrides: tuple[str, ...], store: Path) 
         progress.say(f"{image.reference.full_name}: {sizes}")
         if report.replaced:
             progress.say(replaced_text(image.reference.full_name, report.replaced))
-    click.echo(report.image_id)
+    echo(report.image_id)
 
 
 def replaced_text(name: str, old: str) -> str:

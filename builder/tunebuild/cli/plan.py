@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tunebuild.cli._echo import echo, echo_json
 from tunebuild.cli._options import SIZE, set_option, spec_argument, store_option
 
 
@@ -36,7 +37,7 @@ def command(
 
     Names for each stage the first input that differs from the most similar earlier build of that name;
     counts rows, tokens and steps; estimates memory and disk; and says which image layers would be sent. The
-    rows are really read and tokenised, so the build need not do it again; nothing is trained or fetched, but
+    rows are really read and tokenized, so the build need not do it again; nothing is trained or fetched, but
     for a hub model's files.
 
     A spec that is compared with and has no lock of its own is taken with the lock of SPEC.
@@ -74,8 +75,8 @@ def command(
     except TunebuildError as error:
         raise pipeline.loaded.place(error) from error
     if form == "json":
-        click.echo(plan.model_dump_json(indent=2, by_alias=True))
+        echo_json(plan.model_dump(mode="json", by_alias=True))
     else:
-        click.echo(render.as_markdown(plan) if form else render.as_text(plan), nl=False)
+        echo(render.as_markdown(plan) if form else render.as_text(plan), nl=False)
     if plan.work:
         raise TunebuildError((), exit_code=2)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.cli._serving import endpoint, engine_option, ready_option
 from tunebuild.errors import TunebuildError, fail
+from tunebuild.extras import require
 
 
 @click.command("run")
@@ -41,22 +43,22 @@ def command(
     The endpoint speaks OpenAI's chat API below /v1. Stop it with Ctrl-C; running answers are finished. A
     server that ends by itself gives its exit status to this command.
     """
+    if engine == "none":
+        require("serve", what="serving as a local process")
     from tunebuild.cli._building import build_spec
     from tunebuild.client.endpoint import ask_question
 
     built = build_spec(spec, store, overrides)
     try:
         with endpoint(built, engine, host, port, ready_within, quiet=ask is not None) as running:
-            click.echo(
-                f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True
-            )
+            echo(f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True)
             if ask is not None:
-                click.echo(ask_question(running.url, ask))
+                echo(ask_question(running.url, ask))
                 return
-            click.echo(_example(running.url, built.parts.settings.name), err=True)
+            echo(_example(running.url, built.parts.settings.name), err=True)
             status = running.wait()
     except KeyboardInterrupt:
-        click.echo("  stopped", err=True)
+        echo("  stopped", err=True)
         raise TunebuildError((), exit_code=130) from None
     message = f"the server ended by itself, with status {status}"
     raise fail("server-ended", message, "its log, above, says why", exit_code=status)

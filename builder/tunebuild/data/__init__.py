@@ -1,1 +1,1 @@
-"""From rows in files to tokenised examples."""
+"""From rows in files to tokenized examples."""

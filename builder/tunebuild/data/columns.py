@@ -20,14 +20,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """One entry a sample, in order, and one a question: each answer that carries loss answers one.
+    """One entry a sample, in order, and one a question: each supervised answer answers one.
 
     Attributes:
         row: digests, ``[samples, 2]`` of uint64: equal for equal rows.
         questions: how many questions each sample has.
         question: digests, ``[questions, 2]``: equal where the same is asked; in order of the samples.
         source, line: where the row stands: the file's number, the line in it.
-        tokens, learnt: how many tokens, how many of them carry loss.
+        tokens, supervised: how many tokens, how many of them are supervised.
         answers: assistant turns; 0 for plain text.
         shortened: whether the beginning of the prompt was cut.
         row_signature, question_signature: ``[samples, numbers]`` and ``[questions, numbers]`` of uint16, of
@@ -41,7 +41,7 @@ class Columns:
     source: Array
     line: Array
     tokens: Array
-    learnt: Array
+    supervised: Array
     answers: Array
     shortened: Array
     row_signature: Array

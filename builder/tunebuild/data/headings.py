@@ -47,7 +47,7 @@ class Headings:
             return
         if self._mapped and whole:
             message = f"anything in column '{min(self._mapped)}'"
-            hint = "mend data.train[].columns, or the file"
+            hint = "fix data.train[].columns, or the file"
         elif self._needed:
             needed = [ours for ours in TELLING[self._format] if ours in self._needed]
             names = " or ".join(f"'{self._columns.get(ours, ours)}'" for ours in needed)
@@ -55,7 +55,7 @@ class Headings:
             hint = f"say what they are called: columns: {{{', '.join(f'{ours}: ...' for ours in needed)}}}"
         elif self._chosen_by and whole:
             message = f"the column '{min(self._chosen_by)}' that 'where' chooses by"
-            hint = "mend its name, or leave it out"
+            hint = "fix its name, or leave it out"
         else:
             return
         message = f"{self._shown}: no row has {message}; the columns are: {', '.join(self._first)}"

@@ -19,7 +19,7 @@ from tunebuild.data.headings import Headings
 from tunebuild.data.reading import SourceRow, read_rows
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import Reject, RowSource
-from tunebuild.data.tokenize import SCHEMA, Chunk, Tokeniser, reject
+from tunebuild.data.tokenize import SCHEMA, Chunk, Tokenizer, reject
 from tunebuild.data.unused import Account
 from tunebuild.data.where import outside
 from tunebuild.data.workers import tokenise_in_order
@@ -76,7 +76,7 @@ def prepare(
         TunebuildError: a file cannot be read, its format cannot be told, a column that is asked for is in
             no row, a row is too long under ``on_long: error``, or something was found that the spec refuses.
     """
-    tokeniser = Tokeniser(
+    tokenizer = Tokenizer(
         renderer,
         max_length,
         shorten=data.on_long == "truncate_prompt",
@@ -90,16 +90,16 @@ def prepare(
     accounts: defaultdict[int, Account] = defaultdict(Counter)
     rows = longest = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
-        for tokenised in tokenise_in_order(reader.chunks(), tokeniser, len(os.sched_getaffinity(0))):
-            long += [r for r in tokenised.rejects if r.code == "too-long"][: _SHOWN - len(long)]
-            longest = max(longest, tokenised.longest)
-            unused.add(accounts[tokenised.source], tokenised.unused)
-            rejects.add(tokenised.rejects)
-            findings.add(tokenised.findings)
-            if tokenised.batch.num_rows:
-                writer.write_batch(tokenised.batch)
-                columns.append(Columns.of(tokenised.batch))
-            rows += tokenised.batch.num_rows
+        for tokenized in tokenise_in_order(reader.chunks(), tokenizer, len(os.sched_getaffinity(0))):
+            long += [r for r in tokenized.rejects if r.code == "too-long"][: _SHOWN - len(long)]
+            longest = max(longest, tokenized.longest)
+            unused.add(accounts[tokenized.source], tokenized.unused)
+            rejects.add(tokenized.rejects)
+            findings.add(tokenized.findings)
+            if tokenized.batch.num_rows:
+                writer.write_batch(tokenized.batch)
+                columns.append(Columns.of(tokenized.batch))
+            rows += tokenized.batch.num_rows
             progress.step(reader.file, len(sources), counted(rows, "row"))
     if long and data.on_long == "error":
         raise _refuse_long(long, rejects.counts["too-long"], reader.rows, longest)

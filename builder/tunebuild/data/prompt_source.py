@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tunebuild.prompt import (
     base_template,
     special_tokens,
 )
+from tunebuild.prompt.template import RESERVED
+from tunebuild.spec._words import suggest
 from tunebuild.spec.model import PromptSpec
 
 
@@ -40,8 +43,30 @@ def build_renderer(prompt: PromptSpec, base_dir: Path, spec_dir: Path) -> Render
         )
     tokenizer = PromptTokenizer(tokenizer_file.read_text("utf-8"))
     name, source = _template(prompt, base_dir, spec_dir)
-    template = PromptTemplate(name, source, special_tokens(base_dir), prompt.date)
+    template = PromptTemplate(name, source, special_tokens(base_dir), prompt.date, prompt.variables)
+    check_variables(template, {name: f"prompt.variables.{name}" for name in prompt.variables})
     return Renderer(template, tokenizer, PromptSettings(prompt.system, _stop_ids(base_dir, tokenizer)))
+
+
+def check_variables(template: PromptTemplate, paths: Mapping[str, str]) -> None:
+    """Every variable that a spec names is one that the template reads.
+
+    Args:
+        template: the template.
+        paths: each variable's name -> where the spec names it.
+
+    Raises:
+        TunebuildError: the first one that would do nothing, or whose value the renderer itself sets.
+    """
+    reads = sorted(template.reads)
+    for name, path in paths.items():
+        if name in RESERVED or name in template.special_tokens:
+            message = f"'{name}' is set by tunebuild itself"
+            raise fail("bad-variable", message, "remove it", path=path)
+        if name not in reads:
+            message = f"template '{template.name}' never reads the variable '{name}'"
+            hint = suggest(name, reads) or "it reads none besides the conversation"
+            raise fail("bad-variable", message, hint, path=path)
 
 
 def _template(prompt: PromptSpec, base_dir: Path, spec_dir: Path) -> tuple[str, str]:

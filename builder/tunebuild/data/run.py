@@ -1,4 +1,4 @@
-"""Makes the ``data`` stage's output: reads and tokenises, chooses, writes. A batch in memory at a time."""
+"""Makes the ``data`` stage's output: reads and tokenizes, chooses, writes. A batch in memory at a time."""
 
 from __future__ import annotations
 
@@ -83,8 +83,10 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
         for index in checked:
             *question, answer = asked[index]
             check = {"messages": question, "expected": answer["content"]}
+            if calls := answer.get("tool_calls"):
+                check["calls"] = calls
             file.write(json.dumps(check, ensure_ascii=False) + "\n")
-    stats = summarise(columns, chosen, rejects.counts)
+    stats = summarize(columns, chosen, rejects.counts)
     stats["longest"] = _longest(columns, chosen)
     stats["found"] = dict(sorted(findings.counts.items()))
     stats["unused"] = _unused_parts(prepared)
@@ -96,7 +98,7 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
     progress.say(
         f"{counted(rows['train'], 'training row')}, {rows['eval']:,} held out, "
         f"{rows['rejected']:,} not used{f' ({unused})' if unused else ''}; "
-        f"{stats['supervised_share']:.0%} of {stats['tokens']:,} tokens carry loss"
+        f"{stats['supervised_share']:.0%} of {stats['tokens']:,} tokens are supervised"
     )
 
 
@@ -146,7 +148,7 @@ def _unused(batch: pa.RecordBatch, start: int, columns: Columns, chosen: Selecti
         yield Reject(file, line, code, reason, excerpt)
 
 
-def summarise(columns: Columns, chosen: Selection, rejected: Counter[str]) -> dict[str, Any]:
+def summarize(columns: Columns, chosen: Selection, rejected: Counter[str]) -> dict[str, Any]:
     """Counts and lengths, for the plan and the report."""
     lengths = np.sort(np.repeat(columns.tokens, chosen.times))
     tokens = int(lengths.sum())
@@ -159,7 +161,7 @@ def summarise(columns: Columns, chosen: Selection, rejected: Counter[str]) -> di
         "rejected": dict(sorted(rejected.items())),
         "tokens": tokens,
         "shortened": int((columns.shortened * chosen.times).sum()),
-        "supervised_share": int((columns.learnt * chosen.times).sum()) / tokens,
+        "supervised_share": int((columns.supervised * chosen.times).sum()) / tokens,
         "length": {
             "min": int(lengths[0]),
             "median": int(lengths[len(lengths) // 2]),

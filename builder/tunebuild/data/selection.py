@@ -295,7 +295,7 @@ def _refuse_leaks(columns: Columns, leaks_to: Array, *, nearly: str) -> None:
     pairs = [f"{columns.name(i)} asks {nearly}what {columns.name(leaks_to[i])} asks" for i in leaks[:10]]
     raise fail(
         "leak",
-        f"{len(leaks)} training rows are also held out, so what is measured would be what was learnt"
+        f"{len(leaks)} training rows are also held out: the evaluation would measure memorized answers"
         f"{listed(pairs, len(leaks))}",
         "take them out of one of the files, or say data.eval.on_leak: drop",
         path="data.eval.files",

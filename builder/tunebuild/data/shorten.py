@@ -1,4 +1,4 @@
-"""Makes a conversation fit by cutting what the user said, never what is to be learnt."""
+"""Makes a conversation fit by cutting what the user said, never a supervised answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ``data`` stage: rows in; tokenised examples, the prompt and the checks out."""
+"""The ``data`` stage: rows in; tokenized examples, the prompt and the checks out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DataStage:
 
     Output::
 
-        train.arrow, eval.arrow   tokenised examples; eval only where rows are held out
+        train.arrow, eval.arrow   tokenized examples; eval only where rows are held out
         eval_sources.json         the number of the source that each row of eval.arrow stands in
         rejects.jsonl             every row that is not used, and why
         findings.jsonl            secrets and personal data in rows, masked

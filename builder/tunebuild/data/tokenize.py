@@ -21,9 +21,9 @@ from tunebuild.data.shorten import shorten
 from tunebuild.prompt import Example, Message, PromptRefused, Renderer, Samples
 from tunebuild.spec.data import PrivacySpec
 
-#: A sample: ``spans`` are starts and ends of what carries loss, in turn; ``messages`` is JSON; ``answers``
+#: A sample: ``spans`` are starts and ends of the supervised parts, in turn; ``messages`` is JSON; ``answers``
 #: counts assistant turns, 0 for plain text; ``source`` and ``line`` say where the row stands. Each answer
-#: that carries loss has a question, with a digest. Signatures are those of :mod:`tunebuild.data.near`, empty
+#: that is supervised has a question, with a digest. Signatures are those of :mod:`tunebuild.data.near`, empty
 #: where nobody asks for them.
 SCHEMA = pa.schema(
     [
@@ -66,7 +66,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokenised:
+class Tokenized:
     """A chunk's samples, of :data:`SCHEMA`, its rejects and what was found, all in order of the rows.
 
     ``longest`` is how many tokens the longest row has, uncut; ``unused`` is what no prompt shows of the rows,
@@ -82,7 +82,7 @@ class Tokenised:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokeniser:
+class Tokenizer:
     """Makes samples of rows.
 
     Attributes:
@@ -101,7 +101,7 @@ class Tokeniser:
     near: bool = False
     privacy: PrivacySpec = field(default_factory=lambda: PrivacySpec(secrets="off", personal="off"))
 
-    def __call__(self, chunk: Chunk) -> Tokenised:
+    def __call__(self, chunk: Chunk) -> Tokenized:
         """Every row becomes samples or a reject."""
         samples: list[_Sample] = []
         rejects = list(chunk.rejects)
@@ -149,11 +149,12 @@ class Tokeniser:
                 diagnostic = refusal.diagnostics[0]
                 code = diagnostic.code
                 if code == "template-refused" and self.renderer.refuses_system(talk.messages):
-                    code = "system-refused" if talk.messages[0]["role"] == "system" else "spec-system-refused"
+                    own = any(turn["role"] == "system" for turn in talk.messages)
+                    code = "system-refused" if own else "spec-system-refused"
                 rejects.append(reject(chunk.shown, row, code, diagnostic.message))
         batch = _batch(samples, near=self.near)
         in_order = sorted(rejects, key=lambda r: r.line)
-        return Tokenised(batch, in_order, findings, longest, chunk.source, account)
+        return Tokenized(batch, in_order, findings, longest, chunk.source, account)
 
     def _as_printed(self, messages: list[Message]) -> tuple[list[Message], unused.Account]:
         if messages[0]["role"] == PLAIN:
@@ -186,7 +187,7 @@ class Tokeniser:
     def _sample(
         self, source: int, line: int, messages: list[Message], talk: Talk, example: Example
     ) -> _Sample | None:
-        """A sample, or ``None`` where none of its answers carries loss."""
+        """A sample, or ``None`` where none of its answers is supervised."""
         shortened = self.shorten and len(example.ids) > self.max_length
         if shortened and (fitting := shorten(messages, self.renderer, self.max_length)):
             messages, example = fitting
@@ -226,7 +227,7 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 class _Sample(NamedTuple):
-    """One row of :data:`SCHEMA`, without its signatures; ``trained`` are the turns that carry loss."""
+    """One row of :data:`SCHEMA`, without its signatures; ``trained`` are the supervised turns."""
 
     input_ids: list[int]
     spans: list[int]

@@ -1,4 +1,4 @@
-"""The tokenised data set on disk: an Arrow stream of ids and labels."""
+"""The tokenized data set on disk: an Arrow stream of ids and labels."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def with_labels(ids: pa.ListArray, spans: pa.ListArray) -> pa.RecordBatch:
 
     Args:
         ids: token ids of each row.
-        spans: of each row, starts and ends of what carries loss, in turn.
+        spans: of each row, starts and ends of the supervised parts, in turn.
     """
     starts = ids.offsets.to_numpy().astype(np.int64) - ids.offsets[0].as_py()
     tokens = ids.flatten().to_numpy()

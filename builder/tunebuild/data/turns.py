@@ -72,7 +72,7 @@ def read_turns(column: str, turns: Any) -> Talk:
 
 
 def _turn(raw: Any) -> tuple[Message, bool]:
-    """A turn, and whether it carries loss if it is an answer."""
+    """A turn, and whether it is supervised if it is an answer."""
     if not isinstance(raw, Mapping):
         raise TurnRefused("is no mapping")
     turn = {key: value for key, value in raw.items() if value is not None}
@@ -90,7 +90,7 @@ def _turn(raw: Any) -> tuple[Message, bool]:
 
 
 def _has_loss(role: str, said: Mapping[str, Any]) -> bool:
-    """Whether a turn carries loss by its ``weight`` and ``train``."""
+    """Whether a turn is supervised by its ``weight`` and ``train``."""
     wanted = set()
     for key, value in said.items():
         if key == "weight" and (
@@ -103,7 +103,7 @@ def _has_loss(role: str, said: Mapping[str, Any]) -> bool:
     if len(wanted) > 1:
         raise TurnRefused("has a 'weight' and a 'train' that contradict each other")
     if True in wanted and role != "assistant":
-        raise TurnRefused(f"asks for loss on a turn of the {role}; only answers carry loss")
+        raise TurnRefused(f"asks for loss on a turn of the {role}; only answers are supervised")
     return wanted != {False} or role != "assistant"
 
 
@@ -118,4 +118,4 @@ def _check(talk: Talk) -> None:
     if talk.messages[-1]["role"] != "assistant":
         raise RowRejected("the last turn is not the assistant's")
     if talk.masked.issuperset(answers):
-        raise RowRejected("none of its answers carries loss: each has weight 0 or train false")
+        raise RowRejected("none of its answers is supervised: each has weight 0 or train false")

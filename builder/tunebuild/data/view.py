@@ -9,15 +9,13 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from tunebuild import resources
 from tunebuild.data.privacy import mask
+from tunebuild.pages import page_environment
 from tunebuild.prompt import PromptTokenizer
 from tunebuild.store import Tree
 
-#: ``given`` is read, ``learnt`` carries loss; control tokens are either and are shown by their spelling.
-Kind = Literal["given", "learnt"]
+#: ``given`` is read, ``supervised`` is in the loss; control tokens are either, shown as spelled.
+Kind = Literal["given", "supervised"]
 
 _MOST = 200
 _FEW = 3
@@ -34,11 +32,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One tokenised row: its number from 1, its length in tokens, how many are learnt, its text, masked."""
+    """One tokenized row: its number from 1, tokens, supervised tokens, and its text, masked."""
 
     number: int
     tokens: int
-    learnt: int
+    supervised: int
     pieces: tuple[Piece, ...]
 
 
@@ -70,7 +68,7 @@ def view_data(output: Tree, tokenizer: PromptTokenizer, part: str, count: int) -
 
     Args:
         output: the stage's output.
-        tokenizer: what the rows were tokenised with.
+        tokenizer: what the rows were tokenized with.
         part: ``train`` or ``eval``; without held-out rows the latter has no samples.
         count: how many samples.
     """
@@ -119,7 +117,7 @@ def pieces_of(ids: Sequence[int], labels: Sequence[int], tokenizer: PromptTokeni
     def run_of(pair: tuple[int, int]) -> tuple[Kind, int]:
         token, label = pair
         # A control token is a run of its own, whatever stands beside it.
-        return "given" if label < 0 else "learnt", token if token in controls else -1
+        return "given" if label < 0 else "supervised", token if token in controls else -1
 
     for (kind, control), run in groupby(zip(ids, labels, strict=True), run_of):
         tokens = [token for token, _ in run]
@@ -132,17 +130,11 @@ def pieces_of(ids: Sequence[int], labels: Sequence[int], tokenizer: PromptTokeni
 
 def as_html(view: DataView, name: str) -> str:
     """A page that needs no other file and no script."""
-    environment = Environment(
-        loader=FileSystemLoader(resources.path("templates", "data")),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("data", html=True)
     return environment.get_template("page.html.j2").render(name=name, view=view, stats=view.stats)
 
 
 def _sample(number: int, ids: list[int], labels: list[int], tokenizer: PromptTokenizer) -> Sample:
-    learnt = sum(label >= 0 for label in labels)
+    supervised = sum(label >= 0 for label in labels)
     pieces = (replace(piece, text=mask(piece.text)) for piece in pieces_of(ids, labels, tokenizer))
-    return Sample(number, len(ids), learnt, tuple(pieces))
+    return Sample(number, len(ids), supervised, tuple(pieces))

@@ -1,4 +1,4 @@
-"""Tokenises chunks on all cores, and hands them back in order."""
+"""Tokenizes chunks on all cores, and hands them back in order."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 
-from tunebuild.data.tokenize import Chunk, Tokenised, Tokeniser
+from tunebuild.data.tokenize import Chunk, Tokenized, Tokenizer
 from tunebuild.errors import fail
 
 # A process takes half a second to start; these many chunks are done by then.
 _AT_HOME = 4
-_tokeniser: Tokeniser
+_tokeniser: Tokenizer
 
 
-def tokenise_in_order(chunks: Iterator[Chunk], tokeniser: Tokeniser, workers: int) -> Iterator[Tokenised]:
-    """Tokenise chunks in ``workers`` processes; few chunks, or with one worker, in this one.
+def tokenise_in_order(chunks: Iterator[Chunk], tokenizer: Tokenizer, workers: int) -> Iterator[Tokenized]:
+    """Tokenize chunks in ``workers`` processes; few chunks, or with one worker, in this one.
 
     No more chunks are read ahead than keep the workers busy, so memory does not grow with the data.
 
     Raises:
         TunebuildError: a process died.
     """
-    yield from map(tokeniser, chunks if workers == 1 else islice(chunks, _AT_HOME))
+    yield from map(tokenizer, chunks if workers == 1 else islice(chunks, _AT_HOME))
     following = next(chunks, None)
     if following is None:
         return
     # Not forked: the tokenizer's threads would not survive it.
     pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(tokeniser,)
+        workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(tokenizer,)
     )
-    pending: deque[Future[Tokenised]] = deque()
+    pending: deque[Future[Tokenized]] = deque()
     try:
         for chunk in chain([following], chunks):
             pending.append(pool.submit(_tokenise, chunk))
@@ -46,14 +46,14 @@ def tokenise_in_order(chunks: Iterator[Chunk], tokeniser: Tokeniser, workers: in
             yield pending.popleft().result()
     except BrokenProcessPool:
         hint = "it may have run out of memory: give the machine more, or fewer cores (taskset)"
-        raise fail("worker-died", "a process that tokenises rows was killed", hint) from None
+        raise fail("worker-died", "a process that tokenizes rows was killed", hint) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _start(tokeniser: Tokeniser) -> None:
+def _start(tokenizer: Tokenizer) -> None:
     global _tokeniser
-    _tokeniser = tokeniser
+    _tokeniser = tokenizer
     # There is a process for each core already.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Rows make many objects and few cycles, and what is there already stays for good.
@@ -71,5 +71,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _tokenise(chunk: Chunk) -> Tokenised:
+def _tokenise(chunk: Chunk) -> Tokenized:
     return _tokeniser(chunk)

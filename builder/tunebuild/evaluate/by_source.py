@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from tunebuild.evaluate.models import Said, targets
+from tunebuild.evaluate.models import Logprobs, targets
 from tunebuild.evaluate.texts import Question, measure_texts
 
 
 def by_source(
     origins: Sequence[int],
     rows: Sequence[dict[str, Any]],
-    base: Said,
-    merged: Said,
+    base: Logprobs,
+    merged: Logprobs,
     questions: Sequence[Question],
     samples: Sequence[Mapping[str, str]],
 ) -> dict[str, dict[str, float]]:

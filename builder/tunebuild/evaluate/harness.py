@@ -103,7 +103,9 @@ def _library(tasks: Sequence[Task]) -> Iterator[tuple[Any, list[Any]]]:
         except Exception as error:  # whatever a task's template, its documents or the hub come up with
             said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
             message = f"lm-eval could not do them: {said}"
-            raise fail("task-failed", message, "mend it, or take it out", path="evaluation.tasks") from error
+            raise fail(
+                "task-failed", message, "fix the task, or remove it", path="evaluation.tasks"
+            ) from error
 
 
 def _figures(result: dict[str, Any]) -> dict[str, float]:

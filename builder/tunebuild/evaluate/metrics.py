@@ -15,7 +15,7 @@ from tunebuild.spec.gates import GatesSpec
 if TYPE_CHECKING:
     import torch
 
-    from tunebuild.evaluate.models import Said
+    from tunebuild.evaluate.models import Logprobs
 
 #: Exit status of a build that a gate refuses.
 REFUSED = 3
@@ -31,7 +31,7 @@ _ROUNDING = 0.01  # nats a token
 _NOTHING = 1e-9  # nats; rounding alone is more
 
 
-def measure(base: Said, trained: Said, merged: Said, targets: torch.Tensor) -> dict[str, float]:
+def measure(base: Logprobs, trained: Logprobs, merged: Logprobs, targets: torch.Tensor) -> dict[str, float]:
     """All figures. Divergences are means over positions, in nats.
 
     ``merge_kl`` is from the model that was trained to the merged one; ``merge_top1`` the share of positions
@@ -55,7 +55,7 @@ def measure(base: Said, trained: Said, merged: Said, targets: torch.Tensor) -> d
     return figures
 
 
-def measure_regression(base: Said, merged: Said) -> dict[str, float]:
+def measure_regression(base: Logprobs, merged: Logprobs) -> dict[str, float]:
     """How far the merged model has moved from the base where the base answers general prompts.
 
     ``regression_kl`` is the divergence from the base in nats a token; ``regression_top1`` the share of the
@@ -153,7 +153,7 @@ def _limits(gates: GatesSpec) -> Iterator[tuple[str, Section]]:
         yield from ((f"tasks.{task}.{metric}", limit) for metric, limit in limits.items())
 
 
-def divergence(one: Said, other: Said) -> float:
+def divergence(one: Logprobs, other: Logprobs) -> float:
     """Mean over positions of the Kullback-Leibler divergence from one model to the other, in nats."""
     a, b = one.log_probabilities, other.log_probabilities
     return float((a.exp() * (a - b)).sum(-1).clamp(min=0).mean())

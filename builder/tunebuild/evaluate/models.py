@@ -29,13 +29,13 @@ MAX_BYTES = 256 << 20
 
 _T = TypeVar("_T")
 
-# Bytes of a model below which threads wait for each other longer than they work: with a busy neighbour two
+# Bytes of a model below which threads wait for each other longer than they work: with a busy neighbor two
 # took 73 s for what one does in 4.5 s.
 _SMALL = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Logprobs:
     """Log-probabilities ``[positions, vocabulary]`` (float32) before each supervised token."""
 
     log_probabilities: torch.Tensor
@@ -84,7 +84,7 @@ def ask_base_and_trained(
     settings: TrainSettings,
     rows: Sequence[dict[str, Any]],
     ask_base: Callable[[Any], _T],
-) -> tuple[_T, Said]:
+) -> tuple[_T, Logprobs]:
     """What ``ask_base`` hears from the base, and what the trained model says in some rows.
 
     There is one model in memory at a time. For the base an adapter is only turned off.
@@ -127,7 +127,7 @@ def load_merged(directory: Path, settings: TrainSettings, adapter: Path | None =
     )
 
 
-def ask(model: Any, rows: Sequence[dict[str, Any]]) -> Said:
+def ask(model: Any, rows: Sequence[dict[str, Any]]) -> Logprobs:
     """What a model says in some rows."""
     found = []
     with torch.inference_mode():
@@ -137,4 +137,4 @@ def ask(model: Any, rows: Sequence[dict[str, Any]]) -> Said:
             logits = model(input_ids=ids).logits[0, -len(row["input_ids"]) : -1]
             at = torch.tensor(row["labels"][1:]) != IGNORED
             found.append(torch.log_softmax(logits[at.to(logits.device)].float(), -1).cpu())
-    return Said(torch.cat(found))
+    return Logprobs(torch.cat(found))

@@ -17,7 +17,7 @@ from tunebuild.evaluate.generate import generate
 from tunebuild.evaluate.harness import Results, do_tasks
 from tunebuild.evaluate.metrics import divergence, lost_limit, measure, measure_regression
 from tunebuild.evaluate.models import (
-    Said,
+    Logprobs,
     ask,
     ask_base_and_trained,
     choose_rows,
@@ -76,7 +76,7 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _Responses:
     """What a model says.
 
     Attributes:
@@ -86,9 +86,9 @@ class _Heard:
         tasks: what it reaches.
     """
 
-    rows: Said
+    rows: Logprobs
     answers: list[list[int]]
-    general: Said | None
+    general: Logprobs | None
     tasks: Results
 
 
@@ -121,17 +121,17 @@ def _evaluate(stage: EvaluateStage, rows_file: str, progress: Progress) -> Evalu
     progress.step(0, steps, "the trained model")
     harness = (stage.base.directory, stage.tasks, stage.evaluation.task_limit, _window(stage))
 
-    def hear(model: Any, before: _Heard | None = None) -> _Heard:
+    def responses_of(model: Any, before: _Responses | None = None) -> _Responses:
         said, answers = ask(model, rows), asked.answers(model)
         general = _general_rows(asked, before.answers if before else answers)
-        return _Heard(said, answers, ask(model, general) if general else None, do_tasks(model, *harness))
+        return _Responses(said, answers, ask(model, general) if general else None, do_tasks(model, *harness))
 
-    base, trained = ask_base_and_trained(stage.base, stage.trained, stage.settings, rows, hear)
+    base, trained = ask_base_and_trained(stage.base, stage.trained, stage.settings, rows, responses_of)
     progress.step(1, steps, "the files of the image")
     adapter = stage.trained.path("adapter") if stage.strategy == "none" else None
     model = load_merged(stage.merged.path("model"), stage.settings, adapter)
     served = _prove_served(stage, model, adapter) if adapter else {}
-    merged = hear(model, base)
+    merged = responses_of(model, base)
     del model
     gc.collect()
     figures = measure(base.rows, trained, merged.rows, targets(rows))
@@ -247,7 +247,7 @@ def _general_rows(asked: _Asked, answers: list[list[int]]) -> list[dict[str, Any
     return rows
 
 
-def _alternative(stage: EvaluateStage, rows: list[dict[str, Any]]) -> Said:
+def _alternative(stage: EvaluateStage, rows: list[dict[str, Any]]) -> Logprobs:
     """What the ``original`` merge says, done in memory and rounded as its files would be."""
     assert stage.alternative == "original"
     unquantised = replace(stage.settings, tuning=stage.settings.tuning.model_copy(update={"method": "lora"}))

@@ -1,4 +1,4 @@
-"""Questions from tokenised rows, and figures about written answers."""
+"""Questions from tokenized rows, and figures about written answers."""
 
 from __future__ import annotations
 

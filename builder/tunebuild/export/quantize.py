@@ -1,6 +1,6 @@
-"""Quantises a model with llm-compressor. Run by the interpreter that has it, so it imports nothing of ours.
+"""Quantizes a model with llm-compressor. Run by the interpreter that has it, so it imports nothing of ours.
 
-``python quantise.py REQUEST`` reads a JSON file::
+``python quantize.py REQUEST`` reads a JSON file::
 
     parent       process id of the one that waits
     model        directory of the model
@@ -10,7 +10,7 @@
     shard_bytes  upper limit of a file of weights
     out          gets the model
 
-and writes ``quantised.json`` into ``out``: how many linear layers there are, and how many it quantised.
+and writes ``quantized.json`` into ``out``: how many linear layers there are, and how many it quantized.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main(request: dict[str, Any]) -> None:
     done = sum(getattr(module, "quantization_scheme", None) is not None for module in linear.values())
     out = Path(request["out"])
     model.save_pretrained(out, save_compressed=True, max_shard_size=request["shard_bytes"])
-    (out / "quantised.json").write_text(json.dumps({"linear": len(linear), "quantised": done}), "utf-8")
+    (out / "quantized.json").write_text(json.dumps({"linear": len(linear), "quantized": done}), "utf-8")
 
 
 def _tensors(batch: list[list[int]]) -> dict[str, Any]:

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from tunebuild.export.stage import ExportStage
 
 _PROGRAM = Path(__file__).with_name("quantize.py")
-_LOG, _REQUEST, _RECORD = "export.log", "request.json", "quantised.json"
+_LOG, _REQUEST, _RECORD = "export.log", "request.json", "quantized.json"
 # One of its bars: part of the model, of how many, and what is done with it.
 _BAR = re.compile(r"\((\d+)/(\d+)\): (\w+)")
 
 
-def quantise(stage: ExportStage, work: Path, out: Path, progress: Progress) -> None:
+def quantize(stage: ExportStage, work: Path, out: Path, progress: Progress) -> None:
     """Write the exported model.
 
     Args:
@@ -39,7 +39,7 @@ def quantise(stage: ExportStage, work: Path, out: Path, progress: Progress) -> N
         progress: told of parts of the model.
 
     Raises:
-        TunebuildError: the tool ended with an error, or quantised nothing.
+        TunebuildError: the tool ended with an error, or quantized nothing.
     """
     export, model = stage.export, out / "model"
     model.mkdir()
@@ -60,11 +60,11 @@ def quantise(stage: ExportStage, work: Path, out: Path, progress: Progress) -> N
     _run([str(stage.tool.python), "-I", str(_PROGRAM), str(work / _REQUEST)], stage.device, work, progress)
     record: dict[str, int] = json.loads((model / _RECORD).read_text("utf-8"))
     (model / _RECORD).unlink()
-    if not record["quantised"]:
-        message = f"none of the model's {counted(record['linear'], 'linear layer')} could be quantised"
-        raise fail("export-nothing", message, "its architecture is not one that llm-compressor quantises")
+    if not record["quantized"]:
+        message = f"none of the model's {counted(record['linear'], 'linear layer')} could be quantized"
+        raise fail("export-nothing", message, "its architecture is not one that llm-compressor quantizes")
     progress.say(
-        f"{export.name}: {record['quantised']} of {counted(record['linear'], 'linear layer')} quantised, "
+        f"{export.name}: {record['quantized']} of {counted(record['linear'], 'linear layer')} quantized, "
         f"calibrated on {counted(len(rows), 'row')}"
     )
 

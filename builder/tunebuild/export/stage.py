@@ -45,7 +45,7 @@ class ExportStage:
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
-        """Quantise."""
-        from tunebuild.export.run import quantise
+        """Quantize."""
+        from tunebuild.export.run import quantize
 
-        quantise(self, work, out, progress)
+        quantize(self, work, out, progress)

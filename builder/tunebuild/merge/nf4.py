@@ -1,4 +1,4 @@
-"""The weights as a quantised training saw them.
+"""The weights as a quantized training saw them.
 
 bitsandbytes looks each value up among the 15 borders of NF4's 16 codes, which takes a processor 30 ms for a
 million of them. Compiled loops that compare many values at once give the same bits in a twentieth of that.
@@ -21,11 +21,11 @@ from tunebuild.merge.safetensors_io import StoredTensor
 
 @dataclass(frozen=True, slots=True)
 class NF4RoundTrip:
-    """Quantises and dequantises exactly the modules that training held in 4 bits.
+    """Quantizes and dequantizes exactly the modules that training held in 4 bits.
 
     Attributes:
         weights: names of their weights.
-        load_dtype: dtype the weights had when training quantised them; another one flips codes.
+        load_dtype: dtype the weights had when training quantized them; another one flips codes.
         blocksize, double_quant: bitsandbytes' settings then.
     """
 
@@ -36,7 +36,7 @@ class NF4RoundTrip:
 
     @classmethod
     def read(cls, path: Path) -> NF4RoundTrip:
-        """From ``quantisation.json``.
+        """From ``quantization.json``.
 
         Raises:
             TunebuildError: another version of bitsandbytes is installed than trained.
@@ -46,7 +46,7 @@ class NF4RoundTrip:
             raise fail(
                 "bitsandbytes-version",
                 f"trained with bitsandbytes {record['bitsandbytes']}, {installed} is installed; "
-                "the same weights may quantise differently",
+                "the same weights may quantize differently",
                 f"pip install bitsandbytes=={record['bitsandbytes']}",
             )
         return cls(
@@ -123,7 +123,7 @@ def _blocks(first: int, count: int, blocksize: int) -> slice:
 
 
 def _in_8_bits(scales: torch.Tensor) -> torch.Tensor:
-    """Scales as double quantisation leaves them: all of the matrix less their mean, in 8 bits."""
+    """Scales as double quantization leaves them: all of the matrix less their mean, in 8 bits."""
     from bitsandbytes import functional
 
     offset = scales.mean()

@@ -10,6 +10,7 @@ from typing import Any
 
 from tunebuild.errors import fail
 from tunebuild.merge.adapter_file import Adapter, read_adapter, read_model
+from tunebuild.merge.names import under_stored_names
 from tunebuild.merge.nf4 import NF4RoundTrip
 from tunebuild.merge.safetensors_io import (
     StoredTensor,
@@ -58,10 +59,11 @@ def merge_adapter(
         TunebuildError: an adapter tensor has no place in the base, a value is not finite, or the adapter
             uses something that this merge does not have.
     """
-    round_trip = NF4RoundTrip.read(trained / "quantisation.json") if strategy == "dequantized" else None
+    round_trip = NF4RoundTrip.read(trained / "quantization.json") if strategy == "dequantized" else None
     tensors = list_tensors(base)
     whole = strategy == "trained"
     adapter = read_model(trained / "model") if whole else read_adapter(trained / "adapter")
+    adapter, round_trip = under_stored_names(adapter, round_trip, base, tensors)
     adapter = respect_ties(adapter, base, frozenset(t.name for t in tensors), whole=whole)
     _check_targets(tensors, {*adapter.updates, *(round_trip.weights if round_trip else ())}, matrices=True)
     _check_targets(tensors, set(adapter.replacements), matrices=False)
@@ -153,5 +155,5 @@ def _copy_configs(base: Path, model: Path) -> None:
             shutil.copyfile(source, model / name)
     config: dict[str, Any] = json.loads((model / "config.json").read_text("utf-8"))
     if "quantization_config" in config:
-        message = "the base's own weights are quantised; nothing can be added to them"
-        raise fail("base-quantised", message, "use the 16-bit weights as base", path="model.base")
+        message = "the base's own weights are quantized; nothing can be added to them"
+        raise fail("base-quantized", message, "use the 16-bit weights as base", path="model.base")

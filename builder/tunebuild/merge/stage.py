@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version as package_version
 from pathlib import Path
 
+from tunebuild.extras import library_version
 from tunebuild.merge.strategies import Strategy
 from tunebuild.models.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
@@ -19,18 +19,18 @@ class MergeStage:
     base: BaseModel
     trained: Tree
     name: str = "merge"
-    version: int = 2
+    version: int = 3
 
     def inputs(self) -> Inputs:
         """Strategy, base weights, and what was trained where it goes into them."""
         common: Inputs = {"strategy": self.strategy, "base": dict(self.base.weight_digests)}
         if self.strategy == "none":
             return common  # so all adapters of a base share one output
-        kept = ("adapter/", "model/", "quantisation.json")
+        kept = ("adapter/", "model/", "quantization.json")
         return {
             **common,
             "trained": {f.path: f.digest for f in self.trained.files if f.path.startswith(kept)},
-            "torch": package_version("torch"),
+            "torch": library_version("torch"),
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:

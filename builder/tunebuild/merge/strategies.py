@@ -26,10 +26,10 @@ def strategies_for(merge: MergeSpec, tuning: TuningSpec) -> tuple[Strategy, ...]
         return ("none",)
     if merge.strategy != "auto":
         if merge.strategy == "dequantized" and tuning.method != "qlora":
-            message = "'dequantized' needs a quantised base, and tuning.method: auto took lora here"
+            message = "'dequantized' needs a quantized base, and tuning.method: auto took lora here"
             raise fail("strategy", message, "use merge.strategy: auto", path="merge.strategy")
         return (merge.strategy,)
     if tuning.method != "qlora":
-        return ("original",)  # what was not quantised cannot be dequantised
-    # An adapter that began as what quantising lost belongs to no other base.
+        return ("original",)  # what was not quantized cannot be dequantized
+    # An adapter that began as what quantizing lost belongs to no other base.
     return ("dequantized",) if tuning.lora.init == "loftq" else ("dequantized", "original")

@@ -91,17 +91,17 @@ class TensorMerger:
         """Rows of a matrix as training saw them, and with the update."""
         rows, columns = tensor.shape
         count = max(1, _BLOCK // max(1, columns))
-        quantised = None
+        quantized = None
         if self.round_trip and tensor.name in self.round_trip.weights:
-            quantised = self.round_trip.begin(tensor, count)
-            count = quantised.rows
+            quantized = self.round_trip.begin(tensor, count)
+            count = quantized.rows
         buffer = torch.empty(min(count, rows), columns) if update else None
         with tensor.file.open("rb", buffering=0) as source:
             for first in range(0, rows, count):
                 there = min(count, rows - first)
                 old = tensor.read_rows(source.fileno(), first, there)
-                if quantised is not None:
-                    old = quantised.piece(first, old)
+                if quantized is not None:
+                    old = quantized.piece(first, old)
                 new = update.add_to(old, first, buffer[:there]) if update and buffer is not None else old
                 yield first, old, new
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -84,13 +84,29 @@ def compile_template(source: str, pinned_date: str | None) -> jinja2.Template:
             raise ClockRefused("the template prints today's date")
         return date.fromisoformat(pinned_date).strftime(pattern)
 
-    environment = _Environment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
+    environment = _environment()
     environment.globals["strftime_now"] = strftime_now
     template = environment.from_string(source)
     # Jinja copies its chain of mappings for each rendering; a plain dictionary is many times faster to copy.
     template.globals = dict(template.globals)
     return template
+
+
+@lru_cache(maxsize=32)
+def variables_of(source: str) -> frozenset[str]:
+    """Names that a chat template reads and does not set itself; none of one that cannot be read."""
+    environment = _environment()
+    try:
+        found = meta.find_undeclared_variables(environment.parse(source))
+    except jinja2.TemplateSyntaxError:
+        return frozenset()
+    return frozenset(found - environment.globals.keys() - {"strftime_now"})
+
+
+def _environment() -> _Environment:
+    environment = _Environment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    return environment

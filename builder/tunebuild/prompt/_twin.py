@@ -22,7 +22,7 @@ def make_twin(definition: str, respelt: Mapping[str, str]) -> Tokenizer:
     parsed = json.loads(definition)
     _respell_model(parsed["model"], respelt)
     parsed["added_tokens"] = [
-        # Where text is normalised before such a token is looked for, the new spelling might not survive it.
+        # Where text is normalized before such a token is looked for, the new spelling might not survive it.
         {**token, "content": respelt[token["content"]], "normalized": False}
         if token["content"] in respelt
         else token

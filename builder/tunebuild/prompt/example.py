@@ -1,4 +1,4 @@
-"""A training sample: a conversation's ids, and which of them are learnt."""
+"""A training sample: a conversation's ids, and which of them are supervised."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Example:
 
     Attributes:
         ids: token ids of the whole conversation.
-        supervised: half-open ranges ``[start, end)`` of ``ids`` that carry loss: each assistant turn from
+        supervised: half-open ranges ``[start, end)`` of ``ids`` that are supervised: each assistant turn from
             the first token that the model must produce to its end-of-turn token.
     """
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from tunebuild.errors import fail
+from tunebuild.prompt.calls import CallFormat, CallsUnknown, find_call_format
 from tunebuild.prompt.example import Example, Samples
-from tunebuild.prompt.messages import Conversation, Message, with_system
+from tunebuild.prompt.messages import Conversation, Message, split_tools, with_system, with_tools
 from tunebuild.prompt.seams import Seams
 from tunebuild.prompt.template import PromptRefused, PromptTemplate
 from tunebuild.prompt.tokenizer import Detokenizer, PromptTokenizer
@@ -82,20 +83,28 @@ class Renderer:
             "system": self.settings.system,
             "stop_ids": sorted(self.stop_ids),
         }
+        if self.template.variables:
+            parts["variables"] = dict(self.template.variables)
         canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
     def prompt_text(self, messages: Conversation) -> str:
-        """The prompt as text, for people to look at. Never tokenise it: use :meth:`prompt_ids`."""
+        """The prompt as text, for people to look at. Never tokenize it: use :meth:`prompt_ids`."""
         return self.template.render(with_system(messages, self.settings.system), add_generation_prompt=True)
 
-    def prompt_ids(self, messages: Conversation) -> list[int]:
+    def prompt_ids(self, messages: Conversation, variables: Mapping[str, Any] | None = None) -> list[int]:
         """Ids that the model is fed to answer ``messages``.
+
+        Args:
+            messages: the conversation.
+            variables: of the template, where they are others than those of training.
 
         Raises:
             PromptRefused: the template refuses the conversation.
         """
-        return self._ids(with_system(messages, self.settings.system), add_generation_prompt=True)
+        quoted = self.tokenizer.quote(with_system(messages, self.settings.system))
+        template = self.template.with_variables(variables or {})
+        return self.tokenizer.encode(template.render(quoted, add_generation_prompt=True))
 
     def example(self, messages: Conversation) -> Example:
         """The training sample of a conversation that ends with an assistant turn.
@@ -114,7 +123,7 @@ class Renderer:
 
         One, unless the template rewrites what was said before once more turns follow, as templates of
         reasoning models do. Then the model is asked with another history at each answer, so each answer
-        is a sample of its own and is all that carries loss in it.
+        is a sample of its own and its only supervised part.
 
         Raises:
             PromptRefused: as :meth:`example`, but for rewritten history.
@@ -125,7 +134,7 @@ class Renderer:
         return found
 
     def examples_of(self, conversations: Sequence[Conversation]) -> list[Samples | PromptRefused]:
-        """:meth:`examples` of many conversations, tokenised together; of a refused one, the refusal."""
+        """:meth:`examples` of many conversations, tokenized together; of a refused one, the refusal."""
         rendered = [_or_refusal(self._answers, messages) for messages in conversations]
         encode = self.tokenizer.encoder(
             answers[-1].through for answers in rendered if not isinstance(answers, PromptRefused)
@@ -140,10 +149,11 @@ class Renderer:
 
     def refuses_system(self, messages: Conversation) -> bool:
         """Whether the template takes a conversation that it refuses once the system turn is left out."""
-        turns = with_system(messages, self.settings.system)
+        tools, turns = split_tools(with_system(messages, self.settings.system))
         if not turns or turns[0]["role"] != "system":
             return False
-        rendered = _or_refusal(self.template.render, turns[1:], add_generation_prompt=False)
+        rest = with_tools(turns[1:], tools)
+        rendered = _or_refusal(self.template.render, rest, add_generation_prompt=False)
         return not isinstance(rendered, PromptRefused)
 
     def ignores_calls(self, messages: Conversation) -> bool:
@@ -157,7 +167,7 @@ class Renderer:
         return whole == rest
 
     def plain_example(self, text: str) -> Example:
-        """The training sample of text that stands in no conversation: all of it, and its end, is learnt."""
+        """The sample of text outside a conversation: all of it, and its end, is supervised."""
         begin = self.tokenizer.token_id(self.template.special_tokens.get("bos_token", ""))
         head = [] if begin is None else [begin]
         end = self.tokenizer.token_id(self.template.special_tokens.get("eos_token", ""))
@@ -173,9 +183,34 @@ class Renderer:
         """The text of an answer, without its end-of-turn token."""
         return self.tokenizer.decode([i for i in ids if i not in self.stop_ids])
 
-    def detokenizer(self) -> Detokenizer:
-        """A fresh incremental decoder for one answer."""
-        return Detokenizer(self.tokenizer)
+    def detokenizer(self, *, calls: bool = False) -> Detokenizer:
+        """A fresh incremental decoder for one answer; ``calls`` has it spell what tool calls are made of."""
+        return Detokenizer(self.tokenizer, self._call_ids if calls else frozenset())
+
+    @cached_property
+    def call_format(self) -> CallFormat | None:
+        """How tool calls are printed; ``None`` where they cannot be parsed, see :attr:`no_calls`."""
+        return self._calls if isinstance(self._calls, CallFormat) else None
+
+    @cached_property
+    def no_calls(self) -> str:
+        """Why requests can bring no tools; empty where they can."""
+        return "" if isinstance(self._calls, CallFormat) else self._calls
+
+    @cached_property
+    def _calls(self) -> CallFormat | str:
+        try:
+            return find_call_format(self.template, self._turn_end)
+        except CallsUnknown as unknown:
+            return f"template '{self.template.name}' {unknown}"
+
+    @cached_property
+    def _call_ids(self) -> frozenset[int]:
+        """Special tokens of tool calls, which plain decoding leaves out."""
+        if (found := self.call_format) is None:
+            return frozenset()
+        text = "".join((found.opening, *found.inside, found.again or "", found.end))
+        return frozenset(i for i in self.tokenizer.encode(text) if self.tokenizer.is_special(i))
 
     def _answers(self, messages: Conversation) -> list[_Answer]:
         turns = with_system(messages, self.settings.system)
@@ -217,7 +252,7 @@ class Renderer:
         supervised = tuple(
             self._find(answer, text, full) or self._supervise(answer, full, encode) for answer in answers
         )
-        # Text after the last end-of-turn token (a newline, say) is never served and never learnt.
+        # Text after the last end-of-turn token (a newline, say) is never served and never supervised.
         return Example(full[: supervised[-1][1]], supervised)
 
     def _find(self, answer: _Answer, text: str, full: list[int]) -> tuple[int, int] | None:
@@ -250,11 +285,6 @@ class Renderer:
                 f"turn {number}: the template rewrites it once more turns follow (first at token {at})",
             )
         return len(prompt), end
-
-    def _ids(self, turns: Conversation, *, add_generation_prompt: bool) -> list[int]:
-        quoted = self.tokenizer.quote(turns)
-        text = self.template.render(quoted, add_generation_prompt=add_generation_prompt)
-        return self.tokenizer.encode(text)
 
     def _show(self, ids: list[int], at: int) -> str:
         return repr(self.tokenizer.token_text(ids[at])) if at < len(ids) else "missing"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jinja2
 
 from tunebuild.errors import TunebuildError, fail
-from tunebuild.prompt._jinja import ClockRefused, compile_template
-from tunebuild.prompt.messages import Conversation
+from tunebuild.prompt._jinja import ClockRefused, compile_template, variables_of
+from tunebuild.prompt.messages import Conversation, split_tools
+
+#: Names that a template is given by whoever renders it, so that no variable may have them.
+RESERVED = frozenset(("messages", "tools", "documents", "add_generation_prompt"))
 
 
 class PromptRefused(TunebuildError):
@@ -25,12 +29,23 @@ class PromptTemplate:
         source: the Jinja text.
         special_tokens: variables such as ``bos_token``; absent tokens are rendered as nothing.
         pinned_date: ISO date for templates that print one.
+        variables: what else it reads, e.g. ``enable_thinking``.
     """
 
     name: str
     source: str
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     pinned_date: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Variables that it reads, but for those that every template is given."""
+        return variables_of(self.source) - RESERVED - self.special_tokens.keys()
+
+    def with_variables(self, variables: Mapping[str, Any]) -> PromptTemplate:
+        """The same template with some variables set to other values."""
+        return replace(self, variables={**self.variables, **variables}) if variables else self
 
     def render(self, messages: Conversation, *, add_generation_prompt: bool) -> str:
         """The prompt's text.
@@ -45,16 +60,17 @@ class PromptTemplate:
             raise fail(
                 "template-syntax",
                 f"prompt template '{self.name}' line {error.lineno}: {error.message}",
-                "mend the template; it must be valid Jinja",
+                "fix the template; it must be valid Jinja",
                 path="prompt.template",
             ) from error
+        tools, turns = split_tools(messages)
         try:
             return compiled.render(
-                messages=list(messages),
-                tools=None,
+                messages=turns,
+                tools=tools or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
-                **self.special_tokens,
+                **{**self.special_tokens, **self.variables},
             )
         except ClockRefused as error:
             raise fail(
@@ -65,6 +81,6 @@ class PromptTemplate:
             ) from error
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
             # Many a template looks at the first message, and then there is none before an answer.
-            reason = error if messages else "it needs a turn before the first answer"
+            reason = error if turns else "it needs a turn before the first answer"
             diagnostic = fail("template-refused", f"prompt template '{self.name}' refuses it: {reason}")
             raise PromptRefused(diagnostic.diagnostics) from error

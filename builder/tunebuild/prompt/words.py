@@ -3,7 +3,7 @@
 The byte-level pre-tokenizers of GPT-2, Llama 3 and Qwen 2 never put a visible sign and the space behind it
 into one piece, look at nothing before a piece, and give each piece to the model by itself. So before a space
 that follows a visible sign a text may be cut, and the ids of the parts joined are those of the text. Where a
-tokenizer is of another kind, or normalises, adds or drops anything that could tell the difference, there is
+tokenizer is of another kind, or normalizes, adds or drops anything that could tell the difference, there is
 no :class:`Words`, and whole texts are encoded.
 """
 

@@ -33,7 +33,7 @@ class Pieces:
         """A request of ``refused`` bytes was too large, or did not get through."""
         with self._lock:
             if self.size and self.size < refused:
-                return  # another blob has learnt it already
+                return  # another upload has already found this out
             wanted = min(_FIRST_PIECE, refused // 2)
             self.size = max(_SMALLEST_PIECE, 1 << (max(wanted, 1).bit_length() - 1))
 

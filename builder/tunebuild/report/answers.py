@@ -27,7 +27,7 @@ def as_answers(samples: Sequence[Mapping[str, str]], most: int) -> str:
 def _lines(question: str, sample: Mapping[str, str]) -> Iterator[str]:
     for label, text in (("asked", question), *((label, sample[name]) for name, label in _NAMES)):
         indent = f"{label:<10}  "
-        shown = _printable(text) or "(nothing)"
+        shown = " ".join(text.split()) or "(nothing)"
         yield textwrap.fill(shown, _WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent)) + "\n"
 
 
@@ -50,9 +50,3 @@ def _questions(prompts: Sequence[str]) -> list[str]:
 def _common_beginning(texts: Sequence[str]) -> str:
     first, last = min(texts), max(texts)
     return first[: next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
-
-
-def _printable(text: str) -> str:
-    """One paragraph, without what would act on the terminal."""
-    words = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)

@@ -71,6 +71,7 @@ class Bundle(_Closed):
     Attributes:
         adapter_digest: of that adapter, see :func:`adapter_digest`; empty where none is apart.
         parity_digest: of ``parity.json``, which the engine must reproduce; empty where nothing was measured.
+        request_variables: variables of the template that a request may set.
     """
 
     format: Literal[1] = 1
@@ -87,6 +88,7 @@ class Bundle(_Closed):
     port: int
     defaults: Defaults
     limits: Limits
+    request_variables: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, directory: Path) -> Bundle:

@@ -47,7 +47,7 @@ class DataSource(Section):
     format: Format = Field(default="auto", examples=["qa"])
     """How a row says what was asked and answered: `qa` (question, answer), `alpaca` (instruction, input,
     output), `messages` (a list of turns with role and content), `sharegpt` (conversations: a list of turns
-    with from and value), `prompt_completion` (prompt, completion) or `text` (all of it is learnt, in no
+    with from and value), `prompt_completion` (prompt, completion) or `text` (all of it is supervised, in no
     template). `auto` tells it by the columns of the first row, and says what it found."""
 
     hub: str | None = Field(default=None, min_length=1, examples=["org/dataset"])

@@ -11,6 +11,8 @@ from tunebuild.spec.secret import Secret
 
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,200}$")]
 IsoDate = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+Variable = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
 
 
 class ModelSpec(Section):
@@ -54,3 +56,10 @@ class PromptSpec(Section):
 
     date: IsoDate | None = Field(default=None, examples=["2026-01-31"])
     """The date that a template prints as today's. Needed only by templates that print one."""
+
+    variables: dict[VariableName, Variable] = Field(
+        default_factory=dict, examples=[{"enable_thinking": False}]
+    )
+    """Variables that the template reads besides the conversation, in training, evaluation and serving
+    alike. A variable that the template never reads is an error. Requests may set others only where
+    `serving.request_variables` names them."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from tunebuild.spec._base import Section
+from tunebuild.spec.model import VariableName
 
 Label = Annotated[str, StringConstraints(pattern=r"^[!-~]?[ -~]*$", max_length=255)]
 Repository = Annotated[
@@ -74,6 +75,12 @@ class ServingSpec(Section):
 
     limits: ServingLimits = Field(default_factory=ServingLimits, examples=[{"context": 4096}])
     """What the endpoint accepts."""
+
+    request_variables: tuple[VariableName, ...] = Field(
+        default=(), max_length=16, examples=[["enable_thinking"]]
+    )
+    """Variables of the template that a request may set in its `chat_template_kwargs`. A request that sets any
+    other to another value than `prompt.variables` is refused: the model was not trained on that prompt."""
 
 
 class ImageSpec(Section):

@@ -111,7 +111,7 @@ class TuningSpec(Section):
 
     micro_batch_size: int | None = Field(default=None, ge=1, examples=[2])
     """Rows that pass through the model at once, which is what memory grows with; `batch_size` must be a
-    multiple of it. If left out, the memory plan decides. It does not change what is learnt."""
+    multiple of it. If left out, the memory plan decides. It does not change the result of a step."""
 
     memory: Literal["auto"] | MemoryFit = Field(default="auto", examples=["auto", {"fit": "24GB"}])
     """What training may take of the device: all that is free, or a bound. From this follow how many rows go
@@ -125,8 +125,8 @@ class TuningSpec(Section):
 
     shard: bool = Field(default=False, examples=[True])
     """Split weights, gradients and optimizer state over all processes instead of keeping them whole in each
-    (FSDP). For a model that is too large for one card; needs `full` or `lora`. It does not change what is
-    learnt."""
+    (FSDP). For a model that is too large for one card; needs `full` or `lora`. It does not change the
+    result."""
 
     packing: bool = Field(default=True, examples=[True])
     """Lay rows behind one another instead of padding them side by side. They do not see each other; where a
@@ -173,7 +173,7 @@ class MergeSpec(Section):
 
     strategy: Literal["auto", "original", "dequantized", "none"] = Field(default="auto", examples=["auto"])
     """`original` adds the update to the published weights. `dequantized` adds it to the weights as the
-    quantised training saw them. `auto` measures both against the trained model and keeps the closer; lora's
-    base was never quantised, so there it is `original`. `none` merges nothing: the published weights
+    quantized training saw them. `auto` measures both against the trained model and keeps the closer; lora's
+    base was never quantized, so there it is `original`. `none` merges nothing: the published weights
     are layers that all adapters of a base share, the adapter is one more, and the server puts it on top. That
     is quick to ship and slower to answer. What `full` trained are the weights themselves."""

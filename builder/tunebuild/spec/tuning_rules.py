@@ -72,7 +72,7 @@ def peft_says_which(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
 
 
 def dequantized_needs_qlora(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
-    """Only a quantised base can be dequantised."""
+    """Only a quantized base can be dequantized."""
     if spec.merge.strategy == "dequantized" and spec.tuning.method not in ("qlora", "auto"):
         yield Diagnostic(
             "strategy",
@@ -94,5 +94,5 @@ def init_suits_the_base(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     if spec.tuning.lora.dora:
         yield Diagnostic("init", f"'{init}' does not go with dora", "use one of them", path)
     if init == "loftq" and spec.merge.strategy not in ("auto", "dequantized"):
-        message = f"'{spec.merge.strategy}' is wrong for loftq: its adapter belongs to the quantised base"
+        message = f"'{spec.merge.strategy}' is wrong for loftq: its adapter belongs to the quantized base"
         yield Diagnostic("strategy", message, "use merge.strategy: auto", "merge.strategy")

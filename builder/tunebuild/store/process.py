@@ -47,7 +47,7 @@ class Forward:
 
 
 def report(sender: Sender[Message, Any], work: Callable[[Progress], Any]) -> None:
-    """Do the work and send what came of it; anything that is not a user's to mend ends the process."""
+    """Do the work and send what came of it; anything that a user cannot fix ends the process."""
     try:
         sender.send(("done", work(Forward(sender))))
     except (TunebuildError, OSError) as error:

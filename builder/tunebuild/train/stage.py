@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunebuild.extras import library_version
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.models.base_model import BaseModel
+from tunebuild.serve.engines.attention import attention_inputs
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.loop.memory import grow_segments
 from tunebuild.train.plan.settings import TrainSettings
@@ -40,14 +41,15 @@ class TrainStage:
     version: int = 1
 
     def inputs(self) -> Inputs:
-        """Settings, tokenised rows and base weights."""
+        """Settings, tokenized rows and base weights."""
         return {
             "tuning": self.settings.tuning.model_dump(mode="json", exclude=_PASSING),
             "device": self.settings.device,
             "compute_dtype": self.settings.compute_dtype,
             "rows": {f.path: f.digest for f in self.data.files if f.path.endswith(".arrow")},
             "base": dict(self.base.weight_digests),
-            "libraries": {name: package_version(name) for name in _LIBRARIES},
+            "libraries": {name: library_version(name) for name in _LIBRARIES},
+            **attention_inputs(self.base.config),
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
@@ -63,7 +65,7 @@ class TrainStage:
             from tunebuild.train.plan.threads import training_threads
 
         alone = train_adapter if self.settings.processes == 1 else train_in_processes
-        train = self.together.lead if self.together else alone
+        train = self.together.train_in_all_processes if self.together else alone
         with training_threads(work, self.spared_cores):
             train(
                 self.settings,

@@ -57,6 +57,8 @@ OTHERS = {
     "prompt.template.file": ["two.jinja"],
     "prompt.system": ["Be brief."],
     "prompt.date": ["2026-01-31"],
+    "prompt.variables": ["{tone: dry}"],
+    "serving.request_variables": ["[tone]"],
     "tuning.lora.targets": ["[q_proj]"],
     "image.repository": ["example.com/other"],
     "image.tag": ["other"],
@@ -99,6 +101,8 @@ BEFORE = {
     "tuning.peft.type": PEFT,
     "tuning.peft.virtual_tokens": PEFT,
     "prompt.template.file": ("prompt.template={file: one.jinja}",),
+    "prompt.variables": ("prompt.template={file: tone.jinja}",),
+    "serving.request_variables": ("prompt.template={file: tone.jinja}",),
     "tuning.memory.fit": ("tuning.memory={fit: 10GB}",),
     "tuning.shard": ("merge.strategy=auto", "tuning.method=lora", "tuning.processes=2"),
     "gates.tasks.min": ("evaluation.tasks=[min]",),
@@ -161,6 +165,7 @@ def build(tmp_path_factory):
     template = (resources.path("templates", "prompts") / "chatml.jinja").read_text()
     for name in ("one", "two"):
         (directory / f"{name}.jinja").write_text(template)
+    (directory / "tone.jinja").write_text(template + "{{ tone }}")
     (directory / "spec.yaml").write_text(SPEC)
     store = Store(directory / "store")
 

@@ -29,8 +29,8 @@ def ours(weight, directory, double, rows):
     save_file({"w.weight": weight}, directory / "model.safetensors")
     record = {"modules": ["w"], "load_dtype": str(weight.dtype).removeprefix("torch."), "blocksize": 64}
     record |= {"double_quant": double, "bitsandbytes": version("bitsandbytes")}
-    (directory / "quantisation.json").write_text(json.dumps(record))
-    four, slab = FourBit.read(directory / "quantisation.json"), slabs(directory)["w.weight"]
+    (directory / "quantization.json").write_text(json.dumps(record))
+    four, slab = FourBit.read(directory / "quantization.json"), slabs(directory)["w.weight"]
     with slab.file.open("rb") as file:
         together = four.rows_together(slab.columns, rows)
         return torch.cat(list(four.held(slab, file.fileno(), together))).to(weight.dtype)

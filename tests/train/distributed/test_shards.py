@@ -82,9 +82,9 @@ def test_it_comes_to_the_same_even_if_it_is_killed(tmp_path, method, options, fi
     two = settings(method=method, processes=2, shard=True, **options)
     work = tmp_path / "two-work"
     if method == "lora":
-        # As on a card whose memory is short: fused, one layer computes again, and a step has two passes.
+        # As on a GPU with little memory: fused, one layer checkpointed, two micro-batches a step.
         plan = json.loads((tmp_path / "one-work" / "plan.json").read_text("utf-8"))
-        plan["execution"] |= {"fused": True, "checkpointed": 1, "passes": 2}
+        plan["execution"] |= {"fused": True, "checkpointed": 1, "micro_batches": 2}
         work.mkdir()
         (work / "plan.json").write_text(json.dumps(plan), "utf-8")
     victims = slice(1, 2) if method == "lora" else slice(None)

@@ -88,7 +88,7 @@ def test_the_one_halves_while_the_other_waits(prepared):
     done = run(prepared, tuning(processes=2, micro_batch_size=2), room=50)
     assert done.returncode == 0, done.stderr
     memory = json.loads((two / "memory.json").read_text("utf-8"))
-    assert memory["execution"]["passes"] == 2
+    assert memory["execution"]["micro_batches"] == 2
     assert memory["out_of_memory"][0]["tokens"] > 50
     for name in ("loss", "grad_norm", "mean_token_accuracy", "num_tokens"):
         assert metrics(two, name) == pytest.approx(metrics(one, name), rel=1e-5)
@@ -98,6 +98,6 @@ def test_the_one_halves_while_the_other_waits(prepared):
 def test_a_pass_of_what_is_split_is_not_halved_but_said_where_it_was(prepared):
     done = run(prepared, tuning(processes=2, shard=True), room=10)
     assert done.returncode == 1
-    message = "tuning.micro_batch_size: in process 2 of 2, a pass of"
+    message = "tuning.micro_batch_size: in process 2 of 2, a micro-batch of"
     assert done.stderr.splitlines()[-1].startswith(message)
     assert "does not fit into the device's memory" in done.stderr

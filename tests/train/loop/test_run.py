@@ -37,7 +37,7 @@ def tuning(**changes):
     return TrainSettings(TuningSpec(**options), "cpu", "float32")
 
 
-class Said(Silent):
+class Recorded(Silent):
     def __init__(self):
         self.lines = []
 
@@ -81,9 +81,9 @@ def test_training_lowers_the_loss_and_writes_an_adapter(tmp_path, architecture, 
     assert {t.dtype for t in weights.values()} == {torch.float32}
     assert all(t.abs().sum() > 0 for n, t in weights.items() if "lora_B" in n)
     assert str(tmp_path) not in (out / "adapter" / "adapter_config.json").read_text()
-    assert (out / "quantisation.json").is_file() == (method == "qlora")
+    assert (out / "quantization.json").is_file() == (method == "qlora")
     if method == "qlora":
-        modules = json.loads((out / "quantisation.json").read_text())["modules"]
+        modules = json.loads((out / "quantization.json").read_text())["modules"]
         assert len(modules) == len({n.split(".lora_")[0] for n in weights})
 
 
@@ -123,9 +123,9 @@ def test_killed_training_resumes_to_the_same_bytes(tmp_path, init):
     settings = tuning(epochs=4, method="lora", lora=LoraSpec(r=4, alpha=8, init=init))
     whole = train(settings, base, tmp_path, "whole")
     kill_training(settings, tmp_path)
-    said = Said()
-    resumed = train(settings, base, tmp_path, "killed", progress=said)
-    assert any("going on from step 6 of 12" in line for line in said.lines)
+    recorded = Recorded()
+    resumed = train(settings, base, tmp_path, "killed", progress=recorded)
+    assert any("going on from step 6 of 12" in line for line in recorded.lines)
     assert adapter_digest(resumed) == adapter_digest(whole)
     steps, expected = metrics(resumed), metrics(whole)
     timed = [[step["step"] for step in one if step.pop("tokens_per_second", 0)] for one in (steps, expected)]
@@ -149,11 +149,11 @@ def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path, damage):
         data = bytearray(file.read_bytes())
         data[-1] ^= 1
         file.write_bytes(data)
-    said = Said()
+    recorded = Recorded()
     (tmp_path / "first-out").rename(tmp_path / "kept-out")
-    again = train(tuning(epochs=2), base, tmp_path, "first", progress=said)
-    assert "checkpoint-6 was cut short and is not used" in said.lines
-    assert any("going on from step 3" in line for line in said.lines)
+    again = train(tuning(epochs=2), base, tmp_path, "first", progress=recorded)
+    assert "checkpoint-6 was cut short and is not used" in recorded.lines
+    assert any("going on from step 3" in line for line in recorded.lines)
     assert adapter_digest(again) == adapter_digest(tmp_path / "kept-out")
     assert first.name == "first-out"
 
@@ -176,9 +176,9 @@ def test_a_training_that_is_killed_as_it_saves_goes_on_from_the_checkpoint_befor
             train(settings, base, tmp_path)
     assert saved == ["checkpoint-3", "checkpoint-6"]
     (tmp_path / "run-out").rmdir()
-    said = Said()
-    train(settings, base, tmp_path, progress=said)
-    assert any("going on from step 3" in line for line in said.lines)
+    recorded = Recorded()
+    train(settings, base, tmp_path, progress=recorded)
+    assert any("going on from step 3" in line for line in recorded.lines)
     assert [path.name for path in (tmp_path / "run-work").glob("checkpoints/*-*")] == ["checkpoint-6"]
 
 

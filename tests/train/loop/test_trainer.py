@@ -1,4 +1,4 @@
-"""What is learnt does not depend on how a step is computed: packed or padded, in how many passes, halved."""
+"""The result of a step does not depend on packing, on the number of micro-batches, or on halving them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_loss_does_not_depend_on_how_a_step_is_computed(prepared, changes):
     _, packed, memory = train(prepared, "packed")
     _, other, other_memory = train(prepared, "other", **changes)
     assert memory["execution"]["packed"]
-    assert memory["execution"]["passes"] == 1
+    assert memory["execution"]["micro_batches"] == 1
     assert other_memory["execution"] != memory["execution"]
     assert other == pytest.approx(packed, rel=1e-5)
     assert packed[-1] < 0.95 * packed[0]
@@ -82,7 +82,7 @@ def test_layers_that_compute_again_change_nothing(prepared):
 class Full:
     """A device that has room for so many tokens at once; a real one cannot be filled on purpose here.
 
-    Longer passes of exactly ``fitting`` tokens have room, too.
+    Longer micro-batches of exactly ``fitting`` tokens have room, too.
     """
 
     def __init__(self, patch, tokens, fitting=0):
@@ -100,7 +100,7 @@ class Full:
         patch.setattr(LlamaMLP, "forward", forward)
 
 
-def test_passes_are_halved_when_memory_runs_out(prepared, monkeypatch):
+def test_micro_batches_are_halved_when_memory_runs_out(prepared, monkeypatch):
     _, whole, _ = train(prepared, "whole", batch_size=8, micro_batch_size=4)
     full = Full(monkeypatch, 90)
     _, halved, memory = train(prepared, "halved", batch_size=8, micro_batch_size=4)
@@ -208,7 +208,8 @@ def test_a_resumed_training_is_computed_as_it_began(prepared):
     out.mkdir()
     tuning = TuningSpec(method="lora", epochs=1, batch_size=4, warmup_steps=0, lora=LoraSpec(r=4))
     execution = {
-        "packed": False, "fused": False, "compiled": False, "checkpointed": 0, "passes": 2, "most_tokens": 999
+        "packed": False, "fused": False, "compiled": False, "checkpointed": 0,
+        "micro_batches": 2, "max_tokens": 999,
     }  # fmt: skip
     parts = ("weights", "adapters", "gradients", "optimizer", "activations", "logits", "overhead")
     memory = dict.fromkeys(parts, 7)

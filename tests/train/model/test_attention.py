@@ -57,7 +57,7 @@ def test_packed_rows_give_what_they_give_alone(name):
         (lambda: ALL_ARCHITECTURES["llama"](512, attention_dropout=0.1), "attention dropout"),
         # Its mask lets a token see its own chunk only, which no word to the attention function says.
         (lambda: Llama4ForCausalLM(Llama4TextConfig(**SMALL, **CHUNKS)), "too little"),
-        # A convolution mixes neighbours whatever the attention does.
+        # A convolution mixes neighbors whatever the attention does.
         (
             lambda: Lfm2ForCausalLM(Lfm2Config(**SMALL, layer_types=["conv", "full_attention"])),
             "would see each other",

@@ -118,9 +118,9 @@ def test_loftq_begins_with_what_quantising_lost(tmp_path):
 
 
 def test_an_init_that_the_chosen_method_does_not_take_is_refused():
-    quantised = TuningSpec(method="auto", lora=LoraSpec(init="pissa"))
-    assert decide(quantised, "cpu", base_parameters=10**6, memory=10**9).tuning.method == "lora"
+    quantized = TuningSpec(method="auto", lora=LoraSpec(init="pissa"))
+    assert decide(quantized, "cpu", base_parameters=10**6, memory=10**9).tuning.method == "lora"
     with pytest.raises(TunebuildError, match=r"pissa.*does not go with method qlora"):
-        decide(quantised, "cpu", base_parameters=10**9, memory=10**9)
+        decide(quantized, "cpu", base_parameters=10**9, memory=10**9)
     with pytest.raises(TunebuildError, match=r"loftq.*does not go with method lora"):
         decide(TuningSpec(method="auto", lora=LoraSpec(init="loftq")), "cpu", base_parameters=1, memory=10**9)

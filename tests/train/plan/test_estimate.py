@@ -53,7 +53,8 @@ SHAPES = {
     "7B": (4096, 32, 14_336, 32, 8, 32_000),
 }
 # What torch's allocator handed out at most on an H100 (torch 2.11, bfloat16): the last two columns are the
-# tokens of a pass and that peak in GB. From benchmarks/training/, and from a plain loop over the same parts.
+# tokens of a micro-batch and that peak in GB. From benchmarks/training/, and from a plain loop over the same
+# parts.
 COMPILED, EAGER, UNFUSED = (True, True), (True, False), (False, False)  # fused, compiled
 MEASURED = [
     ("0.5B", "lora", EAGER, 0, 6392, 7.18),
@@ -85,7 +86,7 @@ def tensors(hidden, layers, inner, heads, key_values, vocabulary):
     return found
 
 
-def estimated(shape, method, how, checkpointed, tokens, *, passes=1, processes=1, **lora):
+def estimated(shape, method, how, checkpointed, tokens, *, micro_batches=1, processes=1, **lora):
     hidden, _, _, heads, key_values, vocabulary = SHAPES[shape]
     config = {
         "hidden_size": hidden, "num_attention_heads": heads, "num_key_value_heads": key_values,
@@ -97,7 +98,7 @@ def estimated(shape, method, how, checkpointed, tokens, *, passes=1, processes=1
         shard=processes > 1,
         **({"lora": LoraSpec(**lora)} if lora else {}),
     )
-    execution = Execution(True, *how, checkpointed, passes, tokens)
+    execution = Execution(True, *how, checkpointed, micro_batches, tokens)
     settings = TrainSettings(tuning, "cuda", "bfloat16")
     return estimate_memory(config, tensors(*SHAPES[shape]), settings, execution)
 
@@ -109,11 +110,11 @@ def test_the_estimate_is_near_what_was_measured_on_a_card(shape, method, how, ch
 
 
 @pytest.mark.parametrize(
-    ("shape", "method", "how", "passes", "tokens", "measured"),
+    ("shape", "method", "how", "micro_batches", "tokens", "measured"),
     [("1B", "full", UNFUSED, 1, 7044, 23.76), ("7B", "lora", EAGER, 2, 6852, 49.33)],
 )
-def test_so_is_that_of_a_model_split_over_two(shape, method, how, passes, tokens, measured):
-    found = estimated(shape, method, how, 0, tokens, passes=passes, processes=2)
+def test_so_is_that_of_a_model_split_over_two(shape, method, how, micro_batches, tokens, measured):
+    found = estimated(shape, method, how, 0, tokens, micro_batches=micro_batches, processes=2)
     assert (found.total - found.overhead) / 1e9 == pytest.approx(measured, rel=0.06)
 
 

@@ -1,4 +1,4 @@
-"""Makes a plan. Reads and tokenises the rows, which the build then finds done; trains and fetches nothing."""
+"""Makes a plan. Reads and tokenizes the rows, which the build then finds done; trains and fetches nothing."""
 
 from __future__ import annotations
 
@@ -60,6 +60,8 @@ def make_plan(
     look = Look(pipeline)
     data = look.rows(reporter("data"))
     image = look.to_image(data)
+    if look.stages["train"].status != "unchanged":
+        pipeline.check_architecture(reporter)
     drift = find_drift(pipeline, pipeline.lock) if pipeline.lock else ()
     stats = json.loads(data.path("stats.json").read_text("utf-8"))
     lengths = read_lengths(data.path("train.arrow"))
@@ -109,8 +111,8 @@ def _training(pipeline: Pipeline, computed: ComputePlan, rows: int) -> TrainingP
         device=settings.device,
         compute_dtype=settings.compute_dtype,
         batch_size=tuning.batch_size,
-        passes=computed.execution.passes,
-        most_tokens=computed.execution.most_tokens,
+        micro_batches=computed.execution.micro_batches,
+        max_tokens=computed.execution.max_tokens,
         step_tokens=computed.step_tokens,
         epochs=tuning.epochs,
         steps=settings.steps(rows),

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from tunebuild import resources
 from tunebuild.build.plan.report import Bin, Plan, StagePlan
 from tunebuild.grammar import counted
+from tunebuild.pages import page_environment
 from tunebuild.train.plan.settings import ways_to_less
 
 _BAR = 40
@@ -22,12 +20,9 @@ def as_text(plan: Plan) -> str:
 
 def as_markdown(plan: Plan) -> str:
     """A comment for a pull request."""
-    environment = Environment(
-        loader=FileSystemLoader(resources.path("templates", "plan")),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - Markdown; cells are escaped by the filter
-    )
+    environment = page_environment(
+        "plan", html=False, trim=False
+    )  # Markdown; cells are escaped by the filter
     environment.filters.update(size=size, short=short, cell=_cell)
     return environment.get_template("plan.md.j2").render(
         plan=plan,
@@ -117,7 +112,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     rejected = "".join(f", {count} rejected: {reason}" for reason, count in data.rejected.items())
     yield ""
     yield f"rows      {data.train:,} to train on, {data.eval:,} held out{rejected or ', none rejected'}"
-    yield f"tokens    {data.tokens:,}, {data.supervised_share:.0%} carry loss; tokens a row:"
+    yield f"tokens    {data.tokens:,}, {data.supervised_share:.0%} supervised; tokens a row:"
     yield from (f"          {line}" for line in histogram(data.histogram).splitlines())
     yield (
         f"training  {training.method} on {training.device} in {training.compute_dtype}: "

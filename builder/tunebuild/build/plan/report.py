@@ -60,7 +60,7 @@ class DataPlan(_Part):
     tokens: int
     """Tokens in the training rows."""
     supervised_share: float
-    """Share of those that carry loss."""
+    """Share of those that are supervised."""
     histogram: tuple[Bin, ...]
     """Lengths of the training rows."""
 
@@ -76,10 +76,10 @@ class TrainingPlan(_Part):
     """In which precision."""
     batch_size: int
     """Rows per optimizer step."""
-    passes: int
-    """Passes of a step."""
-    most_tokens: int
-    """Most tokens in a pass."""
+    micro_batches: int
+    """Micro-batches of a step."""
+    max_tokens: int
+    """Most tokens in a micro-batch."""
     step_tokens: int
     """Tokens of a step, on average."""
     epochs: float

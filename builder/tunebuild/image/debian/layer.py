@@ -159,7 +159,7 @@ def _mode(member: tarfile.TarInfo) -> int:
 
 def _is_unused(entry: Entry) -> bool:
     if entry.name.startswith(_DOCS):
-        # Licences stay, and so do links to a directory that holds another package's.
+        # Licenses stay, and so do links to a directory that holds another package's.
         linked = isinstance(entry.content, Symlink) and entry.name.count("/") == _DOCS.count("/")
         return not (entry.name.endswith("/copyright") or linked)
     return entry.name.startswith(_UNUSED)

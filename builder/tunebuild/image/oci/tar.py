@@ -174,7 +174,7 @@ class TarWriter:
 def write_tree(root: Path, prefix: str, sink: BinaryIO) -> TarDigest:
     """Stream the directory ``root`` as a tar whose names start with ``prefix`` (``""`` for none).
 
-    Sorted by the UTF-8 bytes of the names, modes normalised to 0755 and 0644, symlinks kept, not followed.
+    Sorted by the UTF-8 bytes of the names, modes normalized to 0755 and 0644, symlinks kept, not followed.
 
     Raises:
         TunebuildError: ``special-file`` for a socket, device or pipe; ``file-changed`` if a file shrinks.

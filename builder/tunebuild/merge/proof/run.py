@@ -138,7 +138,7 @@ def _jobs(
     where = places(model, stored)
     ties = _ties(model)
     told = tell(model, trained / "adapter")
-    four = FourBit.read(trained / "quantisation.json") if strategy == "dequantized" else None
+    four = FourBit.read(trained / "quantization.json") if strategy == "dequantized" else None
     jobs = list(_adapter_jobs(told, four, where, ties, stored, written))
     touched = {job.module for job in jobs if job.kind in ("updated", "whole")}
     for parameter in (*told.modules, *told.whole):

@@ -11,6 +11,7 @@ from tunebuild.serve.api.errors import RESPONSES, ApiError
 from tunebuild.serve.api.respond import check_model, respond
 from tunebuild.serve.api.schemas import ChatRequest, CompletionRequest, RenderRequest, TokenizeRequest
 from tunebuild.serve.api.shapes import CHAT, TEXT
+from tunebuild.serve.api.variables import allowed_variables
 from tunebuild.serve.service import Service
 
 
@@ -58,7 +59,8 @@ def make_router(service: Service) -> APIRouter:
         """The exact prompt of a conversation: token ids, and each token's own spelling."""
         _check_ready(service)
         messages = [message.plain() for message in body.messages]
-        ids = await service.in_background(lambda: service.chat_prompt(messages))
+        variables = allowed_variables(service, body.chat_template_kwargs)
+        ids = await service.in_background(lambda: service.chat_prompt(messages, variables))
         spelled = [service.renderer.tokenizer.token_text(i) for i in ids]
         return {"tokens": ids, "count": len(ids), "spelled": spelled}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
 
 from tunebuild.prompt import Message
 from tunebuild.serve.engines.base import Constraint, Sampling
@@ -25,6 +25,11 @@ def _whole(text: str) -> str:
 
 #: Text that a tokenizer can read. JSON can spell what is none.
 Text = Annotated[str, AfterValidator(_whole)]
+#: Values of the template's variables, by name.
+Variables = Annotated[
+    dict[Annotated[str, Field(max_length=64)], StrictBool | StrictInt | StrictFloat | Text],
+    Field(max_length=16),
+]
 #: A text that ends an answer; looking for it costs its length at every token.
 StopText = Annotated[str, Field(max_length=256)]
 Prompt = Annotated[Text, Field(min_length=1)]
@@ -155,6 +160,7 @@ class ChatRequest(Common):
     tools: list[Any] | None = Field(None, max_length=0)
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: StrictBool | None = None
+    chat_template_kwargs: Variables | None = None
     metadata: dict[str, str] | None = None
     store: Literal[False] | None = None
     service_tier: Literal["auto", "default"] | None = None
@@ -199,6 +205,7 @@ class RenderRequest(_Closed):
 
     model: str | None = None
     messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
+    chat_template_kwargs: Variables | None = None
 
 
 class TokenizeRequest(_Closed):

@@ -36,7 +36,7 @@ def shard_by_layers(model: PreTrainedModel) -> dict[str, Any]:
             # Each process writes its own part of a checkpoint.
             "state_dict_type": "SHARDED_STATE_DICT",
         },
-        # Otherwise the passes of a step would add up whole gradients in each process.
+        # Otherwise the micro-batches of a step would add up whole gradients in each process.
         "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
     }
 

@@ -115,7 +115,7 @@ def _work(
         torch.set_num_threads(threads)
 
     def train(progress: Progress) -> None:
-        heard = progress if rank == 0 else Silent()
-        train_adapter(settings, data=data, base=base, work=work, out=out, progress=heard)
+        reporter = progress if rank == 0 else Silent()
+        train_adapter(settings, data=data, base=base, work=work, out=out, progress=reporter)
 
     report(sender, train)

@@ -59,7 +59,7 @@ class Together:
         self._store.set_timeout(_PREPARING)
         self._told = False
 
-    def lead(
+    def train_in_all_processes(
         self, settings: TrainSettings, *, data: Path, base: Path, work: Path, out: Path, progress: Progress
     ) -> None:
         """As ``train_adapter``, with the others. Only the first process may call it.

@@ -40,8 +40,8 @@ def trainer_arguments(
         learning_rate=tuning.learning_rate,
         lr_scheduler_type=tuning.schedule if tuning.schedule != "constant" else "constant_with_warmup",
         warmup_steps=settings.warmup_steps(rows),
-        per_device_train_batch_size=1,  # a pass, whatever rows it holds
-        gradient_accumulation_steps=execution.passes,
+        per_device_train_batch_size=1,  # a micro-batch, whatever rows it holds
+        gradient_accumulation_steps=execution.micro_batches,
         weight_decay=tuning.weight_decay,
         max_grad_norm=tuning.max_grad_norm,
         seed=tuning.seed,
@@ -52,7 +52,7 @@ def trainer_arguments(
         use_cpu=settings.device == "cpu",
         ddp_backend=None if settings.processes == 1 else "gloo" if settings.device == "cpu" else "nccl",
         gradient_checkpointing=False,  # the layers have been told already
-        # Our rows are final: TRL must not tokenise, truncate, pack or drop any of them.
+        # Our rows are final: TRL must not tokenize, truncate, pack or drop any of them.
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         packing=False,

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tunebuild.errors import fail
 from tunebuild.store import Progress
-from tunebuild.train.plan.batches import Passes
+from tunebuild.train.plan.batches import MicroBatches
 from tunebuild.train.plan.speed import Limit
 
 _KEPT = (
@@ -27,14 +27,16 @@ class Watch(TrainerCallback):
     Args:
         metrics: JSONL file, one line a logged step; rewritten from the state on resume.
         progress: where to say how far it is.
-        passes: know the rows of a step.
+        micro_batches: know the rows of a step.
         limit: what the device could do at best, if that is known.
     """
 
-    def __init__(self, metrics: Path, progress: Progress, passes: Passes, limit: Limit | None) -> None:
+    def __init__(
+        self, metrics: Path, progress: Progress, micro_batches: MicroBatches, limit: Limit | None
+    ) -> None:
         self._metrics = metrics
         self._progress = progress
-        self._passes = passes
+        self._micro_batches = micro_batches
         self._limit = limit
         self._before = (0.0, 0.0)  # when the last step was logged, and the tokens until then
 
@@ -63,7 +65,8 @@ class Watch(TrainerCallback):
             return
         for name in ("loss", "grad_norm", "eval_loss"):
             if not math.isfinite(float(logs.get(name, 0.0))):
-                rows = ", ".join(str(row + 1) for row in self._passes.rows_of(state.global_step - 1)[:20])
+                found = self._micro_batches.rows_of(state.global_step - 1)
+                rows = ", ".join(str(row + 1) for row in found[:20])
                 made_of = "" if name == "eval_loss" else f", made of rows {rows} of train.arrow"
                 raise fail(
                     "not-finite",

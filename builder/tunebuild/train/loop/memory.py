@@ -13,7 +13,7 @@ _KEEP = 1 << 30  # bytes
 def grow_segments() -> None:
     """Have torch's allocator for cards grow its blocks of memory; to be called before a card is used.
 
-    Passes differ in length. In blocks of fixed sizes, memory would soon lie in pieces that fit none.
+    Micro-batches differ in length. In blocks of fixed sizes, memory would soon lie in pieces that fit none.
     """
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 

@@ -1,4 +1,4 @@
-"""Reads the tokenised rows, refuses what cannot be learnt from, and makes passes of them."""
+"""Reads the tokenized rows, refuses what cannot be trained on, and makes micro-batches of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tunebuild.prompt.example import IGNORED
 from tunebuild.train.model.attention import pack_tensors
 from tunebuild.train.plan.batches import Index
 
-#: What a pass hands to the model.
+#: What a micro-batch hands to the model.
 Inputs = dict[str, Any]
 
 
@@ -106,7 +106,7 @@ class PadRight:
 
 
 def halves(inputs: Inputs) -> tuple[Inputs, Inputs] | None:
-    """A pass as two of about half the tokens; ``None`` if it holds only one row."""
+    """A micro-batch as two of about half the tokens; ``None`` if it holds only one row."""
     if "cu_seq_lens_q" in inputs:
         starts = inputs["cu_seq_lens_q"].tolist()
         if len(starts) < 3:

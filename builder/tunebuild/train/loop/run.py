@@ -1,4 +1,4 @@
-"""Runs a training from tokenised rows to an adapter, or to a model all of whose weights are trained."""
+"""Runs a training from tokenized rows to an adapter, or to a model all of whose weights are trained."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from transformers import EarlyStoppingCallback, GenerationConfig, PreTrainedMode
 
 from tunebuild.errors import fail
 from tunebuild.grammar import counted
+from tunebuild.serve.engines.attention import attention_of
 from tunebuild.store import Progress
 from tunebuild.store.atomic import write_atomically
 from tunebuild.store.disk import full_disk_named
@@ -42,7 +43,7 @@ from tunebuild.train.model.attention import try_packing
 from tunebuild.train.model.base import describe_quantisation, load_base
 from tunebuild.train.model.inits import moves_base
 from tunebuild.train.model.layers import prepare_layers
-from tunebuild.train.plan.batches import Batching, Passes
+from tunebuild.train.plan.batches import Batching, MicroBatches
 from tunebuild.train.plan.estimate import OVERHEAD, linear_parameters, read_tensors
 from tunebuild.train.plan.execution import ComputePlan, plan_training
 from tunebuild.train.plan.lengths import lengths_of, read_lengths
@@ -62,7 +63,7 @@ def train_adapter(
         data: directory with ``train.arrow`` and perhaps ``eval.arrow``.
         base: the base model's directory.
         work: checkpoints go here and are resumed from here.
-        out: gets ``adapter/`` (full: ``model/``), ``quantisation.json`` (qlora only), ``metrics.jsonl``,
+        out: gets ``adapter/`` (full: ``model/``), ``quantization.json`` (qlora only), ``metrics.jsonl``,
             ``memory.json`` and ``result.json``.
         progress: where to say how far it is.
 
@@ -130,9 +131,9 @@ def train_model(
     if execution != plan.execution:
         progress.say(f"computed as it began: {execution}")
     if plan.execution.packed and not execution.packed:
-        model.set_attn_implementation("sdpa")
+        model.set_attn_implementation(attention_of(base))
     _bound_memory(settings)
-    quantisation = describe_quantisation(model, settings)
+    quantization = describe_quantisation(model, settings)
     if settings.full:
         # The base's own, which the merge copies, may be one that transformers loads and refuses to save.
         model.generation_config = GenerationConfig()
@@ -140,11 +141,11 @@ def train_model(
     prepare_layers(model, execution)
     initial = trainable_copy(adapter) if adapter else {}
     batching = Batching(
-        tuning.batch_size, execution.passes, execution.packed, tuning.seed, settings.processes
+        tuning.batch_size, execution.micro_batches, execution.packed, tuning.seed, settings.processes
     )
     lengths = lengths_of(rows.data.table.to_batches())
-    passes = Passes(lengths, batching, int(os.environ.get("RANK", "0")))
-    watch = Watch(work / "metrics.jsonl", progress, passes, limit)
+    micro_batches = MicroBatches(lengths, batching, int(os.environ.get("RANK", "0")))
+    watch = Watch(work / "metrics.jsonl", progress, micro_batches, limit)
     seal = SealCheckpoints(tuning.checkpoints)
     callbacks: list[TrainerCallback] = [*reporters(tuning.report_to), watch, seal]
     if tuning.early_stopping and held_out is not None:
@@ -158,8 +159,8 @@ def train_model(
         ),
         rows=rows,
         held_out=held_out,
-        passes=passes,
-        most_tokens=execution.most_tokens,
+        micro_batches=micro_batches,
+        max_tokens=execution.max_tokens,
         tokenizer=tokenizer,
         callbacks=callbacks,
     )
@@ -188,8 +189,8 @@ def train_model(
         return
     seconds = time.monotonic() - started
     (work / "metrics.jsonl").rename(out / "metrics.jsonl")
-    if quantisation:
-        _write_json(out / "quantisation.json", quantisation.to_json())
+    if quantization:
+        _write_json(out / "quantization.json", quantization.to_json())
     _write_json(out / "memory.json", _memory(began, settings, probed, failures))
     result = {
         "steps": outcome.global_step,

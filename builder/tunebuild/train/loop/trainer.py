@@ -1,4 +1,4 @@
-"""TRL's trainer over our passes: what happens when memory runs out, and an exact evaluation."""
+"""TRL's trainer over our micro-batches: what happens when memory runs out, and an exact evaluation."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ from tunebuild.train.distributed.gradients import average_gradients
 from tunebuild.train.distributed.sharding import split_on_cpu
 from tunebuild.train.loop.exhausted import does_not_fit
 from tunebuild.train.loop.rows import Inputs, PadRight, Rows, halves, pack
-from tunebuild.train.plan.batches import Batching, Index, Passes, share_of
+from tunebuild.train.plan.batches import Batching, Index, MicroBatches, share_of
 from tunebuild.train.plan.lengths import lengths_of
 
 
 @dataclass(frozen=True, slots=True)
 class OutOfMemory:
-    """A pass that did not fit: in which step, and how many tokens were tried."""
+    """A micro-batch that did not fit: in which step, and how many tokens were tried."""
 
     step: int
     tokens: int
 
 
 class _Epochs(TrainerCallback):
-    """Tells the passes which epoch begins."""
+    """Tells the micro-batches which epoch begins."""
 
-    def __init__(self, passes: Passes) -> None:
-        self._passes = passes
+    def __init__(self, micro_batches: MicroBatches) -> None:
+        self._micro_batches = micro_batches
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._passes.set_epoch(state.global_step // self._passes.steps)
+        self._micro_batches.set_epoch(state.global_step // self._micro_batches.steps)
 
 
 class Trainer(SFTTrainer):
-    """Trains on passes.
+    """Trains on micro-batches.
 
     Args:
         model: the model with its adapter.
         args: TRL's settings.
-        rows: tokenised rows to train on.
-        held_out: tokenised rows to evaluate on, if there are any.
-        passes: the rows of each pass.
-        most_tokens: in a pass; one that has more is done in halves.
+        rows: tokenized rows to train on.
+        held_out: tokenized rows to evaluate on, if there are any.
+        micro_batches: the rows of each micro-batch.
+        max_tokens: of a micro-batch; one that has more is done in halves.
         tokenizer: names the padding token.
         callbacks: the trainer's.
     """
@@ -69,21 +69,21 @@ class Trainer(SFTTrainer):
         args: SFTConfig,
         rows: Dataset,
         held_out: Dataset | None,
-        passes: Passes,
-        most_tokens: int,
+        micro_batches: MicroBatches,
+        max_tokens: int,
         tokenizer: Any,
         callbacks: list[TrainerCallback],
     ) -> None:
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if pad_id is None:
             raise fail("no-pad", "the tokenizer has neither a padding nor an end token", path="model.base")
-        self.passes = passes
+        self.micro_batches = micro_batches
         self.out_of_memory: list[OutOfMemory] = []
         # Where layers are gathered all processes go through them together, so none can do halves by itself.
-        self._most_tokens = sys.maxsize if args.fsdp else most_tokens
-        self._pass_tokens = most_tokens
+        self._max_tokens = sys.maxsize if args.fsdp else max_tokens
+        self._micro_batch_tokens = max_tokens
         self._step: int | None = None
-        self._before: list[Inputs] = []  # earlier passes of this step
+        self._before: list[Inputs] = []  # earlier micro-batches of this step
         # What this process saw of this step: summed entropies, tokens that were right, supervised ones, all.
         self._seen = torch.zeros(4, dtype=torch.float64, device=args.device)
         super().__init__(
@@ -92,8 +92,8 @@ class Trainer(SFTTrainer):
             train_dataset=rows,
             eval_dataset=held_out,
             processing_class=tokenizer,
-            data_collator=pack if passes.packed else PadRight(int(pad_id)),
-            callbacks=[*callbacks, _Epochs(self.passes)],
+            data_collator=pack if micro_batches.packed else PadRight(int(pad_id)),
+            callbacks=[*callbacks, _Epochs(self.micro_batches)],
         )
         # Some models say that they take no count of the step's tokens; their loss is computed here, too.
         self.model_accepts_loss_kwargs = True
@@ -120,22 +120,22 @@ class Trainer(SFTTrainer):
         super().save_model(output_dir, _internal_call)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """This process's passes of an epoch."""
-        return self._loader(self.train_dataset, self.passes)
+        """This process's micro-batches of an epoch."""
+        return self._loader(self.train_dataset, self.micro_batches)
 
     def training_step(
         self, model: Any, inputs: Inputs, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Forward and backward over one pass; over its halves where memory runs out.
+        """Forward and backward over one micro-batch; over its halves where memory runs out.
 
-        The step's gradient stays the same, since each pass adds its share of the step's tokens to it. After a
-        failure nobody knows what the gradients hold, so the passes that went before are done again, too.
+        The step's gradient stays the same, since each micro-batch adds its share of the step's tokens to it.
+        After a failure the gradients are in an unknown state, so the step's earlier micro-batches run again.
 
-        Processes that hold the whole model ask nothing of each other before a step's last pass is done. So
-        each of them halves what it has to, while the others wait.
+        Data parallel processes exchange nothing before the last micro-batch of a step. So each of them halves
+        what it has to, while the others wait.
 
         Raises:
-            TunebuildError: one row alone does not fit, or a pass of a model that is split.
+            TunebuildError: one row alone does not fit, or a micro-batch of a sharded model.
         """
         if self._step != self.state.global_step:
             self._step, self._before = self.state.global_step, []
@@ -144,7 +144,7 @@ class Trainer(SFTTrainer):
         except torch.OutOfMemoryError as error:
             if self.is_fsdp_enabled:
                 tokens = inputs["input_ids"].numel()
-                raise does_not_fit(f"a pass of {tokens} tokens", "tuning.micro_batch_size") from error
+                raise does_not_fit(f"a micro-batch of {tokens} tokens", "tuning.micro_batch_size") from error
             loss = None
         while loss is None:
             loss = self._again(model, inputs, num_items_in_batch)
@@ -158,9 +158,9 @@ class Trainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: Inputs, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """The loss of a pass's tokens, as their share of the step's.
+        """The loss of a micro-batch's tokens, as their share of the step's.
 
-        TRL's own asks all processes for its metrics here, so they would have to do as many passes.
+        TRL's own asks all processes for its metrics here, so they would have to do as many micro-batches.
         """
         options = {"output_router_logits": True} if self.aux_loss_enabled else {}
         outputs = model(**inputs, **options, use_cache=False, fused_lm_head=True)
@@ -185,8 +185,8 @@ class Trainer(SFTTrainer):
         """Mean loss over all supervised tokens that are held out, and the share of them that is predicted."""
         rows = self.eval_dataset
         lengths = lengths_of(rows.data.table.to_batches())
-        limit = max(self._pass_tokens, int(lengths.max()))
-        wide = _as_wide_as(limit, lengths, self.passes.packed)
+        limit = max(self._micro_batch_tokens, int(lengths.max()))
+        wide = _as_wide_as(limit, lengths, self.micro_batches.packed)
         turns = share_of(list(wide), self.args.process_index, self.args.world_size)
         training = self.model.training
         self.model.eval()
@@ -209,9 +209,9 @@ class Trainer(SFTTrainer):
         return metrics
 
     def probe(self) -> int | None:
-        """Go forward and backward over as long a pass as there may be, once, and forget it.
+        """Run forward and backward once over the longest micro-batch allowed, and discard the gradients.
 
-        Compiles what is to be compiled, and finds out whether the pass fits before hours have gone.
+        Compiles the layers, and finds out before training whether the micro-batch fits in memory.
 
         Returns:
             Bytes at the peak, or ``None`` where the device does not say.
@@ -222,7 +222,8 @@ class Trainer(SFTTrainer):
         rows = Rows(self.train_dataset)
         self.current_gradient_accumulation_steps = 1  # transformers sets it as training begins
         with torch.random.fork_rng(devices=[self.args.device]):
-            inputs = self.data_collator([rows[index] for index in self.passes.of_size(self._pass_tokens)])
+            longest = self.micro_batches.of_size(self._micro_batch_tokens)
+            inputs = self.data_collator([rows[index] for index in longest])
             # Training finds it prepared. Without autocast this would try, and compile, another computation.
             model = self.accelerator.prepare_model(self.model)
             self.training_step(model, inputs, int((inputs["labels"] != IGNORED).sum()))
@@ -231,10 +232,10 @@ class Trainer(SFTTrainer):
         self._step = None
         return int(torch.cuda.max_memory_allocated())
 
-    def _loader(self, rows: Dataset, passes: Passes | list[list[Index]]) -> DataLoader[Any]:
+    def _loader(self, rows: Dataset, micro_batches: MicroBatches | list[list[Index]]) -> DataLoader[Any]:
         return DataLoader(
             Rows(rows),
-            batch_sampler=passes,
+            batch_sampler=micro_batches,
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory,
         )
@@ -248,7 +249,7 @@ class Trainer(SFTTrainer):
         self.out_of_memory.append(OutOfMemory(self.state.global_step, tokens))
         if not several:
             raise does_not_fit(f"a row of {tokens} tokens", "tuning.max_length")
-        self._most_tokens = tokens // 2
+        self._max_tokens = tokens // 2
         model.zero_grad()
         self._seen.zero_()
         gc.collect()
@@ -277,7 +278,7 @@ class Trainer(SFTTrainer):
         self._metrics["train"]["num_tokens"] = [before + int(tokens)]
 
     def _pieces(self, inputs: Inputs) -> Iterator[Inputs]:
-        if inputs["input_ids"].numel() > self._most_tokens:
+        if inputs["input_ids"].numel() > self._max_tokens:
             parts = halves(inputs)
             if parts is not None:
                 for part in parts:
@@ -286,13 +287,13 @@ class Trainer(SFTTrainer):
         yield inputs
 
 
-def _as_wide_as(limit: int, lengths: np.ndarray, packed: bool) -> Passes:
-    """All rows in as few passes of at most so many tokens as are easily found."""
+def _as_wide_as(limit: int, lengths: np.ndarray, packed: bool) -> MicroBatches:
+    """All rows in as few micro-batches of at most so many tokens as are easily found."""
     count = max(1, -(-int(lengths.sum()) // limit))
     while True:
-        passes = Passes(lengths, Batching(len(lengths), min(count, len(lengths)), packed, 0))
-        if count >= len(lengths) or passes.sizes(1).max() <= limit:
-            return passes
+        micro_batches = MicroBatches(lengths, Batching(len(lengths), min(count, len(lengths)), packed, 0))
+        if count >= len(lengths) or micro_batches.sizes(1).max() <= limit:
+            return micro_batches
         count = -(-count * 5 // 4)
 
 

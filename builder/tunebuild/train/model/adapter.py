@@ -119,7 +119,7 @@ def trainable_copy(model: PeftModel) -> dict[str, torch.Tensor]:
 def restore_trainable(model: PeftModel, saved: dict[str, torch.Tensor]) -> None:
     """Put the adapter's tensors back, dtype included.
 
-    TRL casts the adapter of a quantised model to bfloat16. At small learning rates its updates then
+    TRL casts the adapter of a quantized model to bfloat16. At small learning rates its updates then
     vanish in rounding: a final loss of 6.63 instead of 6.20 was measured.
     """
     for name, parameter in model.named_parameters():

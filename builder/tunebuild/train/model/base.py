@@ -1,4 +1,4 @@
-"""Loads the base model for training, quantised or not, with the guards that loading needs."""
+"""Loads the base model for training, quantized or not, with the guards that loading needs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from tunebuild.errors import fail
+from tunebuild.serve.engines.attention import attention_of
 from tunebuild.train.plan.settings import TrainSettings
 
-#: bitsandbytes' AVX512 kernels dequantise other widths wrongly, with a relative error of 0.2 instead of
+#: bitsandbytes' AVX512 kernels dequantize other widths wrongly, with a relative error of 0.2 instead of
 #: 0.09 and without a word (seen in 0.50.2 for every multiple of 16 that is not one of 64).
 CPU_WIDTH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Quantisation:
+class Quantization:
     """How the base was held during training; the merge repeats it exactly.
 
     Attributes:
-        modules: full names of the modules that were quantised.
+        modules: full names of the modules that were quantized.
         quant_type, double_quant, blocksize: bitsandbytes' settings.
-        load_dtype: dtype of the weights when they were quantised: another one flips codes.
-        compute_dtype: dtype they are dequantised to.
+        load_dtype: dtype of the weights when they were quantized: another one flips codes.
+        compute_dtype: dtype they are dequantized to.
     """
 
     modules: tuple[str, ...]
@@ -42,7 +43,7 @@ class Quantisation:
     torch: str
 
     def to_json(self) -> dict[str, Any]:
-        """For ``quantisation.json``."""
+        """For ``quantization.json``."""
         return asdict(self)
 
 
@@ -56,9 +57,9 @@ def load_base(directory: Path, settings: TrainSettings) -> PreTrainedModel:
         TunebuildError: a width that bitsandbytes gets wrong on CPU, or an architecture that cannot load.
     """
     dtype = torch.float32 if settings.full else getattr(torch, settings.compute_dtype)
-    quantised = settings.tuning.method == "qlora"
+    quantized = settings.tuning.method == "qlora"
     whole_on_card = settings.device == "cuda" and not settings.tuning.shard  # else a card gets its part later
-    if quantised and settings.device == "cpu":
+    if quantized and settings.device == "cpu":
         refuse_bad_widths(directory)
     config = (
         BitsAndBytesConfig(
@@ -67,7 +68,7 @@ def load_base(directory: Path, settings: TrainSettings) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-        if quantised
+        if quantized
         else None
     )
     try:
@@ -76,7 +77,7 @@ def load_base(directory: Path, settings: TrainSettings) -> PreTrainedModel:
             dtype=dtype,
             quantization_config=config,
             device_map={"": torch.cuda.current_device()} if whole_on_card else None,
-            attn_implementation="sdpa",
+            attn_implementation=attention_of(directory),
             trust_remote_code=False,
             local_files_only=True,
             use_safetensors=True,
@@ -84,7 +85,7 @@ def load_base(directory: Path, settings: TrainSettings) -> PreTrainedModel:
     except (ValueError, OSError, KeyError) as error:
         message = str(error).strip().splitlines()[0]
         raise fail("base-model", f"the base model cannot be loaded: {message}", path="model.base") from error
-    if quantised:
+    if quantized:
         quantise_subclasses(model, dtype)
         keep_4bit_weights_unpacked(model)
     model.config.use_cache = False
@@ -95,7 +96,7 @@ def keep_4bit_weights_unpacked(model: nn.Module) -> None:
     """Stop bitsandbytes from repacking 4-bit weights in place.
 
     On processors with AVX512-BF16, the first forward in eval mode without gradients (an evaluation, a
-    sample) repacks weight and quantisation state for inference. Training afterwards gets wrong gradients
+    sample) repacks weight and quantization state for inference. Training afterwards gets wrong gradients
     and a merge reads garbage; nothing is raised. The switch is the module's own attribute.
     """
     for _, module in _quantised_modules(model):
@@ -103,13 +104,13 @@ def keep_4bit_weights_unpacked(model: nn.Module) -> None:
 
 
 def quantise_subclasses(model: PreTrainedModel, compute_dtype: torch.dtype) -> None:
-    """Quantise the linear layers that transformers passes over.
+    """Quantize the linear layers that transformers passes over.
 
     It replaces modules whose type is exactly ``nn.Linear``. Falcon's are of a subclass, so a "4-bit" Falcon
     stays in 16 bits without a word (seen in transformers 5.19).
 
     Raises:
-        TunebuildError: the model has no linear layer at all that could be quantised.
+        TunebuildError: the model has no linear layer at all that could be quantized.
     """
     from bitsandbytes.nn import Linear4bit
 
@@ -119,7 +120,7 @@ def quantise_subclasses(model: PreTrainedModel, compute_dtype: torch.dtype) -> N
             model.set_submodule(name, quantise_layer(module, compute_dtype))
     if next(_quantised_modules(model), None) is None:
         message = "the base model has no linear layer that can be held in 4 bits"
-        raise fail("nothing-quantised", message, "use tuning.method: lora", path="tuning.method")
+        raise fail("nothing-quantized", message, "use tuning.method: lora", path="tuning.method")
 
 
 def quantise_layer(module: nn.Linear, compute_dtype: torch.dtype) -> nn.Module:
@@ -140,18 +141,18 @@ def quantise_layer(module: nn.Linear, compute_dtype: torch.dtype) -> nn.Module:
     )
     replacement.bias = module.bias
     replacement.requires_grad_(False)
-    # Moving the module, even to where it is, is what quantises it.
+    # Moving the module, even to where it is, is what quantizes it.
     moved: nn.Module = replacement.to(module.weight.device)
     return moved
 
 
-def describe_quantisation(model: nn.Module, settings: TrainSettings) -> Quantisation | None:
-    """What was quantised and how; ``None`` if nothing was."""
+def describe_quantisation(model: nn.Module, settings: TrainSettings) -> Quantization | None:
+    """What was quantized and how; ``None`` if nothing was."""
     modules = dict(_quantised_modules(model))
     if not modules:
         return None
     state: Any = next(iter(modules.values())).weight.quant_state
-    return Quantisation(
+    return Quantization(
         modules=tuple(sorted(modules)),
         quant_type=state.quant_type,
         double_quant=state.nested,
@@ -165,7 +166,7 @@ def describe_quantisation(model: nn.Module, settings: TrainSettings) -> Quantisa
 
 
 def refuse_bad_widths(directory: Path) -> None:
-    """Refuse linear layers whose input width bitsandbytes dequantises wrongly on CPU.
+    """Refuse linear layers whose input width bitsandbytes dequantizes wrongly on CPU.
 
     Looks at a skeleton of the model, so that it costs no memory.
 

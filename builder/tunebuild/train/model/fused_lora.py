@@ -2,11 +2,11 @@
 
 PEFT's layer copies the base's output, multiplies the update by its scale, adds it, and converts its input:
 each a pass over activations in memory. Here the update is added by the matrix product itself, only the input
-and the inner product are kept for the backward pass, and a weight in 4 bits is dequantised where it is used
+and the inner product are kept for the backward pass, and a weight in 4 bits is dequantized where it is used
 and dropped again. The result is PEFT's (the tests hold values and gradients against it).
 
 Both passes are custom operators, which ``torch.compile`` does not look into: traced, it would find the
-dequantised weight in both passes and keep it between them.
+dequantized weight in both passes and keep it between them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from peft import LoraConfig
 from peft.tuners import lora
 from torch import Tensor, nn
 
-# A weight, its quantisation state (nothing for a dense one), and the sizes of that state's blocks.
+# A weight, its quantization state (nothing for a dense one), and the sizes of that state's blocks.
 _Operands = tuple[Tensor, tuple[Tensor, ...], tuple[int, int]]
 
 
@@ -170,12 +170,12 @@ class FusedLinear4bit(_Fused, lora.Linear4bit):
 
     def _operands(self) -> _Operands:
         weight = self.get_base_layer().weight
-        quantised = weight.quant_state
-        if not quantised.nested:
-            return weight.data, (quantised.absmax, quantised.code), (quantised.blocksize, 0)
-        inner = quantised.state2
-        tensors = (quantised.absmax, quantised.code, quantised.offset, inner.absmax, inner.code)
-        return weight.data, tensors, (quantised.blocksize, inner.blocksize)
+        quantized = weight.quant_state
+        if not quantized.nested:
+            return weight.data, (quantized.absmax, quantized.code), (quantized.blocksize, 0)
+        inner = quantized.state2
+        tensors = (quantized.absmax, quantized.code, quantized.offset, inner.absmax, inner.code)
+        return weight.data, tensors, (quantized.blocksize, inner.blocksize)
 
 
 def use_fused_layers(config: LoraConfig) -> None:

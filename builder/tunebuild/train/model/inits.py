@@ -2,8 +2,8 @@
 
 PiSSA and OLoRA take their first update out of the base, so training goes on from weights that nobody has
 published. What they save is therefore the *difference* to their first values, an adapter of twice the rank
-that belongs to the published base. LoftQ leaves the quantised base alone: its first update is what
-quantising lost.
+that belongs to the published base. LoftQ leaves the quantized base alone: its first update is what
+quantizing lost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tunebuild.spec.tuning import LoraSpec
 
 # PEFT's names. The exact decomposition takes minutes for a large matrix; this one a second, and is as good.
 _NAMES: Mapping[str, Any] = {"default": True, "pissa": "pissa_niter_16", "loftq": True}
-# Of the randomised decomposition: the error of quantising has no steep spectrum, so it needs both.
+# Of the randomized decomposition: the error of quantizing has no steep spectrum, so it needs both.
 _OVERSAMPLING, _ITERATIONS = 16, 8
 
 
@@ -77,7 +77,7 @@ def make_up_for_quantisation(model: PeftModel, base: Path) -> None:
     PEFT's own function runs on cards only, and leaves the adapter's scale out.
 
     Args:
-        model: a quantised base with a fresh adapter.
+        model: a quantized base with a fresh adapter.
         base: directory of the published weights.
 
     Raises:

@@ -1,8 +1,8 @@
 """Which rows go through the model together.
 
 An optimizer step sees exactly the rows that the spec's ``batch_size`` says, packed or not, so packing changes
-how fast a step is and not what is learnt in it. The rows of a step are spread over its passes so that the
-passes are about equally long: the longest one decides over memory.
+the speed of a step and not its result. The rows of a step are spread evenly over its micro-batches, since the
+longest one decides over memory.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ Index = int
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How rows become passes.
+    """How rows become micro-batches.
 
     Attributes:
         rows: rows in an optimizer step.
-        passes: passes of a step on each process; fewer where a last step has too few rows.
-        packed: whether a pass holds its rows behind one another, or padded side by side.
+        micro_batches: micro-batches of a step on each process; fewer where a last step has too few rows.
+        packed: whether a micro-batch holds its rows behind one another, or padded side by side.
         seed: orders the rows, anew in each epoch.
         processes: how many processes share a step.
     """
 
     rows: int
-    passes: int
+    micro_batches: int
     packed: bool
     seed: int
     processes: int = 1
@@ -59,18 +59,18 @@ def _side_by_side(lengths: Sequence[int], parts: int) -> list[list[int]]:
     return [order[low:high] for low, high in pairwise(bounds)]
 
 
-def share_of(passes: Sequence[list[Index]], process: int, processes: int) -> list[list[Index]]:
-    """The passes that one of several processes does; each does as many, an idle one without any loss."""
-    mine = list(passes[process::processes])
-    if process >= len(passes) % processes > 0:
-        mine.append([~row for row in passes[0]])
+def share_of(micro_batches: Sequence[list[Index]], process: int, processes: int) -> list[list[Index]]:
+    """One process's micro-batches; each has equally many, an idle one rows that have no loss."""
+    mine = list(micro_batches[process::processes])
+    if process >= len(micro_batches) % processes > 0:
+        mine.append([~row for row in micro_batches[0]])
     return mine
 
 
-class Passes:
-    """A batch sampler: this process's passes of one epoch, step after step.
+class MicroBatches:
+    """A batch sampler: this process's micro-batches of one epoch, step after step.
 
-    Processes share each step: every one has as many passes of it, and none gets a pass of another step.
+    Processes share each step: all have equally many micro-batches of it, and none has one of another step.
 
     Args:
         lengths: tokens of each row.
@@ -86,7 +86,7 @@ class Passes:
 
     @property
     def packed(self) -> bool:
-        """Whether the rows of a pass lie behind one another."""
+        """Whether the rows of a micro-batch lie behind one another."""
         return self._batching.packed
 
     def set_epoch(self, epoch: int) -> None:
@@ -105,8 +105,8 @@ class Passes:
     def __iter__(self) -> Iterator[list[Index]]:
         order, rows = self._order(self._epoch), self._batching.rows
         for start in range(0, len(order), rows):
-            passes = self._passes_of(order[start : start + rows])
-            yield from passes[self._process :: self._batching.processes]
+            micro_batches = self._micro_batches_of(order[start : start + rows])
+            yield from micro_batches[self._process :: self._batching.processes]
 
     def rows_of(self, step: int) -> list[int]:
         """The rows of an optimizer step of the whole training, counted from 0."""
@@ -115,11 +115,11 @@ class Passes:
         return sorted(int(row) for row in self._order(epoch)[start : start + self._batching.rows])
 
     def sizes(self, steps: int) -> np.ndarray:
-        """Tokens of each pass of the first steps of the first epoch, padding included."""
+        """Tokens of each micro-batch of the first steps of the first epoch, padding included."""
         order, rows = self._order(0), self._batching.rows
         starts = range(0, min(len(order), steps * rows), rows)
-        passes = [one for start in starts for one in self._passes_of(order[start : start + rows])]
-        return np.array([self._tokens(one) for one in passes])
+        batches = (order[start : start + rows] for start in starts)
+        return np.array([self._tokens(one) for batch in batches for one in self._micro_batches_of(batch)])
 
     def longest(self) -> int:
         """The largest of the ``sizes`` of all steps, found for all of them together."""
@@ -129,7 +129,7 @@ class Passes:
         return max(self._longest_of(some) for some in steps if some.size)
 
     def of_size(self, tokens: int) -> list[Index]:
-        """The longest rows, as many as make a pass of this size; at least one."""
+        """The longest rows, as many as make a micro-batch of this size; at least one."""
         order = np.argsort(-self._lengths, kind="stable")
         if not self._batching.packed:
             return [int(row) for row in order[: max(1, tokens // int(self._lengths[order[0]]))]]
@@ -162,13 +162,13 @@ class Passes:
         return [int(self._lengths[max(row, ~row)]) for row in rows]
 
     def _count(self, rows: int) -> int:
-        """Passes of a step, on each process."""
-        return max(1, min(self._batching.passes, rows // self._batching.processes))
+        """Micro-batches of a step, on each process."""
+        return max(1, min(self._batching.micro_batches, rows // self._batching.processes))
 
     def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self._batching.seed, epoch]).permutation(len(self._lengths))
 
-    def _passes_of(self, step: np.ndarray) -> list[list[Index]]:
+    def _micro_batches_of(self, step: np.ndarray) -> list[list[Index]]:
         rows = [int(row) for row in step]
         parts = self._count(len(rows)) * self._batching.processes
         # A last step may have fewer rows than processes. Each idle one repeats a row without its loss.

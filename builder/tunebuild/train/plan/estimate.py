@@ -26,7 +26,8 @@ from tunebuild.train.plan.settings import Execution, TrainSettings
 #: Tensor name -> shape.
 Shapes = Mapping[str, tuple[int, ...]]
 
-_NO_LINEAR = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
+# Experts are stored apart and loaded as one parameter, which no adapter and no 4 bits reach.
+_NO_LINEAR = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b|\bexperts\.\d+\.")
 _LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 _FLOAT32 = 4
 # What older architectures call their sizes.
@@ -125,7 +126,7 @@ def estimate_memory(
         settings: decided settings.
         execution: how a step is computed.
     """
-    tuning, tokens = settings.tuning, execution.most_tokens
+    tuning, tokens = settings.tuning, execution.max_tokens
     width = 2 if settings.compute_dtype == "bfloat16" else _FLOAT32
     trained = trained_parameters(tensors, tuning) * _FLOAT32
     text = _named(config.get("text_config", config))
@@ -140,14 +141,14 @@ def estimate_memory(
     # A tile of logits, and the gradient of what goes into the head; gone before the layers' own peak.
     tile = min(tokens, _TILE_TOKENS) * min(int(text["vocab_size"]), _TILE_VOCABULARY) * width
     logits = tile + tokens * hidden * _FLOAT32
-    # The base's own weight, once more, while it is dequantised. DoRA keeps it for the backward pass.
+    # The base's own weight, once more, while it is dequantized. DoRA keeps it for the backward pass.
     linears = [prod(shape) for shape in linear_layers(tensors).values()]
     dense = (sum(linears) if tuning.lora.dora else max(linears, default=0)) * width
     parts, gathered = (settings.processes, _gathered(tensors)) if tuning.shard else (1, 0)
     # Layers are gathered in the precision of products, and their gradients summed in 32 bits.
     gradients = trained // parts + (gathered * _FLOAT32 if settings.full else 0)
-    if settings.full and execution.passes == 1:
-        # A step's second pass finds the gradients of its first. In a single one they take the place of
+    if settings.full and execution.micro_batches == 1:
+        # A step's second micro-batch finds the gradients of its first. In a single one they take the place of
         # activations, but for the head's, which comes before those go. One that is longer than planned is
         # done in halves.
         gradients = max(int(text["vocab_size"]) * hidden * _FLOAT32, gradients - activations // 2)

@@ -1,7 +1,7 @@
 """Plans how a training is computed, before anything is loaded.
 
 What an optimizer step sees is the spec's. The plan takes the fastest way to compute it whose estimate fits:
-how many passes a step is cut into, and how many layers drop their activations and compute them again.
+how many micro-batches a step is cut into, and how many layers drop their activations and compute them again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from tunebuild.errors import fail
 from tunebuild.grammar import counted
 from tunebuild.spec.tuning import TuningSpec
-from tunebuild.train.plan.batches import Batching, Passes
+from tunebuild.train.plan.batches import Batching, MicroBatches
 from tunebuild.train.plan.estimate import (
     MemoryEstimate,
     Shapes,
@@ -31,14 +31,14 @@ from tunebuild.train.plan.settings import Execution, TrainSettings, ways_to_less
 
 # Left free, as a share: an estimate is no measurement, and freed memory comes in pieces that may not fit.
 _KEPT_FREE = 0.06
-# In tokens: what a pass costs besides its own, and what it costs to dequantise all weights twice. And what
-# computing all layers again adds to a token. From a 7B shape on an H100, compiled: 242 ms for 4,096 tokens,
-# 696 ms for 12,288; 20 ms more with NF4; 82 us a token instead of 55 where all layers are computed again.
-_PASS, _DEQUANTISED, _AGAIN = 280, 360, 0.49
-# Steps that are looked at for the sizes of passes, and bounds to try: what lies beyond is done in halves, so
-# that one long step does not decide over all others.
+# Costs in tokens: a micro-batch's fixed cost, and dequantizing all weights twice. And what gradient
+# checkpointing of all layers adds to a token. From a 7B shape on an H100, compiled: 242 ms for 4,096 tokens,
+# 696 ms for 12,288; 20 ms more with NF4; 82 us a token instead of 55 with checkpointing in all layers.
+_MICRO_BATCH, _DEQUANTIZED, _CHECKPOINTED = 280, 360, 0.49
+# Steps sampled for the sizes of micro-batches, and bounds to try: a micro-batch beyond the bound is halved,
+# so that one long step does not decide over all others.
 _STEPS, _QUANTILES = 200, (1.0, 0.98, 0.9)
-# Trainings of fewer tokens than this, for a billion parameters, are over before compiling has paid.
+# Runs of fewer tokens than this, for a billion parameters, are too short to amortize compiling.
 _WORTH_COMPILING = 30_000_000
 
 # These attend in their own way; transformers has no attention function there that could be replaced.
@@ -102,13 +102,13 @@ def plan_training(
     uncompiled = _why_not_compile(settings, tensors, lengths)
     step = float(lengths.mean()) * min(settings.tuning.batch_size, len(lengths))
     choices = []
-    for passes, most, halved in _ways_to_cut(settings, lengths, packed):
+    for micro_batches, most, halved in _ways_to_cut(settings, lengths, packed):
         for again in _ways_to_checkpoint(settings, layers):
-            execution = Execution(packed, settings.fuses, not uncompiled, again, passes, most)
+            execution = Execution(packed, settings.fuses, not uncompiled, again, micro_batches, most)
             memory = estimate_memory(config, tensors, settings, execution)
             choices.append((execution, memory, _cost(execution, step, halved, layers, settings)))
             if memory.total <= usable:
-                break  # with more layers computed again, the same passes only take longer
+                break  # with more layers checkpointed, the same micro-batches only take longer
     fitting = [choice for choice in choices if choice[1].total <= usable]
     if fitting:
         execution, memory, _ = min(fitting, key=lambda choice: choice[2])
@@ -141,7 +141,7 @@ def _ways_to_checkpoint(settings: TrainSettings, layers: int) -> list[int]:
 def _ways_to_cut(
     settings: TrainSettings, lengths: np.ndarray, packed: bool
 ) -> Iterator[tuple[int, int, float]]:
-    """Numbers of passes to try, with bounds on a pass and the share of passes that are beyond it."""
+    """Numbers of micro-batches to try, with a bound on their tokens and the share of them beyond it."""
     tuning = settings.tuning
     rows = max(1, min(tuning.batch_size, len(lengths)) // settings.processes)
     if tuning.micro_batch_size:
@@ -151,23 +151,26 @@ def _ways_to_cut(
             {n for n in (*range(1, 9), *(round(8 * 1.25**n) for n in range(40)), rows) if n <= rows}
         )
     for number in numbers:
-        passes = Passes(lengths, Batching(tuning.batch_size, number, packed, tuning.seed, settings.processes))
+        batching = Batching(tuning.batch_size, number, packed, tuning.seed, settings.processes)
+        micro_batches = MicroBatches(lengths, batching)
         if tuning.shard:
-            # A pass of a model that is split cannot be done in halves, so there every step counts.
-            yield number, passes.longest(), 0.0
+            # A micro-batch of a sharded model cannot be halved, so there every step counts.
+            yield number, micro_batches.longest(), 0.0
             continue
-        sizes = passes.sizes(_STEPS)
+        sizes = micro_batches.sizes(_STEPS)
         for quantile in _QUANTILES if settings.processes == 1 else (1.0,):
             most = max(int(lengths.max()), int(np.quantile(sizes, quantile)))
             yield number, most, float((sizes > most).mean())
 
 
 def _cost(execution: Execution, step: float, halved: float, layers: int, settings: TrainSettings) -> float:
-    """What a step costs, in tokens of a pass that has all the memory it wants."""
+    """What a step costs, in tokens of a micro-batch that has all the memory it wants."""
     again = execution.checkpointed / layers
-    dequantised = (2 + again) * _DEQUANTISED / 2 if settings.tuning.method == "qlora" else 0
-    passes = execution.passes * (1 + halved)
-    return step / settings.processes * (1 + _AGAIN * again) + passes * (_PASS + dequantised)
+    dequantized = (2 + again) * _DEQUANTIZED / 2 if settings.tuning.method == "qlora" else 0
+    micro_batches = execution.micro_batches * (1 + halved)
+    return step / settings.processes * (1 + _CHECKPOINTED * again) + micro_batches * (
+        _MICRO_BATCH + dequantized
+    )
 
 
 def _why_not_compile(settings: TrainSettings, tensors: Shapes, lengths: np.ndarray) -> str:
@@ -180,7 +183,7 @@ def _why_not_compile(settings: TrainSettings, tensors: Shapes, lengths: np.ndarr
     if settings.tuning.shard:
         return "what is split over processes was not tried with it"
     work = float(lengths.sum()) * settings.tuning.epochs * count_parameters(tensors) / 1e9
-    return "" if work >= _WORTH_COMPILING else "training is over before compiling would have paid"
+    return "" if work >= _WORTH_COMPILING else "the run is too short to amortize compiling"
 
 
 def _reasons(
@@ -196,44 +199,49 @@ def _reasons(
     tuning = settings.tuning
     limit = settings.memory_limit
     yield (
-        f"a step sees {counted(tuning.batch_size, 'row')}, about {tokens:,.0f} tokens, in "
-        f"{'one pass' if execution.passes == 1 else f'{execution.passes} passes'} of at most "
-        f"{execution.most_tokens:,}"
-        + (f" on each of {settings.processes} processes" if settings.processes > 1 else "")
+        f"batch of {counted(tuning.batch_size, 'row')} (about {tokens:,.0f} tokens): "
+        + ("1 micro-batch" if (count := execution.micro_batches) == 1 else f"{count:,} micro-batches")
+        + f" of at most {execution.max_tokens:,} tokens"
+        + (", gradient accumulation" if count > 1 else "")
+        + (f", on each of {settings.processes} data parallel processes" if settings.processes > 1 else "")
     )
     if execution.packed:
-        yield "rows are packed: no padding, and none sees another"
+        yield "packing: rows share a micro-batch without padding, and no row attends to another"
     elif not tuning.packing:
-        yield "rows are padded, as the spec says"
+        yield "padding: packing is off in the spec"
     elif settings.virtual_tokens:
-        yield f"rows are padded: {settings.virtual_tokens} trained tokens stand before each"
+        yield f"padding: {settings.virtual_tokens} virtual tokens precede each row"
     else:
-        yield "rows are padded: this model takes no attention that would keep packed ones apart"
+        yield "packing disabled: no variable-length attention for this architecture"
     if tuning.shard:
         yield (
-            f"weights, gradients and optimizer state are split over {settings.processes} processes; each has "
-            "two layers at a time whole, and what is in no layer"
+            f"FSDP: weights, gradients and optimizer state are sharded over {settings.processes} processes; "
+            "each gathers two layers at a time, and keeps what belongs to no layer"
         )
     if execution.checkpointed == 0:
-        yield "all activations are kept"
+        yield "no gradient checkpointing: all activations are kept"
     else:
-        yield f"{execution.checkpointed} of {layers} layers compute their activations again, to fit"
+        yield f"gradient checkpointing in {execution.checkpointed} of {layers} layers, to fit in memory"
     if execution.fused:
         yield "LoRA is fused into the linear layers"
     elif settings.full:
         yield "all weights are trained, in float32"
     elif tuning.peft:
-        yield f"{tuning.peft.type} is PEFT's own, and is served beside the base"
+        yield f"{tuning.peft.type} runs as PEFT implements it, and is served beside the base"
     elif settings.device == "cuda":
         yield "LoRA is not fused: it has dropout or DoRA"
-    yield f"layers are not compiled: {uncompiled}" if uncompiled else "layers are compiled"
-    have = "what is there is not known: give --device-memory" if limit is None else f"of {limit / 1e9:.1f} GB"
+    yield f"torch.compile skipped: {uncompiled}" if uncompiled else "torch.compile: layers are compiled"
+    have = (
+        "the device's memory is unknown: give --device-memory"
+        if limit is None
+        else f"of {limit / 1e9:.1f} GB"
+    )
     yield f"the estimate is {memory.total / 1e9:.1f} GB, {have}"
     steps = settings.steps(rows)
     if (rising := settings.warmup_steps(rows)) >= steps:
-        yield f"the warm-up of {rising} steps is all of the {steps}: lower tuning.warmup_steps"
+        yield f"the warmup takes {rising} of {steps} steps: lower tuning.warmup_steps"
     if not fits:
-        remedy = "it stops" if tuning.shard else "passes are halved"
+        remedy = "it stops" if tuning.shard else "micro-batches are halved"
         yield f"this may not fit; {remedy} when memory runs out"
-    if settings.device == "cuda" and execution.passes == 1 and tokens < 4096:
-        yield "steps this small leave a card idle: a larger tuning.batch_size would train faster"
+    if settings.device == "cuda" and execution.micro_batches == 1 and tokens < 4096:
+        yield "steps this small leave a GPU idle: a larger tuning.batch_size would train faster"

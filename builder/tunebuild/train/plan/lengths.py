@@ -1,4 +1,4 @@
-"""How long the tokenised rows are, read without torch."""
+"""How long the tokenized rows are, read without torch."""
 
 from __future__ import annotations
 

@@ -83,23 +83,23 @@ class TrainSettings:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """How an optimizer step is computed; what is learnt in it does not depend on it but for rounding.
+    """How an optimizer step is computed; its result does not depend on it but for rounding.
 
     Attributes:
         packed: rows lie behind one another instead of side by side.
         fused: LoRA is one node of the graph.
         compiled: decoder layers go through ``torch.compile``.
         checkpointed: how many layers, from the first, compute their activations again in the backward pass.
-        passes: into how many passes a step is cut, on each process.
-        most_tokens: in a pass; one that has more is done in halves.
+        micro_batches: into how many micro-batches a step is cut, on each process.
+        max_tokens: of a micro-batch; one that has more is done in halves.
     """
 
     packed: bool
     fused: bool
     compiled: bool
     checkpointed: int
-    passes: int
-    most_tokens: int
+    micro_batches: int
+    max_tokens: int
 
     def to_json(self) -> dict[str, Any]:
         """For ``memory.json``."""
