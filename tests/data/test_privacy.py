@@ -221,8 +221,8 @@ def test_off_finds_nothing(stage, tmp_path):
 
 
 def test_the_finders_version_counts_only_where_rows_are_chosen_by_it(stage):
-    assert stage().inputs()["privacy"]["scanners"] == {}
-    assert set(stage(personal="reject").inputs()["privacy"]["scanners"]) == {"phonenumbers", "python-stdnum"}
+    assert stage().own()["privacy"]["scanners"] == {}
+    assert set(stage(personal="reject").own()["privacy"]["scanners"]) == {"phonenumbers", "python-stdnum"}
 
 
 def test_the_command_shows_them_masked(tmp_path):

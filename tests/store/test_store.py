@@ -34,8 +34,11 @@ class Writes:
     version: int = 1
     runs: list[str] = field(default_factory=list)
 
-    def inputs(self):
+    def own(self):
         return {"text": self.text, "nested": {"b": 1, "a": [1, 2]}}
+
+    def upstream(self):
+        return {}
 
     def run(self, work, out, progress):
         self.runs.append(self.text)
@@ -145,7 +148,8 @@ def test_a_killed_run_leaves_no_record_and_keeps_its_scratch(tmp_path):
         from tunebuild.store import Silent, Store
         class Dies:
             name, version = "dies", 1
-            def inputs(self): return {}
+            def own(self): return {}
+            def upstream(self): return {}
             def run(self, work, out, progress):
                 (work / "checkpoint").write_text("half")
                 (out / "weights").write_text("half")
@@ -159,7 +163,10 @@ def test_a_killed_run_leaves_no_record_and_keeps_its_scratch(tmp_path):
     class Resumes:
         name, version = "dies", 1
 
-        def inputs(self):
+        def own(self):
+            return {}
+
+        def upstream(self):
             return {}
 
         def run(self, work, out, progress):
@@ -179,7 +186,8 @@ def test_two_processes_build_one_output(tmp_path):
         from tunebuild.store import Silent, Store
         class Slow:
             name, version = "slow", 1
-            def inputs(self): return {}
+            def own(self): return {}
+            def upstream(self): return {}
             def run(self, work, out, progress):
                 time.sleep(0.5); (out / "x").write_text("x"); print("ran")
         Store(Path(sys.argv[1])).ensure(Slow(), Silent())

@@ -38,19 +38,23 @@ class ExportedStage:
     name: str = "exported"
     version: int = 1
 
-    def inputs(self) -> Inputs:
-        """The three models and the rows."""
+    def own(self) -> Inputs:
+        """The base, and how it is asked."""
         return {
             "method": self.settings.tuning.method,
             "device": self.settings.device,
             "compute_dtype": self.settings.compute_dtype,
             "base": dict(self.base.weight_digests),
-            "trained": {
-                f.path: f.digest for f in self.trained.files if f.path.startswith(("adapter/", "model/"))
-            },
+            "libraries": {name: package_version(name) for name in _LIBRARIES},
+        }
+
+    def upstream(self) -> Inputs:
+        """The trained and the exported model, and the rows."""
+        trained = ("adapter/", "model/")
+        return {
+            "trained": {f.path: f.digest for f in self.trained.files if f.path.startswith(trained)},
             "exported": {f.path: f.digest for f in self.exported.files},
             "rows": {f.path: f.digest for f in self.data.files if f.path == rows_measured(self.data)},
-            "libraries": {name: package_version(name) for name in _LIBRARIES},
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
