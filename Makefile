@@ -6,7 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUICKSTART := examples/quickstart
 
-.PHONY: quickstart test check schema bench clean
+# Test files are shared out to this many processes: one a core.
+WORKERS ?= auto
+
+.PHONY: quickstart test quick check schema bench clean
 
 quickstart: $(VENV)/.quickstart  ## set up, build the quickstart, start it, ask it, print the answer
 	$(BIN)/python $(QUICKSTART)/make_base.py
@@ -14,7 +17,10 @@ quickstart: $(VENV)/.quickstart  ## set up, build the quickstart, start it, ask 
 	$(BIN)/tunebuild run $(QUICKSTART)/spec.yaml --port 0 --ask "$$(cat $(QUICKSTART)/question.txt)"
 
 test: $(VENV)/.test $(VENV)-export/.ready check  ## all checks and all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+quick: $(VENV)/.test check  ## all checks, and the tests that neither train nor build nor serve: for every commit
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m 'not slow and not engine'
 
 check: $(VENV)/.test  ## style, types and import boundaries
 	$(BIN)/ruff check .

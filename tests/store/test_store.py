@@ -228,11 +228,11 @@ def test_only_equal_values_have_no_differences(one, other):
 def test_the_reason_is_the_smallest_difference_that_people_can_read(store):
     for text, nested in (("sha256:aa", {"b": 1}), ("sha256:bb", {"b": 2})):
         stage = Writes(text)
-        stage.inputs = lambda text=text, nested=nested: {"digest": text, "nested": nested}
+        stage.own = lambda text=text, nested=nested: {"digest": text, "nested": nested}
         store.ensure(stage, Silent())
-    stage.inputs = lambda: {"digest": "sha256:cc", "nested": {"b": 1}}
+    stage.own = lambda: {"digest": "sha256:cc", "nested": {"b": 1}}
     assert str(store.why(stage)) == "digest: aa -> cc"
-    stage.inputs = lambda: {"digest": "sha256:cc", "nested": {"b": 3}}
+    stage.own = lambda: {"digest": "sha256:cc", "nested": {"b": 3}}
     assert str(store.why(stage)) == "nested.b: 2 -> 3"
 
 
