@@ -22,7 +22,7 @@ from tunebuild.publish.stored import image_of
 
 
 @pytest.mark.engine
-def test_the_engine_keeps_our_image_id(engine: ContainerRuntime, image: Image) -> None:
+def test_the_runtime_keeps_our_image_id(engine: ContainerRuntime, image: Image) -> None:
     report = engine.load(image)
     try:
         assert report.image_id == image.config_digest
@@ -133,7 +133,7 @@ def test_an_archive_on_disk_loads_with_the_engines_own_command(
         engine.remove(image.reference)
 
 
-def test_without_an_engine_the_error_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_runtime_the_error_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(TunebuildError) as caught:

@@ -80,7 +80,7 @@ def test_each_kind_is_found_wherever_it_stands_and_masked(kind, before, after):
         "3f786850e387550fdab836ed7e6dc881de23001b",
     ],
 )
-def test_prose_placeholders_and_wrong_check_digits_are_left_alone(text):
+def test_placeholders_and_wrong_check_digits_are_not_findings(text):
     assert [(f.kind, f.masked) for f in scan(text)] == []
 
 
