@@ -17,10 +17,10 @@ quickstart: $(VENV)/.quickstart  ## set up, build the quickstart, start it, ask 
 	$(BIN)/tunebuild run $(QUICKSTART)/spec.yaml --port 0 --ask "$$(cat $(QUICKSTART)/question.txt)"
 
 test: $(VENV)/.test $(VENV)-export/.ready check  ## all checks and all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 quick: $(VENV)/.test check  ## all checks, and the tests that neither train nor build nor serve: for every commit
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m 'not slow and not engine'
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m 'not slow and not engine'
 
 check: $(VENV)/.test  ## style, types and import boundaries
 	$(BIN)/ruff check .

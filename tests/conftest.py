@@ -1,4 +1,4 @@
-"""Marks tests as slow by where they are, for ``make quick``."""
+"""Marks tests as slow by where they are, for ``make quick``, and groups them for several processes."""
 
 from __future__ import annotations
 
@@ -34,3 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(item.path.is_relative_to(path) for path in slow):
             item.add_marker(pytest.mark.slow)
+        # A file's tests share its fixtures, so they run in one process; the ones that share the built toy
+        # example, and its image in a container runtime, run in one, too.
+        shared = "toy" if "quickstart" in getattr(item, "fixturenames", ()) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(shared))
