@@ -41,6 +41,33 @@ def test_the_first_plan_fits_whatever_base(tmp_path, positions):
     assert f"context of {min(positions, 2048):,} tokens" in done.stdout
 
 
+@pytest.mark.parametrize(("target", "runner"), [("cpu", "ubuntu-latest"), ("gpu", ["self-hosted", "gpu"])])
+def test_the_job_plans_anywhere_and_builds_where_training_can_run(tmp_path, target, runner):
+    assert run("init", tmp_path, "--for", target).exception is None
+    assert load_spec(tmp_path / "spec.yaml").spec.serving.device == {"cpu": "cpu", "gpu": "cuda"}[target]
+    job = (tmp_path / ".github" / "workflows" / "spec.yml").read_text()
+    jobs = load_yaml(tmp_path / ".github" / "workflows" / "spec.yml").value["jobs"]
+    assert jobs["plan"]["runs-on"] == "ubuntu-latest"
+    assert "tunebuild[plan]" in str(jobs["plan"])
+    assert jobs["build"]["runs-on"] == runner
+    assert jobs["build"]["needs"] == "plan"
+    (tmp_path / ".github" / "workflows" / "spec.yml").unlink()
+    assert run("init", tmp_path, "--for", "ci").exception is None
+    assert (tmp_path / ".github" / "workflows" / "spec.yml").read_text() == job
+
+
+def test_a_job_installs_from_where_this_one_came_from(tmp_path, monkeypatch):
+    monkeypatch.setattr("tunebuild.cli.init.address", lambda: "git+https://git.example.com/t@v1")
+    done = run("init", tmp_path)
+    assert "set TUNEBUILD" not in done.stderr
+    job = load_yaml(tmp_path / ".github" / "workflows" / "spec.yml").value
+    assert job["env"]["TUNEBUILD"] == "git+https://git.example.com/t@v1"
+
+
+def test_a_job_alone_is_for_a_spec_that_is_there(tmp_path):
+    assert "there is no" in str(run("init", tmp_path, "--for", "ci").exception)
+
+
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "faq.jsonl").write_text("mine")
     done = run("init", tmp_path)

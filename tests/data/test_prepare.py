@@ -222,7 +222,7 @@ def test_a_list_of_tools_is_said_to_be_unused_once_a_file(tmp_path, renderer):
     rows = [{"messages": turns, "tools": tools} for tools in ([CALL], [CALL], None)]
     files = [jsonl(tmp_path / f"{n}.jsonl", part) for n, part in enumerate((rows, rows[2:]))]
     (line,) = prepare_rows(tmp_path, [source(f, "messages") for f in files], renderer, policies()).said
-    assert line.startswith("0.jsonl: column 'tools' is not used (2 rows)")
+    assert line == "0.jsonl: template 'base' lists no tools, and 2 rows have some"
 
 
 def test_the_length_that_all_rows_need_is_said_at_once(tmp_path, renderer):

@@ -203,3 +203,17 @@ def test_unused_keys_are_described():
         "the content of 1,000 tool turns is not printed by template 't'",
         "template 't' trims the white space around 1 answer; the model does not learn it",
     }
+
+
+def test_tools_are_in_the_prompt_where_it_lists_them_and_counted_where_not(tmp_path):
+    talk = [user("Sun?"), answer("Yes, all day.")]
+    rows = [{"messages": talk, "tools": [{"name": "f", "description": "d"}]}]
+    lists = "{%- if tools -%}{{- tools | tojson -}}{%- endif -%}"
+    for name, template in (("with", lists + families.CHATML), ("without", families.CHATML)):
+        (tmp_path / name).mkdir()
+        read = prepared(tmp_path / name, rows, template)
+        text = renderer_of(tmp_path / name, template).tokenizer.decode(read.kept[0].example.ids)
+        printed = text.startswith('[{"type": "function", "function": {"name": "f", "description": "d"}}]')
+        assert printed == (name == "with")
+        assert (read.said == []) == printed
+    assert read.said == ["rows.jsonl: template 't.jinja' lists no tools, and 1 row has some"]

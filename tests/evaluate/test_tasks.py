@@ -18,6 +18,7 @@ from tunebuild.evaluate.metrics import check_gates
 from tunebuild.evaluate.models import load_merged, load_trained
 from tunebuild.evaluate.stage import EvaluateStage, read_metrics
 from tunebuild.evaluate.tasks import read_tasks, require_tasks
+from tunebuild.extras import install_command
 from tunebuild.merge.stage import MergeStage
 from tunebuild.models.base_model import BaseModel
 from tunebuild.prompt import load_prompt, save_prompt
@@ -32,7 +33,7 @@ from tunebuild.store.tree import scan
 from tunebuild.train.loop.run import train_adapter
 from tunebuild.train.plan.settings import TrainSettings
 
-WITHOUT = "lm-eval is not installed: pip install 'tunebuild[lm-eval]'"
+WITHOUT = f"lm-eval is not installed: {install_command(('lm-eval',))}"
 CHOICE = """\
 task: choice
 dataset_path: json

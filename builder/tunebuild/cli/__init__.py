@@ -51,7 +51,19 @@ _VERBS = {
     "schema": ("tunebuild.cli.schema", "Print the spec's JSON Schema, for editors."),
 }
 
-app = LazyGroup(_VERBS, _HELP)
+# What a verb cannot do without besides the core.
+_EXTRAS = {
+    "data": ("plan",),
+    "plan": ("plan",),
+    "lock": ("plan",),
+    "build": ("train",),
+    "train": ("train",),
+    "render": ("train",),
+    "export": ("train", "export"),
+    "run": ("train",),
+}
+
+app = LazyGroup(_VERBS, _HELP, _EXTRAS)
 click.version_option(__version__, prog_name="tunebuild")(app)
 
 

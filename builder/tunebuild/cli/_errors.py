@@ -27,6 +27,13 @@ def run_reporting_errors(main: Callable[[], None]) -> int:
     except (KeyboardInterrupt, click.Abort):
         print("interrupted; the next build goes on from the last checkpoint", file=sys.stderr)
         return _EXIT_INTERRUPTED
+    except ModuleNotFoundError as error:
+        from tunebuild.extras import explained
+
+        if (found := explained(error)) is None:
+            raise
+        _print(found.diagnostics[0])
+        return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise

@@ -6,7 +6,7 @@ from __future__ import annotations
 EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     "init": (
         ("init support-bot", "start a new project"),
-        ("init support-bot --base ./base", "fine-tune a model from a local directory"),
+        ("init support-bot --for cpu", "for a machine and a CI runner without a GPU"),
     ),
     "validate": (
         ("validate spec.yaml", "check one spec"),

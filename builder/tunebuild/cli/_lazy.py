@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -11,11 +12,18 @@ from tunebuild.cli._examples import epilog_of
 
 
 class LazyGroup(click.Group):
-    """Verbs by name, each ``(module, one-line help)``; the module holds a command called ``command``."""
+    """Verbs by name, each ``(module, one-line help)``; the module holds a command called ``command``.
 
-    def __init__(self, verbs: Mapping[str, tuple[str, str]], help_text: str) -> None:
+    ``extras`` names what a verb cannot do without; a verb that needs more for some of its arguments asks for
+    that itself.
+    """
+
+    def __init__(
+        self, verbs: Mapping[str, tuple[str, str]], help_text: str, extras: Mapping[str, Sequence[str]]
+    ) -> None:
         super().__init__(name="tunebuild", help=help_text)
         self.verbs = verbs
+        self.extras = extras
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Verbs in the order in which one meets them."""
@@ -27,6 +35,9 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(self.verbs[cmd_name][0]).command
         command.epilog = epilog_of(cmd_name)
+        call, extras = command.callback, self.extras.get(cmd_name)
+        if call and extras and not hasattr(call, "checks_extras"):  # it may be called twice
+            command.callback = _after_check(call, cmd_name, extras)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -45,3 +56,16 @@ class LazyGroup(click.Group):
             hint = f"; did you mean '{near[0]}'?" if near else ""
             ctx.fail(f"there is no verb '{args[0]}'{hint}")
         return super().resolve_command(ctx, args)
+
+
+def _after_check(call: Callable[..., Any], verb: str, extras: Sequence[str]) -> Callable[..., Any]:
+    """What a verb does, once it is known that its packages are there."""
+
+    def checked(*arguments: Any, **named: Any) -> Any:
+        from tunebuild.extras import require
+
+        require(*extras, what=f"'{verb}'")
+        return call(*arguments, **named)
+
+    checked.checks_extras = True  # type: ignore[attr-defined]
+    return checked

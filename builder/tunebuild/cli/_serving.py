@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tunebuild.build.run import Built
 from tunebuild.cli.load import replaced_text
 from tunebuild.client.readiness import wait_until_ready
 from tunebuild.errors import TunebuildError, fail
 
 if TYPE_CHECKING:
+    from tunebuild.build.run import Built
     from tunebuild.containers.runtime import Container, RunOptions
     from tunebuild.image.oci.manifest import Image
     from tunebuild.image.oci.reference import ImageReference
@@ -107,6 +107,9 @@ def endpoint(
                 click.echo(f"  serving as a local process: {problem.message}", err=True)
         if container is None:
             from tunebuild.containers.local_server import local_server
+            from tunebuild.extras import require
+
+            require("serve", what="serving as a local process")
 
             server = running.enter_context(
                 local_server(built.parts, built.settings.root, host, port, quiet=quiet)

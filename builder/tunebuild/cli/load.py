@@ -26,15 +26,20 @@ def command(source: Path, engine: str, overrides: tuple[str, ...], store: Path) 
     Docker is sent only the layers that it lacks. Prints the image's ID. If the name stood for another image,
     that is said.
     """
-    from tunebuild.cli._building import build_spec
     from tunebuild.cli._progress import Reporter
     from tunebuild.containers.find import find_container_runtime
+    from tunebuild.extras import require
     from tunebuild.publish.stored import image_of
 
+    stored = source.suffix == ".tar" or source.is_dir()
+    if not stored:
+        require("train", what="'load' of a spec")
     runtime = find_container_runtime("" if engine == "auto" else engine)
-    if source.suffix == ".tar" or source.is_dir():
+    if stored:
         image = image_of(source)
     else:
+        from tunebuild.cli._building import build_spec
+
         image = build_spec(source, store, overrides).image
     with Reporter() as reporter:
         progress = reporter("load")

@@ -44,7 +44,10 @@ def command(
     to, by default the image's own. Prints REF with the digest, which is the one that 'build' printed.
     Credentials are those of 'docker login' and 'podman login'.
     """
-    from tunebuild.cli._building import build_spec
+    from tunebuild.extras import require
+
+    stored = source.suffix == ".tar" or source.is_dir()
+    require("image" if stored else "train", what=f"'push' of {'an archive' if stored else 'a spec'}")
     from tunebuild.cli._progress import Reporter
     from tunebuild.image.oci.reference import ImageReference
     from tunebuild.publish.memory import PushMemory
@@ -56,9 +59,11 @@ def command(
     wanted = ImageReference.parse(reference) if reference else None
     if wanted is not None and wanted.digest:
         raise fail("bad-image-reference", f"{reference} names a digest", "name a tag: the digest follows")
-    if source.suffix == ".tar" or source.is_dir():
+    if stored:
         release, named = release_of(source)
     else:
+        from tunebuild.cli._building import build_spec
+
         built = build_spec(source, store, overrides)
         release, named = Release((Content.of_image(built.image),)), built.image.reference
     target = wanted or named

@@ -9,6 +9,7 @@ import click
 from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.cli._serving import endpoint, engine_option, ready_option
 from tunebuild.errors import TunebuildError, fail
+from tunebuild.extras import require
 
 
 @click.command("run")
@@ -41,6 +42,8 @@ def command(
     The endpoint speaks OpenAI's chat API below /v1. Stop it with Ctrl-C; running answers are finished. A
     server that ends by itself gives its exit status to this command.
     """
+    if engine == "none":
+        require("serve", what="serving as a local process")
     from tunebuild.cli._building import build_spec
     from tunebuild.client.endpoint import ask_question
 

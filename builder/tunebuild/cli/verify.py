@@ -15,6 +15,7 @@ from tunebuild.client.checks import Contract, read_contract
 from tunebuild.client.endpoint import Answer, ask
 from tunebuild.data.privacy import mask
 from tunebuild.errors import TunebuildError, fail
+from tunebuild.extras import require
 
 
 @click.command("verify")
@@ -54,6 +55,7 @@ def command(
         if spec.suffix == ".tar" or spec.is_dir():
             prompt = _unpack(spec, Path(directory))
         else:
+            require("plan" if url else "train", what="'verify' of a spec")
             from tunebuild.build.run import build, ensure
             from tunebuild.cli._building import opened
 

@@ -9,6 +9,7 @@ from typing import Any
 from tunebuild.containers.runtime import GPU_HINT, LoadReport, RunOptions
 from tunebuild.containers.stream import archive_stream, files_in_stream
 from tunebuild.errors import fail
+from tunebuild.extras import install_command
 from tunebuild.image.oci.manifest import Image
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.store import Digest, Progress, Silent
@@ -26,7 +27,7 @@ def connect() -> Any:
         import docker
     except ImportError:
         raise fail(
-            "no-engine", "docker: its Python SDK is not installed", "install tunebuild[docker]"
+            "no-engine", "docker: its Python SDK is not installed", install_command(("docker",))
         ) from None
     try:
         client = docker.from_env(timeout=5)

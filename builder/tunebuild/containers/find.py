@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tunebuild.containers.runtime import ContainerRuntime
 from tunebuild.errors import TunebuildError, fail
+from tunebuild.extras import install_command, is_there
 
 
 def find_container_runtime(name: str = "") -> ContainerRuntime:
@@ -24,5 +25,6 @@ def find_container_runtime(name: str = "") -> ContainerRuntime:
                 reasons.append(error.diagnostics[0].message)
     if not reasons:
         raise fail("no-engine", f"there is no container runtime called {name!r}", "use docker or podman")
-    hint = "start dockerd or install podman; building an archive and serving as a local process need neither"
+    docker = "start dockerd" if is_there("docker") else install_command(("docker",))
+    hint = f"{docker} or install podman; building an archive and serving as a local process need neither"
     raise fail("no-engine", f"no container runtime answers ({'; '.join(reasons)})", hint)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tunebuild.data.likeness import fold
 from tunebuild.errors import fail
+from tunebuild.extras import install_command
 
 _Array = npt.NDArray[Any]
 
@@ -42,8 +43,9 @@ def signatures(texts: Sequence[str]) -> _Array:
     try:
         from rensa import RMinHash
     except ModuleNotFoundError:
-        hint = "pip install 'tunebuild[train]'"
-        raise fail("no-rensa", "near duplicates need rensa", hint, path="data.deduplicate") from None
+        raise fail(
+            "no-rensa", "near duplicates need rensa", install_command(("plan",)), path="data.deduplicate"
+        ) from None
     rows = RMinHash.digests_from_token_sets([_shingles(text) for text in texts], PERMUTATIONS, _SEED)
     return np.array(rows, np.uint32).reshape(-1, PERMUTATIONS).astype(np.uint16)
 

@@ -17,6 +17,7 @@ from string import ascii_letters, digits
 from typing import Any, Literal
 
 from tunebuild.errors import fail
+from tunebuild.extras import install_command
 
 Class = Literal["secret", "personal"]
 
@@ -235,7 +236,7 @@ def _is_token(text: str) -> bool:
 
 
 def _missing(name: str) -> Exception:
-    hint = "pip install 'tunebuild[train]', or say data.privacy: {secrets: off, personal: off}"
+    hint = install_command(("plan",)) + ", or say data.privacy: {secrets: off, personal: off}"
     return fail(
         "no-scanner", f"looking for secrets and personal data needs {name}", hint, path="data.privacy"
     )

@@ -83,6 +83,8 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
         for index in checked:
             *question, answer = asked[index]
             check = {"messages": question, "expected": answer["content"]}
+            if calls := answer.get("tool_calls"):
+                check["calls"] = calls
             file.write(json.dumps(check, ensure_ascii=False) + "\n")
     stats = summarize(columns, chosen, rejects.counts)
     stats["longest"] = _longest(columns, chosen)

@@ -149,7 +149,8 @@ class Tokenizer:
                 diagnostic = refusal.diagnostics[0]
                 code = diagnostic.code
                 if code == "template-refused" and self.renderer.refuses_system(talk.messages):
-                    code = "system-refused" if talk.messages[0]["role"] == "system" else "spec-system-refused"
+                    own = any(turn["role"] == "system" for turn in talk.messages)
+                    code = "system-refused" if own else "spec-system-refused"
                 rejects.append(reject(chunk.shown, row, code, diagnostic.message))
         batch = _batch(samples, near=self.near)
         in_order = sorted(rejects, key=lambda r: r.line)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from tunebuild.grammar import counted
 from tunebuild.prompt import Message, PromptRefused, Renderer
-from tunebuild.prompt.messages import with_system
+from tunebuild.prompt.messages import TOOLS, with_system
 
 Kind = Literal["column", "key", "content", "trimmed", "changed"]
 
@@ -55,6 +55,9 @@ class Unused:
             more = _COLUMN_HINTS.get(self.name, "")
             return f"column '{self.name}' is not used ({counted(count, 'row')}){more and f': {more}'}"
         if self.kind == "key":
+            if self.role == TOOLS:
+                have = "has" if count == 1 else "have"
+                return f"template '{template}' lists no tools, and {counted(count, 'row')} {have} some"
             more = _KEY_HINTS.get(self.name, "")
             return f"'{self.name}' of {turns} is not printed by template '{template}'{more and f': {more}'}"
         if self.kind == "content":
@@ -68,7 +71,7 @@ class Unused:
 
 
 _COLUMN_HINTS = {
-    "tools": "no prompt lists tools, here or when served",
+    "tools": "the format reads no tools; messages and sharegpt do",
     "system_prompt": "if it is the system turn, say columns: {system: system_prompt}",
     "messages": "the format reads other columns; to read these, say format: messages",
     "conversations": "the format reads other columns; to read these, say format: sharegpt",

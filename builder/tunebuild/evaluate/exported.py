@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.metadata import version as package_version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tunebuild.errors import fail
 from tunebuild.evaluate.stage import rows_measured
+from tunebuild.extras import install_command, library_version
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.models.base_model import BaseModel
+from tunebuild.serve.engines.attention import attention_inputs
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.plan.settings import TrainSettings
 
@@ -45,7 +46,8 @@ class ExportedStage:
             "device": self.settings.device,
             "compute_dtype": self.settings.compute_dtype,
             "base": dict(self.base.weight_digests),
-            "libraries": {name: package_version(name) for name in _LIBRARIES},
+            "libraries": {name: library_version(name) for name in _LIBRARIES},
+            **attention_inputs(self.base.config),
         }
 
     def upstream(self) -> Inputs:
@@ -80,4 +82,4 @@ def require_reader() -> None:
     """
     if find_spec("compressed_tensors") is None:
         message = "reading exports back needs compressed-tensors, which is not installed"
-        raise fail("no-compressed-tensors", message, "pip install 'tunebuild[export]'", path="exports")
+        raise fail("no-compressed-tensors", message, install_command(("export",)), path="exports")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as package_version
 from pathlib import Path
 
 from tunebuild.evaluate.asked import SOURCES, general_prompts
 from tunebuild.evaluate.metrics import Metrics
 from tunebuild.evaluate.tasks import Task
+from tunebuild.extras import library_version
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.merge.strategies import Strategy
 from tunebuild.models.base_model import BaseModel
 from tunebuild.serve.bundle import PARITY_FILE
+from tunebuild.serve.engines.attention import attention_inputs
 from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.plan.settings import TrainSettings
@@ -59,8 +59,10 @@ class EvaluateStage:
             "strategies": list(self.strategies),
             "base": dict(self.base.weight_digests),
             "libraries": {
-                name: _version(name) for name in (*_LIBRARIES, *((_TASKS_LIBRARY,) if self.tasks else ()))
+                name: library_version(name)
+                for name in (*_LIBRARIES, *((_TASKS_LIBRARY,) if self.tasks else ()))
             },
+            **attention_inputs(self.base.config),
         }
 
     def upstream(self) -> Inputs:
@@ -103,13 +105,6 @@ def rows_measured(data: Tree) -> str:
     """The file of the rows that figures are of."""
     names = {f.path for f in data.files}
     return "eval.arrow" if "eval.arrow" in names else "train.arrow"
-
-
-def _version(library: str) -> str:
-    try:
-        return package_version(library)
-    except PackageNotFoundError:
-        return ""  # a build is refused, but specs are compared where nothing can do their tasks
 
 
 def read_metrics(output: Tree) -> Metrics:

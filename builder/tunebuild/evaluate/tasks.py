@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from tunebuild.errors import fail
+from tunebuild.extras import install_command
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.store import Digest, Inputs
 
@@ -90,7 +91,7 @@ def require_tasks(tasks: Sequence[Task]) -> None:
     if not tasks:
         return
     if find_spec("lm_eval") is None:
-        hint = "pip install 'tunebuild[lm-eval]'"
+        hint = install_command(("lm-eval",))
         raise fail("no-lm-eval", "tasks need lm-eval, which is not installed", hint, path="evaluation.tasks")
     with heavy_imports():
         from tunebuild.evaluate.harness import check_tasks

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
+from tunebuild.extras import library_version
 from tunebuild.merge.strategies import Strategy
 from tunebuild.models.base_model import BaseModel
 from tunebuild.store import Inputs, Progress, Tree
@@ -20,13 +20,13 @@ class MergeStage:
     base: BaseModel
     trained: Tree
     name: str = "merge"
-    version: int = 2
+    version: int = 3
 
     def own(self) -> Inputs:
         """Strategy and base weights."""
         own: dict[str, Any] = {"strategy": self.strategy, "base": dict(self.base.weight_digests)}
         if self.strategy != "none":
-            own["torch"] = package_version("torch")
+            own["torch"] = library_version("torch")
         return own
 
     def upstream(self) -> Inputs:

@@ -10,8 +10,9 @@ from functools import cached_property
 from typing import Any, ParamSpec, TypeVar
 
 from tunebuild.errors import fail
+from tunebuild.prompt.calls import CallFormat, CallsUnknown, find_call_format
 from tunebuild.prompt.example import Example, Samples
-from tunebuild.prompt.messages import Conversation, Message, with_system
+from tunebuild.prompt.messages import Conversation, Message, split_tools, with_system, with_tools
 from tunebuild.prompt.seams import Seams
 from tunebuild.prompt.template import PromptRefused, PromptTemplate
 from tunebuild.prompt.tokenizer import Detokenizer, PromptTokenizer
@@ -148,10 +149,11 @@ class Renderer:
 
     def refuses_system(self, messages: Conversation) -> bool:
         """Whether the template takes a conversation that it refuses once the system turn is left out."""
-        turns = with_system(messages, self.settings.system)
+        tools, turns = split_tools(with_system(messages, self.settings.system))
         if not turns or turns[0]["role"] != "system":
             return False
-        rendered = _or_refusal(self.template.render, turns[1:], add_generation_prompt=False)
+        rest = with_tools(turns[1:], tools)
+        rendered = _or_refusal(self.template.render, rest, add_generation_prompt=False)
         return not isinstance(rendered, PromptRefused)
 
     def ignores_calls(self, messages: Conversation) -> bool:
@@ -181,9 +183,34 @@ class Renderer:
         """The text of an answer, without its end-of-turn token."""
         return self.tokenizer.decode([i for i in ids if i not in self.stop_ids])
 
-    def detokenizer(self) -> Detokenizer:
-        """A fresh incremental decoder for one answer."""
-        return Detokenizer(self.tokenizer)
+    def detokenizer(self, *, calls: bool = False) -> Detokenizer:
+        """A fresh incremental decoder for one answer; ``calls`` has it spell what tool calls are made of."""
+        return Detokenizer(self.tokenizer, self._call_ids if calls else frozenset())
+
+    @cached_property
+    def call_format(self) -> CallFormat | None:
+        """How tool calls are printed; ``None`` where they cannot be parsed, see :attr:`no_calls`."""
+        return self._calls if isinstance(self._calls, CallFormat) else None
+
+    @cached_property
+    def no_calls(self) -> str:
+        """Why requests can bring no tools; empty where they can."""
+        return "" if isinstance(self._calls, CallFormat) else self._calls
+
+    @cached_property
+    def _calls(self) -> CallFormat | str:
+        try:
+            return find_call_format(self.template, self._turn_end)
+        except CallsUnknown as unknown:
+            return f"template '{self.template.name}' {unknown}"
+
+    @cached_property
+    def _call_ids(self) -> frozenset[int]:
+        """Special tokens of tool calls, which plain decoding leaves out."""
+        if (found := self.call_format) is None:
+            return frozenset()
+        text = "".join((found.opening, *found.inside, found.again or "", found.end))
+        return frozenset(i for i in self.tokenizer.encode(text) if self.tokenizer.is_special(i))
 
     def _answers(self, messages: Conversation) -> list[_Answer]:
         turns = with_system(messages, self.settings.system)

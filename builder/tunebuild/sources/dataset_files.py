@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tunebuild.errors import TunebuildError, fail
+from tunebuild.extras import install_command
 from tunebuild.sources.hub import HubRepository, list_files
 from tunebuild.spec.endings import ENDINGS
 from tunebuild.store import digest_bytes
@@ -73,7 +74,7 @@ def _choose(names: tuple[str, ...], readme: str, split: Split, repository: HubRe
     try:
         import datasets
     except ModuleNotFoundError:
-        hint = "pip install 'tunebuild[train]'"
+        hint = install_command(("plan",))
         raise fail("no-datasets", "a split of a dataset needs datasets", hint, path=repository.path) from None
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch).resolve() / "dataset"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunebuild.extras import library_version
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.models.base_model import BaseModel
+from tunebuild.serve.engines.attention import attention_inputs
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.loop.memory import grow_segments
 from tunebuild.train.plan.settings import TrainSettings
@@ -46,7 +47,8 @@ class TrainStage:
             "device": self.settings.device,
             "compute_dtype": self.settings.compute_dtype,
             "base": dict(self.base.weight_digests),
-            "libraries": {name: package_version(name) for name in _LIBRARIES},
+            "libraries": {name: library_version(name) for name in _LIBRARIES},
+            **attention_inputs(self.base.config),
         }
 
     def upstream(self) -> Inputs:

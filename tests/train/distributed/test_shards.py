@@ -1,4 +1,4 @@
-"""A training whose weights are split over processes learns what one process does, killed or not."""
+"""Sharded training (FSDP) gives the result of one process, killed or not."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_plan_divides_sharded_memory_and_says_so(shapes, method):
     assert split.gradients == whole.gradients // 4 + (4 * gathered if method == "full" else 0)
     assert split.activations == whole.activations
     plan = plan_training(config, tensors, settings(method=method, processes=4, shard=True), lengths)
-    assert any("split over 4 processes" in reason for reason in plan.reasons)
+    assert any("sharded over 4 processes" in reason for reason in plan.reasons)
 
 
 SPEC = """\

@@ -33,9 +33,11 @@ def cpu_has_bfloat16() -> bool:
 
 @cache
 def find_device() -> Device:
-    """``cuda`` if torch sees a card."""
+    """``cuda`` if torch sees a card; where nothing but plans can be made, if there is a driver."""
     if not Path("/proc/driver/nvidia/version").exists():
         return "cpu"  # spares importing torch to learn that there is no driver
+    if find_spec("torch") is None:
+        return "cuda"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,7 +53,7 @@ def device_memory(device: Device) -> int | None:
             return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
         except (OSError, ValueError):  # no control group, or "max"
             return total
-    if find_device() == "cpu":
+    if find_device() == "cpu" or find_spec("torch") is None:
         return None  # planning for a card that is elsewhere
     import torch
 
