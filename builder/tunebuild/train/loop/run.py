@@ -131,7 +131,7 @@ def train_model(
     if execution != plan.execution:
         progress.say(f"computed as it began: {execution}")
     if plan.execution.packed and not execution.packed:
-        model.set_attn_implementation(attention_of(base))
+        model.set_attn_implementation(attention_of(base.directory))
     _bound_memory(settings)
     quantization = describe_quantisation(model, settings)
     if settings.full:
