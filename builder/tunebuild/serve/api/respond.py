@@ -123,7 +123,14 @@ def _answers(service: Service, body: Common, prompt: list[int], limit: int | Non
         sampling = body.sampling(bundle.defaults.temperature, bundle.defaults.top_p, number)
         if sampling.logit_bias and max(sampling.logit_bias) >= service.renderer.tokenizer.vocabulary_size:
             raise ApiError(400, "logit_bias names a token that there is not", "invalid_value", "logit_bias")
-        generation = service.prepare(prompt, limit, sampling, body.wanted_logprobs(), body.constraint())
+        generation = service.prepare(
+            prompt,
+            limit,
+            sampling,
+            body.wanted_logprobs(),
+            body.constraint(),
+            whole=not (body.stream or body.stops()),
+        )
         answers.append(
             Answer(
                 generation,
