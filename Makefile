@@ -6,7 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUICKSTART := examples/quickstart
 
-.PHONY: quickstart toy test check schema bench clean
+# Test files are shared out to this many processes: one a core.
+WORKERS ?= auto
+
+.PHONY: quickstart toy test quick check schema bench clean
 
 quickstart: $(VENV)/.quickstart  ## set up, build the quickstart, compare it with its base, start it, ask it
 	$(BIN)/python $(QUICKSTART)/make_base.py
@@ -18,7 +21,10 @@ toy:  ## the same on a tiny model of random weights, which is made here: no down
 	$(MAKE) quickstart QUICKSTART=examples/toy
 
 test: $(VENV)/.test $(VENV)-export/.ready $(VENV)-vllm/.ready check  ## all checks and all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
+quick: $(VENV)/.test check  ## all checks, and the tests that neither train nor build nor serve: for every commit
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m 'not slow and not engine'
 
 check: $(VENV)/.test  ## style, types and import boundaries
 	$(BIN)/ruff check .
