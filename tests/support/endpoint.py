@@ -46,7 +46,8 @@ def make_bundle(
     # Random weights with tied embeddings only ever repeat the last token.
     untied = {"tie_word_embeddings": False} if architecture == "llama" else {}
     head = {"head_dim": head_dim} if head_dim else {}
-    base = save_base(architecture, directory / "model", **untied, **head)
+    room = {"max_position_embeddings": int(limits["context"])} if "context" in limits else {}
+    base = save_base(architecture, directory / "model", **untied, **head, **room)
     renderer = build_renderer(prompt or PromptSpec(system="Be brief."), base, directory)
     save_prompt(directory / "prompt", renderer, base)
     settings = {
@@ -76,7 +77,7 @@ def serving(bundle: Path, renderer: Renderer, *, ready: bool = True) -> Iterator
     url = f"http://127.0.0.1:{port}"
     try:
         if ready:
-            wait_until_ready(url, lambda: process.poll() is None, 60)
+            wait_until_ready(url, lambda: process.poll() is None, 180)
         yield Server(url, process, bundle, renderer)
     finally:
         if process.poll() is None:
