@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ from tunebuild.evaluate.stage import EvaluateStage
 from tunebuild.evaluate.tasks import Task, read_tasks, require_tasks
 from tunebuild.export.stage import ExportStage
 from tunebuild.export.tool import Tool
+from tunebuild.extras import is_there
 from tunebuild.image.bundle import BundleParts, bundle_digests
 from tunebuild.image.oci.manifest import Variables
 from tunebuild.image.oci.reference import ImageReference
@@ -24,7 +26,9 @@ from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage
 from tunebuild.merge.strategies import Strategy, strategies_for
 from tunebuild.models.base_model import BaseModel, find_base_model
+from tunebuild.preflight.architecture import check_files
 from tunebuild.preflight.context import check_context, check_rows
+from tunebuild.preflight.stage import LIBRARIES, ArchitectureStage
 from tunebuild.prompt import Renderer
 from tunebuild.report.facts import Records
 from tunebuild.serve.bundle import Bundle
@@ -33,7 +37,7 @@ from tunebuild.spec.canonical import effective
 from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.serving_rules import engine_of
-from tunebuild.store import Inputs, Store, Tree, digest_json
+from tunebuild.store import Inputs, Progress, Silent, Store, Tree, digest_json
 from tunebuild.train.plan.estimate import count_parameters, read_tensors
 from tunebuild.train.plan.hardware import decide
 from tunebuild.train.plan.settings import Device, TrainSettings
@@ -245,6 +249,23 @@ class Pipeline:
             TunebuildError: ``positions``.
         """
         check_context(self.positions, self.context)
+
+    def check_architecture(self, reporter: Callable[[str], Progress]) -> None:
+        """Refuse a base that a stage behind the training could not work with.
+
+        What passed is remembered. A plan works where nothing can be trained, so a check that needs the
+        libraries of training is left to the build there.
+
+        Raises:
+            TunebuildError: with the way out.
+        """
+        check_files(self.base.directory)
+        if missing := [name for name in LIBRARIES if not is_there(name)]:
+            text = f"not checked, since {missing[0]} is not installed here; the build checks it"
+            reporter("architecture").say(text)
+            return
+        tuning = self.train_settings.tuning
+        self.store.ensure(ArchitectureStage(self.base, tuning, not self.keeps_adapter, self.engine), Silent())
 
     def check_rows(self, data: Tree) -> None:
         """Refuse rows that the base has no positions for.

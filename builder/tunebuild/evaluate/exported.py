@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.metadata import version as package_version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tunebuild.errors import fail
 from tunebuild.evaluate.stage import rows_measured
-from tunebuild.extras import install_command
+from tunebuild.extras import install_command, library_version
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.models.base_model import BaseModel
+from tunebuild.serve.engines.attention import attention_inputs
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.plan.settings import TrainSettings
 
@@ -51,7 +51,8 @@ class ExportedStage:
             },
             "exported": {f.path: f.digest for f in self.exported.files},
             "rows": {f.path: f.digest for f in self.data.files if f.path == rows_measured(self.data)},
-            "libraries": {name: package_version(name) for name in _LIBRARIES},
+            "libraries": {name: library_version(name) for name in _LIBRARIES},
+            **attention_inputs(self.base.config),
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:

@@ -14,6 +14,7 @@ from tunebuild.heavy_imports import heavy_imports
 from tunebuild.merge.strategies import Strategy
 from tunebuild.models.base_model import BaseModel
 from tunebuild.serve.bundle import PARITY_FILE
+from tunebuild.serve.engines.attention import attention_inputs
 from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.plan.settings import TrainSettings
@@ -71,6 +72,7 @@ class EvaluateStage:
                 name: library_version(name)
                 for name in (*_LIBRARIES, *((_TASKS_LIBRARY,) if self.tasks else ()))
             },
+            **attention_inputs(self.base.config),
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:

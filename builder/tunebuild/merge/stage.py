@@ -19,7 +19,7 @@ class MergeStage:
     base: BaseModel
     trained: Tree
     name: str = "merge"
-    version: int = 2
+    version: int = 3
 
     def inputs(self) -> Inputs:
         """Strategy, base weights, and what was trained where it goes into them."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.prompt import Message, Renderer, check_golden, load_golden, load_prompt
 from tunebuild.serve.admission import Admission
+from tunebuild.serve.bell import Bell
 from tunebuild.serve.bundle import PARITY_FILE, Bundle
 from tunebuild.serve.engines._dtype import resolve_dtype
 from tunebuild.serve.engines.base import Constraint, Engine, Generation, Request, Sampling
@@ -50,6 +51,7 @@ class Service:
         self.failed = threading.Event()
         """Set once the model turns out to be one that cannot be loaded."""
         self.admission = Admission(bundle.limits.concurrency or 1, bundle.limits.queue)
+        self.bell = Bell()
         self.metrics = Metrics(
             lambda: self._engine.running,
             lambda: max(0, self.admission.inside - self._engine.running),

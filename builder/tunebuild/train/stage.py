@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tunebuild.extras import library_version
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.models.base_model import BaseModel
+from tunebuild.serve.engines.attention import attention_inputs
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.loop.memory import grow_segments
 from tunebuild.train.plan.settings import TrainSettings
@@ -48,6 +49,7 @@ class TrainStage:
             "rows": {f.path: f.digest for f in self.data.files if f.path.endswith(".arrow")},
             "base": dict(self.base.weight_digests),
             "libraries": {name: library_version(name) for name in _LIBRARIES},
+            **attention_inputs(self.base.config),
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:

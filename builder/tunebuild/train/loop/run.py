@@ -17,6 +17,7 @@ from transformers import EarlyStoppingCallback, GenerationConfig, PreTrainedMode
 
 from tunebuild.errors import fail
 from tunebuild.grammar import counted
+from tunebuild.serve.engines.attention import attention_of
 from tunebuild.store import Progress
 from tunebuild.store.atomic import write_atomically
 from tunebuild.store.disk import full_disk_named
@@ -130,7 +131,7 @@ def train_model(
     if execution != plan.execution:
         progress.say(f"computed as it began: {execution}")
     if plan.execution.packed and not execution.packed:
-        model.set_attn_implementation("sdpa")
+        model.set_attn_implementation(attention_of(base))
     _bound_memory(settings)
     quantization = describe_quantisation(model, settings)
     if settings.full:
