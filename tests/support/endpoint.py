@@ -37,6 +37,7 @@ def make_bundle(
     head_dim: int | None = None,
     prompt: PromptSpec | None = None,
     request_variables: Sequence[str] = (),
+    cors: Sequence[str] = (),
     **limits: float,
 ) -> Renderer:
     """Write a bundle whose model has random weights; returns its renderer.
@@ -61,20 +62,23 @@ def make_bundle(
         "defaults": {"max_tokens": 16, "temperature": 0.0, "top_p": 1.0},
         "limits": {"context": 200, "concurrency": 16, "queue": 8, "drain_seconds": 10, **limits},
         "request_variables": list(request_variables),
+        "cors": list(cors),
     }
     Bundle.model_validate(settings).save(directory)
     return renderer
 
 
 @contextmanager
-def serving(bundle: Path, renderer: Renderer, *, ready: bool = True) -> Iterator[Server]:
+def serving(
+    bundle: Path, renderer: Renderer, *, ready: bool = True, scheme: str = "http"
+) -> Iterator[Server]:
     """Start ``python -m tunebuild.serve`` on a free port; SIGTERM at the end if it still runs."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     argv = [sys.executable, "-m", "tunebuild.serve", str(bundle), "--port", str(port)]
     process = subprocess.Popen(argv, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
-    url = f"http://127.0.0.1:{port}"
+    url = f"{scheme}://127.0.0.1:{port}"
     try:
         if ready:
             wait_until_ready(url, lambda: process.poll() is None, 180)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -29,7 +30,7 @@ def install(app: FastAPI) -> None:
         app.add_api_route(path, response, include_in_schema=False, response_class=Response)
 
 
-def _make(content: bytes, kind: str):  # type: ignore[no-untyped-def]
+def _make(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
     async def answer() -> Response:
         return Response(content, media_type=kind, headers=_HEADERS)
 
