@@ -87,7 +87,7 @@ def test_streamed_equals_whole(client):
     assert chunks[-1].usage == whole.usage
 
 
-def test_many_at_once_answer_as_they_do_alone(client):
+def test_concurrent_requests_answer_as_alone(client):
     questions = [({"role": "user", "content": "word " * n + "?"},) for n in range(1, 25)]
     alone = [ask(client, q, max_tokens=20).choices[0].message.content for q in questions]
     with ThreadPoolExecutor(20) as pool:
@@ -181,7 +181,7 @@ def test_models_health_and_metrics(server, client):
         ({"messages": [{"role": "user", "content": "\uf8f0"}]}, 400, "prompt_refused", "messages"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_in_openais_shape(server, change, status, code, param):
+def test_unsupported_fields_are_refused_in_openai_error_format(server, change, status, code, param):
     answer = post(server, "/v1/chat/completions", {"model": "tiny", "messages": [USER], **change})
     assert answer[0] == status
     error = answer[1]["error"]
@@ -201,7 +201,7 @@ def test_what_cannot_be_honoured_is_refused_in_openais_shape(server, change, sta
         ({"store": True}, "'store' is not supported, only false"),
     ],
 )
-def test_what_is_not_supported_is_said_in_our_words(server, change, message):
+def test_unsupported_content_is_refused_in_plain_words(server, change, message):
     answer = post(server, "/v1/chat/completions", {"model": "tiny", "messages": [USER], **change})
     assert answer[1]["error"]["message"] == message
 
@@ -221,7 +221,7 @@ def test_unknown_routes_and_methods(server):
 
 
 @pytest.mark.parametrize("architecture", ["mistral", "falcon"])
-def test_other_architectures_batch_alike(tmp_path, architecture):
+def test_every_architecture_batches_as_alone(tmp_path, architecture):
     """Mistral's sliding window is 64 tokens here: some prompts are longer, some shorter."""
     with serving(tmp_path, make_bundle(tmp_path, architecture)) as running:
         client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)

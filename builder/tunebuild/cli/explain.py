@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
+from tunebuild.cli._echo import echo, echo_json
 from tunebuild.cli._options import NEW_FILE
+from tunebuild.printable import printable_json
 
 
 @click.command("explain")
@@ -39,22 +41,22 @@ def command(image: str, full: bool, as_json: bool, spec_only: bool, report: Path
     if report is not None:
         report.write_bytes(read_record(image, REPORT))
     if card:
-        click.echo(read_record(image, CARD).decode(), nl=False)
+        echo(read_record(image, CARD).decode(), nl=False)
     if report is not None or card:
         return
     found = read_provenance(image)
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        echo_json(found)
         return
     if not (full or spec_only):
         record = find_record(image, FIGURES)
         figures = None if record is None else json.loads(record)
-        click.echo(as_text(found, figures, identity_of(image), image if is_file(image) else ""), nl=False)
-        click.echo("more      --full, --spec, --card, --report FILE or --json")
+        echo(as_text(found, figures, identity_of(image), image if is_file(image) else ""), nl=False)
+        echo("more      --full, --spec, --card, --report FILE or --json")
         return
-    click.echo(canonical_yaml(Spec.model_validate(found["spec"])), nl=False)
+    echo(canonical_yaml(Spec.model_validate(found["spec"])), nl=False)
     if not spec_only:
         for stage, inputs in found["inputs"].items():
-            click.echo(f"\n# {stage}")
-            for line in json.dumps(inputs, indent=2, ensure_ascii=False).splitlines():
-                click.echo(f"#   {line}")
+            echo(f"\n# {stage}")
+            for line in printable_json(inputs, indent=2).splitlines():
+                echo(f"#   {line}")

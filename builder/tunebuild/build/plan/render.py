@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from tunebuild import resources
 from tunebuild.build.plan.report import Bin, Plan, StagePlan
 from tunebuild.grammar import counted
+from tunebuild.pages import page_environment
 from tunebuild.train.plan.settings import ways_to_less
 
 _BAR = 40
@@ -22,12 +20,9 @@ def as_text(plan: Plan) -> str:
 
 def as_markdown(plan: Plan) -> str:
     """A comment for a pull request."""
-    environment = Environment(
-        loader=FileSystemLoader(resources.path("templates", "plan")),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - Markdown; cells are escaped by the filter
-    )
+    environment = page_environment(
+        "plan", html=False, trim=False
+    )  # Markdown; cells are escaped by the filter
     environment.filters.update(size=size, short=short, cell=_cell)
     return environment.get_template("plan.md.j2").render(
         plan=plan,
