@@ -142,18 +142,14 @@ def _answers(
         sampling = body.sampling(bundle.defaults.temperature, bundle.defaults.top_p, number)
         if sampling.logit_bias and max(sampling.logit_bias) >= service.renderer.tokenizer.vocabulary_size:
             raise ApiError(400, "logit_bias names a token that there is not", "invalid_value", "logit_bias")
-<<<<<<< HEAD
-        generation = service.prepare(prompt, limit, sampling, body.wanted_logprobs(), use.constraint)
-=======
         generation = service.prepare(
             prompt,
             limit,
             sampling,
             body.wanted_logprobs(),
-            body.constraint(),
+            use.constraint,
             whole=not (body.stream or body.stops()),
         )
->>>>>>> main
         answers.append(
             Answer(
                 generation,
