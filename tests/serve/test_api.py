@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from support.endpoint import make_bundle, serving
 
 USER = {"role": "user", "content": "How do I reset the device?"}
+TOOL = {"type": "function", "function": {"name": "clock"}}
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,7 @@ def test_models_health_and_metrics(server, client):
         ({"model": "other"}, 404, "model_not_found", "model"),
         ({"messages": []}, 400, "invalid_value", "messages"),
         ({"messages": [{"role": "robot", "content": "x"}]}, 400, "invalid_value", "messages.0.role"),
-        ({"messages": [{"role": "user"}]}, 400, "invalid_value", "messages.0.content"),
+        ({"messages": [{"role": "user"}]}, 400, "invalid_value", "messages.0"),
         (
             {"messages": [{"role": "user", "content": "word " * 300}]},
             400,
@@ -173,7 +174,8 @@ def test_models_health_and_metrics(server, client):
         ({"n": 100}, 400, "invalid_value", "n"),  # more than there are places
         ({"logit_bias": {"99999999": 1}}, 400, "invalid_value", "logit_bias"),
         ({"stop": ["x" * 1000]}, 400, "invalid_value", "stop"),
-        ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
+        ({"tools": [{"type": "function"}]}, 400, "invalid_value", "tools.0.function"),
+        ({"tools": [TOOL]}, 400, "unsupported_parameter", "tools"),
         ({"frequency_penalty": 5}, 400, "invalid_value", "frequency_penalty"),
         ({"best_guess": 1}, 400, "unsupported_parameter", "best_guess"),
         ({"messages": [{"role": "user", "content": "\uf8f0"}]}, 400, "prompt_refused", "messages"),
@@ -191,7 +193,11 @@ def test_unsupported_fields_are_refused_in_openai_error_format(server, change, s
     ("change", "message"),
     [
         ({"best_guess": 1}, "'best_guess' is not supported"),
-        ({"tools": [{"type": "function"}]}, "'tools' is not supported"),
+        ({"functions": []}, "'functions' is not supported"),
+        (
+            {"tools": [TOOL]},
+            "this model takes no tools: template 'base' prints no tools, so the model would not know of them",
+        ),
         ({"store": True}, "'store' is not supported, only false"),
     ],
 )

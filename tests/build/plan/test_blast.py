@@ -59,6 +59,7 @@ OTHERS = {
     "prompt.date": ["2026-01-31"],
     "prompt.variables": ["{tone: dry}"],
     "serving.request_variables": ["[tone]"],
+    "serving.cors": ["[https://app.example.com]"],
     "tuning.lora.targets": ["[q_proj]"],
     "image.repository": ["example.com/other"],
     "image.tag": ["other"],
