@@ -46,7 +46,7 @@ class DataStage:
         """All files, in the order of their numbers."""
         return (*self.train, *self.held_out)
 
-    def inputs(self) -> Inputs:
+    def own(self) -> Inputs:
         """Contents of the files, never their paths."""
         return {
             "sources": [
@@ -85,6 +85,10 @@ class DataStage:
             "tokenizers": package_version("tokenizers"),
             "jinja2": package_version("jinja2"),
         }
+
+    def upstream(self) -> Inputs:
+        """Nothing: it is the first stage."""
+        return {}
 
     @property
     def _rejected_classes(self) -> tuple[Class, ...]:

@@ -60,6 +60,7 @@ OTHERS = {
     "prompt.date": ["2026-01-31"],
     "prompt.variables": ["{tone: dry}"],
     "serving.request_variables": ["[tone]"],
+    "serving.cors": ["[https://app.example.com]"],
     "tuning.lora.targets": ["[q_proj]"],
     "image.repository": ["example.com/other"],
     "image.tag": ["other"],
@@ -267,6 +268,6 @@ def test_specs_with_tasks_are_compared_where_nothing_can_do_them(build, monkeypa
     assert blast("x", old, new).level == "other gates"
 
 
-def test_no_change_sets_nothing_off(build):
+def test_no_change_reruns_nothing(build):
     found = blast("x", build()[1], build()[1])
     assert (found.level, found.stages, found.changes) == ("nothing", (), {})
