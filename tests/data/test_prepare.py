@@ -106,7 +106,7 @@ def test_rows_behind_the_most_are_not_read(tmp_path, renderer):
     rows = [{"question": f"q{n}", "answer": "a"} for n in range(1200)]
     whole = stage(tmp_path, renderer, rows)
     limited = replace(whole, train=(replace(whole.train[0], most=701),))
-    assert limited.inputs() != whole.inputs()
+    assert limited.own() != whole.own()
     for one, expected in ((whole, 1200), (limited, 701)):
         work = tmp_path / str(expected)
         (work / "out").mkdir(parents=True)
@@ -222,7 +222,7 @@ def test_a_list_of_tools_is_said_to_be_unused_once_a_file(tmp_path, renderer):
     rows = [{"messages": turns, "tools": tools} for tools in ([CALL], [CALL], None)]
     files = [jsonl(tmp_path / f"{n}.jsonl", part) for n, part in enumerate((rows, rows[2:]))]
     (line,) = prepare_rows(tmp_path, [source(f, "messages") for f in files], renderer, policies()).said
-    assert line.startswith("0.jsonl: column 'tools' is not used (2 rows)")
+    assert line == "0.jsonl: template 'base' lists no tools, and 2 rows have some"
 
 
 def test_the_length_that_all_rows_need_is_said_at_once(tmp_path, renderer):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunebuild.data.formats import FORMATS, RowRejected, to_conversation, unused_columns
+from tunebuild.prompt.messages import split_tools
 from tunebuild.prompt.turns import TurnRefused, plain_turn
 
 ASKED = {"role": "user", "content": "Name a fish."}
@@ -294,3 +295,26 @@ def test_any_row_is_a_conversation_or_is_rejected_in_words(format_name, row):
     assert all(isinstance(turn["content"], str) for turn in talk.messages)
     assert not {"weight", "train"} & {key for turn in talk.messages for key in turn}
     assert all(talk.messages[place]["role"] == "assistant" for place in talk.masked)
+
+
+TOOL = {"name": "weather", "description": "In a city.", "parameters": {"type": "object"}}
+WRAPPED = {"type": "function", "function": {**TOOL, "strict": True}}
+
+
+@pytest.mark.parametrize("tools", [[TOOL], [WRAPPED], json.dumps([TOOL]), [json.dumps(WRAPPED)]])
+@pytest.mark.parametrize("column", ["messages", "conversations"])
+def test_tools_of_a_row_stand_before_its_turns(tools, column):
+    turns = [{"role": "user", "content": "Sun?"}, {"role": "assistant", "content": "Yes."}]
+    form = "messages" if column == "messages" else "sharegpt"
+    talk = to_conversation({column: turns, "tools": tools, "system": "Short."}, form, {})
+    assert split_tools(talk.messages) == (
+        [{"type": "function", "function": TOOL}],
+        [{"role": "system", "content": "Short."}, *turns],
+    )
+
+
+@pytest.mark.parametrize("tools", ["no JSON", {"name": "x"}, [7], [{}], [{"type": "code", "function": TOOL}]])
+def test_tools_that_are_none_are_refused(tools):
+    turns = [{"role": "user", "content": "Sun?"}, {"role": "assistant", "content": "Yes."}]
+    with pytest.raises(RowRejected, match="column 'tools'"):
+        to_conversation({"messages": turns, "tools": tools}, "messages", {})

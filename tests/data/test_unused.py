@@ -64,7 +64,7 @@ def learned(renderer, kept):
 
 
 @pytest.mark.parametrize("mask", [{"weight": 0}, {"train": False}])
-def test_a_masked_answer_is_read_and_not_learned(tmp_path, mask):
+def test_a_masked_answer_is_context_without_loss(tmp_path, mask):
     talk = [user("Longest river?"), answer("The Po.", **mask), user("Sure?"), answer("No: the Nile.")]
     read = prepared(tmp_path, [{"messages": talk}])
     (kept,) = read.kept
@@ -190,7 +190,7 @@ def test_any_key_of_a_turn_changes_the_samples_or_is_counted(tmp_path, name, tal
             assert ids(without) != whole, (name, key)
 
 
-def test_an_account_says_what_it_counts():
+def test_unused_keys_are_described():
     lines = {
         Unused("column", name="id").words(1, "t"),
         Unused("key", "tool", "tool_call_id").words(2, "t"),
@@ -203,3 +203,17 @@ def test_an_account_says_what_it_counts():
         "the content of 1,000 tool turns is not printed by template 't'",
         "template 't' trims the white space around 1 answer; the model does not learn it",
     }
+
+
+def test_tools_are_in_the_prompt_where_it_lists_them_and_counted_where_not(tmp_path):
+    talk = [user("Sun?"), answer("Yes, all day.")]
+    rows = [{"messages": talk, "tools": [{"name": "f", "description": "d"}]}]
+    lists = "{%- if tools -%}{{- tools | tojson -}}{%- endif -%}"
+    for name, template in (("with", lists + families.CHATML), ("without", families.CHATML)):
+        (tmp_path / name).mkdir()
+        read = prepared(tmp_path / name, rows, template)
+        text = renderer_of(tmp_path / name, template).tokenizer.decode(read.kept[0].example.ids)
+        printed = text.startswith('[{"type": "function", "function": {"name": "f", "description": "d"}}]')
+        assert printed == (name == "with")
+        assert (read.said == []) == printed
+    assert read.said == ["rows.jsonl: template 't.jinja' lists no tools, and 1 row has some"]

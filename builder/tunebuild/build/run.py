@@ -74,7 +74,7 @@ def build(pipeline: Pipeline, reporter: Reporter, refused: Refused | None = None
             reporter("runtime"),
         )
 
-    _check_early(pipeline)
+    _check_early(pipeline, reporter)
     store = pipeline.store
     if pipeline.spec.serving.limits.context is None and pipeline.context < DEFAULT_CONTEXT:
         reporter("spec").say(f"serving.limits.context is {pipeline.context}: the base has no more positions")
@@ -98,7 +98,7 @@ def measured(pipeline: Pipeline, reporter: Reporter) -> Records:
 
     Args, Raises: as :func:`build`.
     """
-    _check_early(pipeline)
+    _check_early(pipeline, reporter)
     running = _Running(pipeline, reporter)
     return running.measured(running.rows())
 
@@ -175,7 +175,7 @@ def train(pipeline: Pipeline, reporter: Reporter, together: Together) -> None:
         TunebuildError: what a stage cannot do.
     """
     store = pipeline.store
-    _check_early(pipeline)
+    _check_early(pipeline, reporter)
     preparing = pipeline.data()
     data = store.ensure(preparing, reporter("data"))
     pipeline.check_rows(data)
@@ -185,7 +185,7 @@ def train(pipeline: Pipeline, reporter: Reporter, together: Together) -> None:
         store.note_use(stage, pipeline.spec.name)
 
 
-def _check_early(pipeline: Pipeline) -> None:
+def _check_early(pipeline: Pipeline, reporter: Reporter) -> None:
     """Refuse what can be known to fail before hours of training."""
     try:
         check_environment(pipeline.spec)
@@ -195,6 +195,8 @@ def _check_early(pipeline: Pipeline) -> None:
     pipeline.check_tasks()
     pipeline.check_context()
     _ = pipeline.strategies
+    if not _is_trained(pipeline):  # what was trained has passed, and costs no import of transformers
+        pipeline.check_architecture(reporter)
 
 
 def _is_trained(pipeline: Pipeline) -> bool:

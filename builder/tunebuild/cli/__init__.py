@@ -9,6 +9,7 @@ import sys
 import click
 
 from tunebuild import __version__
+from tunebuild.cli._echo import survive_any_text
 from tunebuild.cli._errors import run_reporting_errors
 from tunebuild.cli._lazy import LazyGroup
 from tunebuild.heavy_imports import put_off_collection
@@ -69,6 +70,7 @@ click.version_option(__version__, prog_name="tunebuild")(app)
 
 def main() -> None:
     """Entry point of the ``tunebuild`` command."""
+    survive_any_text()
     status = run_reporting_errors(lambda: app(standalone_mode=False))
     gc.freeze()  # or the collector looks at every object once more before they all go
     sys.exit(status)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tunebuild.cli._echo import echo, echo_json
 from tunebuild.cli._options import SIZE, set_option, spec_argument, store_option
 
 
@@ -71,8 +72,8 @@ def command(
     except TunebuildError as error:
         raise pipeline.loaded.place(error) from error
     if form == "json":
-        click.echo(plan.model_dump_json(indent=2, by_alias=True))
+        echo_json(plan.model_dump(mode="json", by_alias=True))
     else:
-        click.echo(render.as_markdown(plan) if form else render.as_text(plan), nl=False)
+        echo(render.as_markdown(plan) if form else render.as_text(plan), nl=False)
     if plan.work:
         raise TunebuildError((), exit_code=2)

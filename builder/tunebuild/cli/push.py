@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, store_option
 from tunebuild.cli._registry import registry_options
 from tunebuild.errors import fail
@@ -82,4 +83,4 @@ def command(
         progress.say(f"{target}: {summary(published, time.monotonic() - started)}")
         if published.replaced:
             progress.say(f"the tag {target.tag} stood for {published.replaced} before")
-    click.echo(f"{target.full_name.partition('@')[0].rpartition(':')[0]}:{target.tag}@{release.digest}")
+    echo(f"{target.full_name.partition('@')[0].rpartition(':')[0]}:{target.tag}@{release.digest}")

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.cli._progress import Reporter
 from tunebuild.cli._serving import endpoint, engine_option, ready_option
@@ -66,20 +67,18 @@ def command(
                     built = build(pipeline, reporter)
                     prompt = built.parts.data.path("prompt")
         contract = read_contract(prompt)
-    click.echo(f"  prompt  {contract.vectors} golden vectors reproduce", err=True)
+    echo(f"  prompt  {contract.vectors} golden vectors reproduce", err=True)
     if url:
         _question(url.rstrip("/").removesuffix("/v1"), contract, min_exact)
     elif built and not offline:
         with endpoint(built, engine, "127.0.0.1", 0, ready_within, quiet=True, tagged=False) as running:
-            click.echo(
-                f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True
-            )
+            echo(f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True)
             _question(running.url, contract, min_exact)
     elif min_exact:
         message = "nothing was asked: an archive is only read"
         raise fail("not-asked", message, "start it and give its --url, or verify the spec")
     else:
-        click.echo("  answers not asked: start it and give its --url for that", err=True)
+        echo("  answers not asked: start it and give its --url for that", err=True)
 
 
 def _unpack(archive: Path, directory: Path) -> Path:
@@ -89,7 +88,7 @@ def _unpack(archive: Path, directory: Path) -> Path:
 
     image = open_archive(archive)
     image.check()
-    click.echo(f"  image   {image.digest}: every byte is what its digest says", err=True)
+    echo(f"  image   {image.digest}: every byte is what its digest says", err=True)
     image.extract(f"{BUNDLE}/prompt", directory)
     return directory
 
@@ -100,7 +99,7 @@ def _question(url: str, contract: Contract, min_exact: float) -> None:
         message = "there is nothing to ask: no trained row is one question and its answer"
         if min_exact:
             raise fail("no-checks", message, "leave out --min-exact, or train on questions, too")
-        click.echo(f"  answers {message}", err=True)
+        echo(f"  answers {message}", err=True)
         return
     with Reporter() as reporter:
         progress = reporter("answers")

@@ -8,6 +8,8 @@ from typing import Any
 
 from tunebuild.data.turns import RowRejected, Talk, read_turns
 from tunebuild.prompt import Message
+from tunebuild.prompt.messages import with_tools
+from tunebuild.prompt.tools import ToolRefused, plain_tools
 from tunebuild.prompt.turns import TurnRefused, joined_text
 
 #: A row as it stands in a file.
@@ -77,6 +79,15 @@ def _with_system(row: Row, talk: Talk) -> Talk:
     return talk
 
 
+def _with_tools(row: Row, talk: Talk) -> Talk:
+    """A conversation whose prompts list the tools of the column ``tools``."""
+    try:
+        tools = plain_tools(row.get("tools"))
+    except ToolRefused as refused:
+        raise RowRejected(f"column 'tools' {refused}") from None
+    return talk.led(with_tools([], tools)) if tools else talk
+
+
 def _qa(row: Row) -> Talk:
     return _led(row, _exchange(_text(row, "question"), _text(row, "answer")))
 
@@ -92,11 +103,11 @@ def _prompt_completion(row: Row) -> Talk:
 
 
 def _messages(row: Row) -> Talk:
-    return _with_system(row, read_turns("messages", row.get("messages")))
+    return _with_tools(row, _with_system(row, read_turns("messages", row.get("messages"))))
 
 
 def _sharegpt(row: Row) -> Talk:
-    return _with_system(row, read_turns("conversations", row.get("conversations")))
+    return _with_tools(row, _with_system(row, read_turns("conversations", row.get("conversations"))))
 
 
 def _plain_text(row: Row) -> Talk:
@@ -119,8 +130,8 @@ FORMATS: Mapping[str, Callable[[Row], Talk]] = {
 _MORE: Mapping[str, frozenset[str]] = {
     "qa": frozenset(("system", "history")),
     "alpaca": frozenset(("input", "system", "history")),
-    "messages": frozenset(("system",)),
-    "sharegpt": frozenset(("system",)),
+    "messages": frozenset(("system", "tools")),
+    "sharegpt": frozenset(("system", "tools")),
     "prompt_completion": frozenset(("system", "history")),
     "text": frozenset(),
 }

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Collection, Sequence
 
 from tunebuild.prompt import Message
+from tunebuild.prompt.messages import TOOLS
 
 # What becomes of each ASCII character.
 _FOLDED = "".join(c.lower() if c.isalnum() else " " for c in map(chr, range(128)))
@@ -33,13 +34,15 @@ def question_digests(messages: Sequence[Message], answers: Sequence[int]) -> lis
 def questions_of(messages: Sequence[Message], answers: Sequence[int]) -> list[list[Message]]:
     """What each answer answers: all that was said before it, but for system turns. Of plain text, the whole.
 
-    A system turn says how to answer. With it or without, the same is asked.
+    A system turn says how to answer, tools what with. With them or without, the same is asked.
 
     Args:
         messages: the turns.
         answers: places of answers; of plain text, the number of turns.
     """
-    return [[turn for turn in messages[:answer] if turn["role"] != "system"] for answer in answers]
+    return [
+        [turn for turn in messages[:answer] if turn["role"] not in ("system", TOOLS)] for answer in answers
+    ]
 
 
 def fold(text: str) -> str:

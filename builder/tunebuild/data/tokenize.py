@@ -6,7 +6,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -112,6 +112,7 @@ class Tokenizer:
         for row in chunk.rows:
             try:
                 talk = to_conversation(row.value, chunk.format, chunk.columns)
+                talk = replace(talk, messages=self.renderer.separated(talk.messages))
             except RowRejected as error:
                 rejects.append(reject(chunk.shown, row, "bad-row", str(error)))
                 continue
@@ -149,7 +150,8 @@ class Tokenizer:
                 diagnostic = refusal.diagnostics[0]
                 code = diagnostic.code
                 if code == "template-refused" and self.renderer.refuses_system(talk.messages):
-                    code = "system-refused" if talk.messages[0]["role"] == "system" else "spec-system-refused"
+                    own = any(turn["role"] == "system" for turn in talk.messages)
+                    code = "system-refused" if own else "spec-system-refused"
                 rejects.append(reject(chunk.shown, row, code, diagnostic.message))
         batch = _batch(samples, near=self.near)
         in_order = sorted(rejects, key=lambda r: r.line)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.metadata import version as package_version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tunebuild.errors import fail
 from tunebuild.evaluate.stage import rows_measured
-from tunebuild.extras import install_command
+from tunebuild.extras import install_command, library_version
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.models.base_model import BaseModel
+from tunebuild.serve.engines.attention import attention_inputs
 from tunebuild.store import Inputs, Progress, Tree
 from tunebuild.train.plan.settings import TrainSettings
 
@@ -39,19 +39,24 @@ class ExportedStage:
     name: str = "exported"
     version: int = 1
 
-    def inputs(self) -> Inputs:
-        """The three models and the rows."""
+    def own(self) -> Inputs:
+        """The base, and how it is asked."""
         return {
             "method": self.settings.tuning.method,
             "device": self.settings.device,
             "compute_dtype": self.settings.compute_dtype,
             "base": dict(self.base.weight_digests),
-            "trained": {
-                f.path: f.digest for f in self.trained.files if f.path.startswith(("adapter/", "model/"))
-            },
+            "libraries": {name: library_version(name) for name in _LIBRARIES},
+            **attention_inputs(self.base.config),
+        }
+
+    def upstream(self) -> Inputs:
+        """The trained and the exported model, and the rows."""
+        trained = ("adapter/", "model/")
+        return {
+            "trained": {f.path: f.digest for f in self.trained.files if f.path.startswith(trained)},
             "exported": {f.path: f.digest for f in self.exported.files},
             "rows": {f.path: f.digest for f in self.data.files if f.path == rows_measured(self.data)},
-            "libraries": {name: package_version(name) for name in _LIBRARIES},
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:

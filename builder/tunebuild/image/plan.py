@@ -39,7 +39,7 @@ SITE_PACKAGES = f"{HOME}/site-packages"
 _PYTHON = "/usr/bin/python3"
 _WEIGHTS = ".safetensors"
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-_RUN_TIME = ("__init__.py", "py.typed", "errors.py", "heavy_imports.py", "prompt", "serve")
+_RUN_TIME = ("__init__.py", "py.typed", "errors.py", "heavy_imports.py", "printable.py", "prompt", "serve")
 _MAX_WEIGHT_LAYERS = 100  # overlay file systems stop at 127 layers, base and packages included
 
 _ENVIRONMENT: Variables = (

@@ -22,7 +22,6 @@ _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B|magnitude_vector)(?:\.wei
 # What PEFT can do and the formulas below are not; merged by them it would be wrong without a word.
 _UNSUPPORTED = (
     "lora_bias",
-    "fan_in_fan_out",
     "layer_replication",
     "trainable_token_indices",
     "alora_invocation_tokens",

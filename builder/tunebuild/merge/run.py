@@ -10,6 +10,7 @@ from typing import Any
 
 from tunebuild.errors import fail
 from tunebuild.merge.adapter_file import Adapter, read_adapter, read_model
+from tunebuild.merge.names import under_stored_names
 from tunebuild.merge.nf4 import NF4RoundTrip
 from tunebuild.merge.safetensors_io import (
     StoredTensor,
@@ -62,6 +63,7 @@ def merge_adapter(
     tensors = list_tensors(base)
     whole = strategy == "trained"
     adapter = read_model(trained / "model") if whole else read_adapter(trained / "adapter")
+    adapter, round_trip = under_stored_names(adapter, round_trip, base, tensors)
     adapter = respect_ties(adapter, base, frozenset(t.name for t in tensors), whole=whole)
     _check_targets(tensors, {*adapter.updates, *(round_trip.weights if round_trip else ())}, matrices=True)
     _check_targets(tensors, set(adapter.replacements), matrices=False)

@@ -13,7 +13,7 @@ from tunebuild.errors import TunebuildError, fail
 from tunebuild.lock.spec_lock import RepositoryLock
 from tunebuild.models.positions import positions_of
 from tunebuild.models.safetensors_header import read_header
-from tunebuild.sources.hub import MODEL_FILES, HubRepository
+from tunebuild.sources.hub import MODEL_FILES, HubRepository, is_second_copy
 from tunebuild.sources.repository import Wanted
 from tunebuild.spec.model import ModelSpec
 from tunebuild.store import Digest, TreeFile
@@ -137,7 +137,8 @@ def locked_model(
 
 def wanted_files(directory: Path) -> list[str]:
     """Names of the files in a model directory that a build may read, in order."""
-    return sorted({p.name for pattern in MODEL_FILES for p in directory.glob(pattern) if p.is_file()})
+    found = {p.name for pattern in MODEL_FILES for p in directory.glob(pattern) if p.is_file()}
+    return sorted(name for name in found if not is_second_copy(name, found))
 
 
 def _check_readable(directory: Path, names: list[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunebuild.prompt.messages import Conversation, Message
+from tunebuild.prompt.messages import Conversation, Message, with_tools
 from tunebuild.prompt.renderer import Renderer
 from tunebuild.prompt.template import PromptRefused
 
@@ -60,12 +60,32 @@ def probes(special_spelling: str) -> list[tuple[str, list[Message]]]:
     ]
 
 
+def tool_probes() -> list[tuple[str, list[Message]]]:
+    """Conversations with tools, for templates that print them."""
+    city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tool = {"name": "weather", "description": "The weather \u2600 in a city.", "parameters": city}
+    tools = [{"type": "function", "function": tool}]
+    call = {"name": "weather", "arguments": {"city": "K\u00f6ln"}}
+    asked = [_m("system", "Answer briefly."), _m("user", "Weather?")]
+    called: Message = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "call00001", "type": "function", "function": call}],
+    }
+    result: Message = {"role": "tool", "content": '{"sky": "clear"}', "tool_call_id": "call00001"}
+    return [
+        ("tools", with_tools(asked, tools)),
+        ("tool-result", with_tools([*asked, called, result], tools)),
+    ]
+
+
 def make_golden(renderer: Renderer, extra: Iterable[tuple[str, list[Message]]] = ()) -> list[GoldenVector]:
     """Record the probes and ``extra`` conversations with this renderer."""
     spelling = renderer.tokenizer.token_text(renderer.turn_end_id)
+    more = tool_probes() if renderer.call_format else []
     return [
         GoldenVector(name, messages, _ids(renderer, messages))
-        for name, messages in [*probes(spelling), *extra]
+        for name, messages in [*probes(spelling), *more, *extra]
     ]
 
 

@@ -10,7 +10,7 @@ import jinja2
 
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.prompt._jinja import ClockRefused, compile_template, variables_of
-from tunebuild.prompt.messages import Conversation
+from tunebuild.prompt.messages import Conversation, split_tools
 
 #: Names that a template is given by whoever renders it, so that no variable may have them.
 RESERVED = frozenset(("messages", "tools", "documents", "add_generation_prompt"))
@@ -63,10 +63,11 @@ class PromptTemplate:
                 "fix the template; it must be valid Jinja",
                 path="prompt.template",
             ) from error
+        tools, turns = split_tools(messages)
         try:
             return compiled.render(
-                messages=list(messages),
-                tools=None,
+                messages=turns,
+                tools=tools or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **{**self.special_tokens, **self.variables},
@@ -80,6 +81,6 @@ class PromptTemplate:
             ) from error
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
             # Many a template looks at the first message, and then there is none before an answer.
-            reason = error if messages else "it needs a turn before the first answer"
+            reason = error if turns else "it needs a turn before the first answer"
             diagnostic = fail("template-refused", f"prompt template '{self.name}' refuses it: {reason}")
             raise PromptRefused(diagnostic.diagnostics) from error

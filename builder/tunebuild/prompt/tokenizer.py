@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from tunebuild.errors import fail
 from tunebuild.prompt._twin import make_twin
-from tunebuild.prompt.controls import Controls, find_controls, special_controls
+from tunebuild.prompt.controls import Controls, find_controls, opens_thinking, special_controls
 from tunebuild.prompt.messages import Conversation, Message
 from tunebuild.prompt.seams import Seams
 from tunebuild.prompt.template import PromptRefused, PromptTemplate
@@ -96,9 +96,33 @@ class PromptTokenizer:
         """Id of a token by its spelling, or ``None``."""
         return self._plain.token_to_id(token)
 
+    def is_special(self, token_id: int) -> bool:
+        """Whether a token is left out of decoded text."""
+        return token_id in self._added and self._added[token_id].special
+
+    def added_tokens(self, text: str) -> list[str | int]:
+        """A text cut at added tokens: plain text, and the ids of the tokens between."""
+        pattern = _any_of(t.content for t in self._added.values() if t.content)
+        by_text = {token.content: i for i, token in self._added.items()}
+        found: list[str | int] = []
+        at = 0
+        for hit in pattern.finditer(text):
+            found += [text[at : hit.start()], by_text[hit[0]]]
+            at = hit.end()
+        return [part for part in (*found, text[at:]) if part != ""]
+
     def token_text(self, token_id: int) -> str:
         """Spelling of a token, for messages."""
         return self._plain.id_to_token(token_id) or f"<{token_id}>"
+
+    @property
+    def think_tokens(self) -> list[str]:
+        """Added tokens that open a think block."""
+        return [token.content for token in self._added.values() if opens_thinking(token.content)]
+
+    def special_ids(self, text: str) -> frozenset[int]:
+        """Tokens marked special whose spelling a text holds: what :meth:`decode` leaves out of it."""
+        return frozenset(i for i, t in self._added.items() if t.special and t.content and t.content in text)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a rendered prompt, in which :meth:`quote` may have marked user text."""
@@ -162,8 +186,11 @@ class PromptTokenizer:
             literal = self._in_answers if answering else self._literal
             return literal.sub(lambda m: f"{_USER}{self._places[m[0]]}{_CLOSE}", value)
         if isinstance(value, Mapping):
-            # Keys and roles are the template's vocabulary, not text that a user typed.
-            return {k: v if k == "role" else self._quote(v, answering=answering) for k, v in value.items()}
+            # Roles are the template's vocabulary. Keys may be a user's: those of a call's arguments, say.
+            return {
+                self._quote(k, answering=answering): v if k == "role" else self._quote(v, answering=answering)
+                for k, v in value.items()
+            }
         if isinstance(value, list | tuple):
             return [self._quote(item, answering=answering) for item in value]
         return value
@@ -267,15 +294,22 @@ class Detokenizer:
 
     A token is held back while its bytes end inside a UTF-8 character. Decoding looks at a window of
     recent tokens because many decoders treat the first token of a text specially.
+
+    Args:
+        tokenizer: the tokenizer.
+        spelled: special tokens that are handed out by their spelling; all others are left out.
     """
 
-    def __init__(self, tokenizer: PromptTokenizer) -> None:
+    def __init__(self, tokenizer: PromptTokenizer, spelled: frozenset[int] = frozenset()) -> None:
         self._tokenizer = tokenizer
+        self._spelled = spelled
         self._window: list[int] = []
         self._emitted = 0  # tokens of the window whose text has been handed out
 
     def push(self, token_id: int) -> str:
         """Take one id; the text that is now certain, possibly empty."""
+        if token_id in self._spelled:
+            return self.flush() + self._tokenizer.token_text(token_id)
         self._window.append(token_id)
         text = self._pending()
         if text.endswith("\ufffd"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tunebuild.serve.service import Service
 
@@ -16,16 +17,27 @@ CONNECTIONS = 1024
 """Open connections; one more is closed at once."""
 HEADER_SECONDS = 20.0
 """A connection that has sent no whole request head by then is closed."""
+HEADER_BYTES = 64 * 1024
+"""A request line and headers that are longer are refused with 431."""
 IDLE_SECONDS = 15
 """A connection may wait that long between two requests."""
 LAME_DUCK_SECONDS = 2.0
 """After SIGTERM the port still answers, with 503, until load balancers have seen ``/readyz``."""
 
 
-class BoundedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, with an end to waiting for a request's head."""
+_TOO_LONG = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 20\r\nconnection: close\r\n\r\n"
+    b"headers are too long"
+)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, with bounds to how many connect, and to how long and how large a head may be."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _in_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, if there is room."""
@@ -37,8 +49,24 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head or a body."""
+        if self._in_head:
+            self._head_bytes += len(data)
         super().data_received(data)
+        # What is behind the end of a head came with it in one read, whose size is bounded.
+        if self._in_head and self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
+            self.transport.write(_TOO_LONG)
+            self.transport.close()
         self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._in_head, self._head_bytes = False, 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """So is the request; another head may follow."""
+        self._in_head = True
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
@@ -94,7 +122,8 @@ def make_server(app: Any, service: Service, host: str, port: int) -> Server:
         timeout_keep_alive=IDLE_SECONDS,
         # What runs longer than the service waits has been told so; this is for what does not listen.
         timeout_graceful_shutdown=5,
-        h11_max_incomplete_event_size=64 * 1024,
         server_header=False,
+        ssl_certfile=os.environ.get("TUNEBUILD_TLS_CERTIFICATE") or None,
+        ssl_keyfile=os.environ.get("TUNEBUILD_TLS_KEY") or None,
     )
     return Server(config, service)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.prompt import Message, Renderer, check_golden, load_golden, load_prompt
 from tunebuild.serve.admission import Admission
+from tunebuild.serve.bell import Bell
 from tunebuild.serve.bundle import PARITY_FILE, Bundle
 from tunebuild.serve.engines._dtype import resolve_dtype
 from tunebuild.serve.engines.base import Constraint, Engine, Generation, Request, Sampling
@@ -50,6 +51,7 @@ class Service:
         self.failed = threading.Event()
         """Set once the model turns out to be one that cannot be loaded."""
         self.admission = Admission(bundle.limits.concurrency or 1, bundle.limits.queue)
+        self.bell = Bell()
         self.metrics = Metrics(
             lambda: self._engine.running,
             lambda: max(0, self.admission.inside - self._engine.running),
@@ -109,6 +111,8 @@ class Service:
         sampling: Sampling,
         logprobs: int | None = None,
         constraint: Constraint | None = None,
+        *,
+        whole: bool = False,
     ) -> Generation:
         """An answer to a prompt, not running yet.
 
@@ -118,6 +122,7 @@ class Service:
             sampling: how to choose tokens.
             logprobs: likeliest tokens to tell of at each place; ``None`` for no log-probabilities.
             constraint: what the text must match.
+            whole: nobody reads it before its end.
 
         Raises:
             TooLong: it does not fit the context.
@@ -130,7 +135,7 @@ class Service:
                 f"together more than the context of {context}"
             )
         stops = self.renderer.stop_ids
-        return Generation(Request(prompt, wanted, stops, sampling, logprobs, constraint))
+        return Generation(Request(prompt, wanted, stops, sampling, logprobs, constraint, whole=whole))
 
     def run(self, generation: Generation) -> None:
         """Hand a prepared answer to the engine. It counts as running until its reader is done with it."""

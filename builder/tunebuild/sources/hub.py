@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -16,6 +16,16 @@ from tunebuild.store import Digest, TreeFile, digest_file
 
 # Weights in pickles run code when they are loaded; nothing here ever fetches one.
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model")
+
+
+#: The same weights once more, as the makers' own code reads them.
+_SECOND_COPY = "consolidated*.safetensors*"
+
+
+def is_second_copy(name: str, names: Collection[str]) -> bool:
+    """Whether a file holds weights that the shards beside it hold, too: transformers never reads it."""
+    others = (other for other in names if other.endswith(".safetensors") and other != name)
+    return fnmatch(name, _SECOND_COPY) and any(not fnmatch(other, _SECOND_COPY) for other in others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +98,10 @@ def resolve(
             repository.name, repo_type=repository.kind, revision=revision, files_metadata=True
         )
         files = []
+        names = {entry.rfilename for entry in info.siblings}
         for entry in sorted(info.siblings, key=lambda s: s.rfilename):
             name = entry.rfilename
-            if not _matches(name, patterns):
+            if not _matches(name, patterns) or is_second_copy(name, names):
                 continue
             if entry.lfs:
                 files.append(TreeFile(name, entry.lfs.size, Digest("sha256:" + entry.lfs.sha256)))
@@ -126,7 +137,10 @@ def fetch(
         "cache_dir": cache,
         "allow_patterns": list(patterns),
         # A star also stands for slashes there.
-        "ignore_patterns": [] if any("/" in pattern for pattern in patterns) else ["*/*"],
+        "ignore_patterns": [
+            *([] if any("/" in pattern for pattern in patterns) else ["*/*"]),
+            *([_SECOND_COPY] if patterns == MODEL_FILES else []),
+        ],
         "endpoint": _endpoint(),
         "token": token,
     }

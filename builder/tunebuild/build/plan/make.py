@@ -60,6 +60,8 @@ def make_plan(
     look = Look(pipeline)
     data = look.rows(reporter("data"))
     image = look.to_image(data)
+    if look.stages["train"].status != "unchanged":
+        pipeline.check_architecture(reporter)
     drift = find_drift(pipeline, pipeline.lock) if pipeline.lock else ()
     stats = json.loads(data.path("stats.json").read_text("utf-8"))
     lengths = read_lengths(data.path("train.arrow"))
@@ -81,6 +83,7 @@ def make_plan(
             reason=engine_reason(pipeline.spec),
             context=pipeline.context,
             positions=pipeline.positions,
+            no_tools=pipeline.renderer.no_calls,
         ),
         disk=plan_disk(pipeline, outputs, (archive, _to_write(pipeline, planned, archive))),
         image=planned,

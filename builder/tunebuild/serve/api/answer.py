@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tunebuild.prompt import Detokenizer
+from tunebuild.serve.api.tools import MessageParts
 from tunebuild.serve.engines.base import Finish, Generation, Token
 
 
@@ -18,8 +19,13 @@ class StopTexts:
         self._held = ""
         self.hit = False
 
+    def __bool__(self) -> bool:
+        return bool(self._stops)
+
     def push(self, text: str) -> str:
         """Take a piece; the text that is safe to hand out. Sets ``hit`` at a stop text, and drops it."""
+        if not self._stops:
+            return text
         self._held += text
         found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
@@ -56,6 +62,8 @@ class Answer:
         generation: the running answer.
         tokens: tokens made so far.
         finish: why it ended, once it has.
+        failure: what broke it off.
+        parts: splits its text into what a message is made of; ``None`` where it is text alone.
     """
 
     def __init__(
@@ -64,13 +72,17 @@ class Answer:
         detokenizer: Detokenizer,
         stops: Sequence[str],
         on_first: Callable[[float], None] = lambda _: None,
+        parts: MessageParts | None = None,
     ) -> None:
         self.generation = generation
+        self.parts = parts
         self.tokens: list[Token] = []
         self.finish: Finish | None = None
+        self.failure: Exception | None = None
         self._detokenizer = detokenizer
         self._stops = StopTexts(stops)
-        self._on_first = on_first
+        self._handed_out = self._characters = 0
+        self._started, self._on_first = time.monotonic(), on_first
 
     @property
     def prompt_tokens(self) -> int:
@@ -82,27 +94,40 @@ class Answer:
         """Tokens made so far."""
         return len(self.tokens)
 
-    async def pieces(self) -> AsyncIterator[Piece]:
-        """Text as it becomes certain. Leaving early cancels the answer."""
-        started = time.monotonic()
-        handed_out = characters = 0
-        try:
-            async for token in self.generation:
-                if not self.tokens:
-                    self._on_first(time.monotonic() - started)
-                self.tokens.append(token)
-                if text := self._stops.push(self._detokenizer.push(token.id)):
-                    yield Piece(text, tuple(self.tokens[handed_out:]), characters)
-                    handed_out, characters = len(self.tokens), characters + len(text)
-                if self._stops.hit:
-                    self.finish = Finish.STOP
-                    return
-            self.finish = self.generation.finish
-            rest = self._stops.push(self._detokenizer.flush()) + self._stops.flush()
-            if rest:
-                yield Piece(rest, tuple(self.tokens[handed_out:]), characters)
-        finally:
-            self.generation.cancel()
+    @property
+    def watched(self) -> bool:
+        """Whether its text has to be looked at while it is made."""
+        return bool(self._stops)
+
+    @property
+    def over(self) -> bool:
+        """Whether no more comes."""
+        return self.finish is not None or self.failure is not None
+
+    def take(self) -> Piece | None:
+        """Text that has become certain since the last call. A stop text ends the answer."""
+        made, end = self.generation.take()
+        if made and not self.tokens and self.generation.first_at is not None:
+            self._on_first(self.generation.first_at - self._started)
+        text = ""
+        for token in made:
+            self.tokens.append(token)
+            text += self._stops.push(self._detokenizer.push(token.id))
+            if self._stops.hit:
+                self.finish = Finish.STOP
+                self.generation.cancel()
+                break
+        else:
+            if isinstance(end, Exception):
+                self.failure = end
+            elif end is not None:
+                self.finish = end
+                text += self._stops.push(self._detokenizer.flush()) + self._stops.flush()
+        if not text:
+            return None
+        piece = Piece(text, tuple(self.tokens[self._handed_out :]), self._characters)
+        self._handed_out, self._characters = len(self.tokens), self._characters + len(text)
+        return piece
 
 
 def _overlap(text: str, stop: str) -> int:

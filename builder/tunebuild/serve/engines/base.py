@@ -7,6 +7,7 @@ characters: an engine compiles it against the tokenizer file of its :class:`Engi
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,6 +90,7 @@ class Request:
             tokens. They are of the model's own distribution, before penalties, bias and temperature.
         constraint: what the answer's text must match; stop ids are possible only where it is complete.
         request_id: for logs.
+        whole: nobody reads it before its end, so an engine may hand its tokens out together.
     """
 
     prompt: list[int]
@@ -98,6 +100,7 @@ class Request:
     logprobs: int | None = None
     constraint: Constraint | None = None
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,26 +126,37 @@ class Drained(Exception):
     """The server ended before the answer did."""
 
 
-Item = Token | Finish | EngineFailed | Drained
+#: How an answer ends.
+End = Finish | EngineFailed | Drained
+Item = Token | End
 
 
 class Generation:
-    """One answer: an asynchronous stream of tokens. Made and read on one event loop, fed by an engine.
+    """One answer: tokens that an engine makes and somebody reads. Made and read on one event loop.
 
     An engine feeds any number of :class:`Token`, then one :class:`Finish` or :class:`EngineFailed`. What
-    comes after that, or after a cancel, is dropped.
+    comes after that, or after a cancel, is dropped. Tokens are kept until they are taken: however many were
+    made meanwhile are taken at once, so a reader that is behind costs no more than one that is not.
 
     Args:
         request: what is asked for.
+
+    Attributes:
+        finish: why it ended, once all of it has been taken.
+        cancelled: whether nobody reads any more.
+        first_at: when its first token was made, of ``time.monotonic()``.
     """
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.finish: Finish | None = None
         self.cancelled = False
+        self.first_at: float | None = None
         self._over = False
+        self._tokens: list[Token] = []
+        self._end: End | None = None
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Item] = asyncio.Queue()
+        self._listener: Callable[[bool], None] = lambda _: None
         self._on_cancel: Callable[[Generation], None] | None = None
         self._on_end: Callable[[Generation], None] | None = None
 
@@ -152,9 +166,26 @@ class Generation:
 
     def put(self, item: Item) -> None:
         """A token, or the end; on the event loop of the answer."""
-        if not self._over:
-            self._over = not isinstance(item, Token)
-            self._queue.put_nowait(item)
+        if self._over:
+            return
+        if isinstance(item, Token):
+            if self.first_at is None:
+                self.first_at = time.monotonic()
+            self._tokens.append(item)
+        else:
+            self._over, self._end = True, item
+        self._listener(self._over)
+
+    def listen(self, arrived: Callable[[bool], None]) -> None:
+        """Have ``arrived`` called, on the event loop, when there is more to take; true if it is the end."""
+        self._listener = arrived
+
+    def take(self) -> tuple[list[Token], End | None]:
+        """Tokens since the last call; and how the answer ended, if those were the last."""
+        tokens, self._tokens = self._tokens, []
+        if isinstance(self._end, Finish):
+            self.finish = self._end
+        return tokens, self._end
 
     def on_cancel(self, abort: Callable[[Generation], None]) -> None:
         """Have ``abort`` called, on the event loop, once nobody reads any more."""
@@ -193,14 +224,18 @@ class Generation:
             EngineFailed: the engine gave up on it.
             Drained: the server ends.
         """
+        arrived = asyncio.Event()
+        self.listen(lambda _: arrived.set())
         while True:
-            item = await self._queue.get()
-            if isinstance(item, EngineFailed | Drained):
-                raise item
-            if isinstance(item, Finish):
-                self.finish = item
+            tokens, end = self.take()
+            for token in tokens:
+                yield token
+            if isinstance(end, Exception):
+                raise end
+            if end is not None:
                 return
-            yield item
+            await arrived.wait()
+            arrived.clear()
 
 
 def deliver(items: Iterable[tuple[Generation, Item]]) -> None:

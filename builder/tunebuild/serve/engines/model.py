@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tunebuild.errors import fail
+from tunebuild.serve.engines.attention import attention_of
 
 # What transformers tells of loading: names of tensors, in the last with both shapes.
 _WRONG = {
@@ -44,7 +45,7 @@ def load_model(
         directory,
         dtype=dtype,
         device_map=device_map,
-        attn_implementation="sdpa",
+        attn_implementation=attention_of(directory),
         trust_remote_code=False,
         local_files_only=True,
         use_safetensors=True,

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from tunebuild.errors import fail
+from tunebuild.serve.engines.attention import attention_of
 from tunebuild.train.plan.settings import TrainSettings
 
 #: bitsandbytes' AVX512 kernels dequantize other widths wrongly, with a relative error of 0.2 instead of
@@ -76,7 +77,7 @@ def load_base(directory: Path, settings: TrainSettings) -> PreTrainedModel:
             dtype=dtype,
             quantization_config=config,
             device_map={"": torch.cuda.current_device()} if whole_on_card else None,
-            attn_implementation="sdpa",
+            attn_implementation=attention_of(directory),
             trust_remote_code=False,
             local_files_only=True,
             use_safetensors=True,

@@ -26,7 +26,8 @@ from tunebuild.train.plan.settings import Execution, TrainSettings
 #: Tensor name -> shape.
 Shapes = Mapping[str, tuple[int, ...]]
 
-_NO_LINEAR = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b")
+# Experts are stored apart and loaded as one parameter, which no adapter and no 4 bits reach.
+_NO_LINEAR = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b|\bexperts\.\d+\.")
 _LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 _FLOAT32 = 4
 # What older architectures call their sizes.

@@ -1,0 +1,186 @@
+"""A base that a later stage could not work with is refused before training, with the way out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    BloomConfig,
+    Gemma2Config,
+    GPT2Config,
+    Lfm2Config,
+    MixtralConfig,
+    Qwen3MoeConfig,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from support.models import save_base
+from tunebuild.errors import TunebuildError
+from tunebuild.merge.run import merge_adapter
+from tunebuild.models.base_model import wanted_files
+from tunebuild.preflight.architecture import check_architecture
+from tunebuild.serve.engines.attention import attention_of
+from tunebuild.serve.engines.model import load_model
+from tunebuild.spec.tuning import LoraSpec, TuningSpec
+from tunebuild.train.model.adapter import add_adapter, save_adapter
+from tunebuild.train.plan.estimate import linear_parameters, read_tensors
+
+SIZE = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 128, "vocab_size": 320, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+OLD = {"vocab_size": 320, "bos_token_id": 1, "eos_token_id": 2}
+CONFIGS = {
+    "mixtral": MixtralConfig(**SIZE, num_local_experts=4),
+    "qwen3-moe": Qwen3MoeConfig(**SIZE, num_experts=4, moe_intermediate_size=64),
+    "lfm2": Lfm2Config(**SIZE, layer_types=["conv", "full_attention"]),
+    "gemma2": Gemma2Config(**SIZE, head_dim=16),
+    "gpt2": GPT2Config(**OLD, n_embd=64, n_layer=2, n_head=4, n_positions=64),
+    "bloom": BloomConfig(**OLD, hidden_size=64, n_layer=2, n_head=4),
+}
+
+
+def save(name, directory):
+    torch.manual_seed(0)
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(CONFIGS[name])](CONFIGS[name])
+    model.save_pretrained(directory)
+    return directory
+
+
+def tuning(method="lora", **lora):
+    return TuningSpec(method=method, lora=LoraSpec(r=4, alpha=8, **lora))
+
+
+def refusal(directory, spec, *, merges=True):
+    with pytest.raises(TunebuildError) as caught:
+        check_architecture(directory, spec, merges=merges)
+    (one,) = caught.value.diagnostics
+    assert one.hint
+    assert one.path
+    return one
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe"])
+def test_experts_in_one_tensor_are_refused_and_the_hint_is_taken(name, tmp_path):
+    base = save(name, tmp_path / "base")
+    refused = refusal(base, tuning())
+    assert "experts" in refused.message
+    named = refused.hint.partition("[")[2].rstrip("]").split(", ")
+    assert {"q_proj", "v_proj"} <= set(named)
+    check_architecture(base, tuning(targets=tuple(named)), merges=True)
+
+
+def test_state_instead_of_keys_and_values_is_refused(tmp_path):
+    assert refusal(save("lfm2", tmp_path / "base"), tuning()).code == "cache-type"
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gpt2", "bloom"])
+def test_what_works_passes(name, tmp_path):
+    check_architecture(save(name, tmp_path / "base"), tuning(), merges=True)
+
+
+def test_misspelt_target_is_an_error_with_a_suggestion(tmp_path):
+    refused = refusal(save_base("llama", tmp_path / "base"), tuning(targets=("q_proj", "v_porj")))
+    assert "v_porj" in refused.message
+    assert "v_proj" in refused.hint
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_embedding_and_head_are_refused_as_targets(target, tied, tmp_path):
+    base = save_base("llama", tmp_path / "base", tie_word_embeddings=tied)
+    assert target in refusal(base, tuning(targets=("q_proj", target))).message
+
+
+def test_quantized_base_is_refused(tmp_path):
+    base = save_base("llama", tmp_path / "base")
+    file = base / "config.json"
+    config = json.loads(file.read_text())
+    quantization = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    file.write_text(json.dumps({**config, "quantization_config": quantization}))
+    assert "bitsandbytes" in refusal(base, tuning("qlora")).message
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_adapter_in_the_base_is_refused(method, tmp_path):
+    base = save_base("llama", tmp_path / "base")
+    (base / "adapter_config.json").write_text("{}")
+    assert refusal(base, tuning(method)).code == "base-adapter"
+
+
+def test_unknown_architecture_is_no_traceback(tmp_path):
+    base = save_base("llama", tmp_path / "base")
+    (base / "config.json").write_text('{"model_type": "nobody-knows"}')
+    assert refusal(base, tuning()).code == "base-model"
+
+
+def test_second_copy_is_not_the_model(tmp_path):
+    base = save_base("llama", tmp_path / "base")
+    before = read_tensors(base)
+    save_file({"tok_embeddings.weight": torch.zeros(4, 4)}, base / "consolidated.safetensors")
+    assert "consolidated.safetensors" not in wanted_files(base)
+    assert read_tensors(base) == before
+
+
+def test_experts_are_not_counted_as_quantized(tmp_path):
+    tensors = read_tensors(save("mixtral", tmp_path / "base"))
+    assert any(".experts.0." in name for name in tensors)
+    assert linear_parameters(tensors) < 2 * (64 * 64 * 2 + 64 * 32 * 2 + 64 * 4) + 1
+
+
+def test_soft_capping_is_honored_in_serving(tmp_path):
+    base = save("gemma2", tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    for name in weights:
+        if "q_proj" in name or "k_proj" in name:
+            weights[name] *= 100  # far over the cap of 50
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    assert attention_of(base) == "eager"
+    published = MODEL_FOR_CAUSAL_LM_MAPPING[Gemma2Config].from_pretrained(base, attn_implementation="eager")
+    ids = torch.arange(3, 40)[None]
+    with torch.inference_mode():
+        served = load_model(base, None, torch.float32)(ids).logits
+        torch.testing.assert_close(served, published(ids).logits)
+        without = published
+        without.set_attn_implementation("sdpa")
+        assert (without(ids).logits - served).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("gpt2", ""), ("llama", "model."), ("gpt2", "transformer.")])
+def test_merge_is_the_trained_model(name, prefix, tmp_path):
+    """Weights stored transposed, and under names without the prefix of the causal language model."""
+    base = save(name, tmp_path / "base") if name in CONFIGS else save_base(name, tmp_path / "base")
+    if prefix:
+        weights = load_file(base / "model.safetensors")
+        stripped = {key.removeprefix(prefix): value for key, value in weights.items()}
+        assert stripped.keys() != weights.keys()
+        save_file(stripped, base / "model.safetensors", {"format": "pt"})
+    check_architecture(base, tuning(), merges=True)
+    trained = add_adapter(load_model(base, None, torch.float32), tuning(), base=base)
+    for parameter in trained.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    out = tmp_path / "out"
+    (tmp_path / "trained" / "adapter").mkdir(parents=True)
+    out.mkdir()
+    save_adapter(trained, tmp_path / "trained" / "adapter")
+    merge_adapter("original", base=base, trained=tmp_path / "trained", out=out, progress=_Silent())
+    ids = torch.arange(3, 40)[None]
+    with torch.inference_mode():
+        merged = load_model(out / "model", None, torch.float32)(ids).logits
+        torch.testing.assert_close(merged, trained.eval()(ids).logits, rtol=1e-4, atol=1e-4)
+        with trained.disable_adapter():
+            assert (trained(ids).logits - merged).abs().max() > 1e-2
+    published = load_file(base / "model.safetensors").keys()
+    assert load_file(next((out / "model").glob("model-merged-*"))).keys() <= published
+
+
+class _Silent:
+    def say(self, text):
+        pass
+
+    def step(self, done, total, text=""):
+        pass
