@@ -29,12 +29,15 @@ class ChatStage:
     name: str = "chat"
     version: int = 1
 
-    def inputs(self) -> Inputs:
-        """The prompt, and what renders it."""
+    def own(self) -> Inputs:
+        """What renders the prompt for others."""
+        return {"transformers": library_version("transformers")}
+
+    def upstream(self) -> Inputs:
+        """The prompt, and the configuration."""
         return {
             "prompt": {f.path: f.digest for f in self.data.files if f.path.startswith("prompt/")},
             "config": [f.digest for f in self.merged.files if f.path == "model/config.json"],
-            "transformers": library_version("transformers"),
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
