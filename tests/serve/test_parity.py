@@ -59,7 +59,7 @@ def test_an_adapter_of_another_strength_is_found_below_the_tolerance(strength):
         assert (not verdict.problem) is right, verdict
 
 
-def test_a_fine_tuning_that_moves_nothing_is_held_to_the_distance_alone():
+def test_a_fine_tune_without_effect_is_held_to_the_distance_alone():
     same = [-1.0, -2.0]
     assert compare(same, same, same, 0.01).share is None
     assert not compare(same, same, same, 0.01).problem
@@ -125,7 +125,7 @@ def copy(built, tmp_path):
     return tmp_path / "bundle"
 
 
-def test_what_was_built_is_ready(copy):
+def test_the_model_that_was_built_becomes_ready(copy):
     reason = started(copy)
     assert reason == ""
 

@@ -38,6 +38,7 @@ def make_bundle(
     head_dim: int | None = None,
     prompt: PromptSpec | None = None,
     request_variables: Sequence[str] = (),
+    cors: Sequence[str] = (),
     **limits: float,
 ) -> Renderer:
     """Write a bundle whose model has random weights; returns its renderer.
@@ -47,7 +48,8 @@ def make_bundle(
     # Random weights with tied embeddings only ever repeat the last token.
     untied = {"tie_word_embeddings": False} if architecture == "llama" else {}
     head = {"head_dim": head_dim} if head_dim else {}
-    base = save_base(architecture, directory / "model", **untied, **head)
+    room = {"max_position_embeddings": int(limits["context"])} if "context" in limits else {}
+    base = save_base(architecture, directory / "model", **untied, **head, **room)
     renderer = build_renderer(prompt or PromptSpec(system="Be brief."), base, directory)
     save_prompt(directory / "prompt", renderer, base)
     settings = {
@@ -61,6 +63,7 @@ def make_bundle(
         "defaults": {"max_tokens": 16, "temperature": 0.0, "top_p": 1.0},
         "limits": {"context": 200, "concurrency": 16, "queue": 8, "drain_seconds": 10, **limits},
         "request_variables": list(request_variables),
+        "cors": list(cors),
     }
     Bundle.model_validate(settings).save(directory)
     return renderer
@@ -75,6 +78,7 @@ def serving(
     python: Path = Path(sys.executable),
     log: Path | None = None,
     variables: Mapping[str, str] | None = None,
+    scheme: str = "http",
 ) -> Iterator[Server]:
     """Start ``python -m tunebuild.serve`` on a free port; SIGTERM at the end if it still runs.
 
@@ -84,6 +88,7 @@ def serving(
         python: of the environment that the engine is in.
         log: where its log goes; a pipe if left out, which takes little.
         variables: more of its environment.
+        scheme: of its URL.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -93,7 +98,7 @@ def serving(
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(variables or {})}
     with log.open("wb") if log else nullcontext(subprocess.PIPE) as errors:
         process = subprocess.Popen(argv, env=env, stderr=errors)
-    url = f"http://127.0.0.1:{port}"
+    url = f"{scheme}://127.0.0.1:{port}"
     try:
         if ready:
             wait_until_ready(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunebuild.data.prompt_source import build_renderer, check_variables
@@ -37,7 +36,7 @@ from tunebuild.spec.canonical import effective
 from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.serving_rules import engine_of
-from tunebuild.store import Inputs, Progress, Silent, Store, Tree, digest_json
+from tunebuild.store import UNBUILT, Progress, Silent, Store, Tree, digest_json
 from tunebuild.train.plan.estimate import count_parameters, read_tensors
 from tunebuild.train.plan.hardware import decide
 from tunebuild.train.plan.settings import Device, TrainSettings
@@ -168,17 +167,15 @@ class Pipeline:
         self, data: Tree, trained: Tree, merged: Tree, strategy: Strategy | None = None
     ) -> EvaluateStage:
         """Base, trained and merged model to figures; the other merge's, too, if no strategy is settled."""
-        first, *others = self.strategies
         return EvaluateStage(
-            self.train_settings,
-            self.spec.evaluation,
-            self.base,
-            data,
-            trained,
-            merged,
-            strategy or first,
-            others[0] if others and strategy is None else None,
-            self.tasks,
+            settings=self.train_settings,
+            evaluation=self.spec.evaluation,
+            tasks=self.tasks,
+            base=self.base,
+            strategies=(strategy,) if strategy else self.strategies,
+            data=data,
+            trained=trained,
+            merged=merged,
         )
 
     def export(self, export: ExportSpec, records: Records, tool: Tool) -> ExportStage:
@@ -327,34 +324,23 @@ class Pipeline:
 
         Two builds are compared by these: a field of the spec matters to the stages in whose inputs it shows.
         """
-        nothing = Tree(Path(), ())
-        merge = _without(self.merge(nothing).inputs(), "trained")
-        evaluate = self.evaluate(nothing, nothing, nothing).inputs()
-        parts, records = BundleParts(self.settings, *[nothing] * 4), Records(*[nothing] * 4)
-        # Without the provenance, of which this is a part.
-        image = ImageStage(
-            self.reference, parts, (), {}, records, self.labels, {}, self.spec.image.platform
-        ).inputs()
+        merge = dict(self.merge(UNBUILT).own())
         if len(self.strategies) > 1:
             # Which one is kept is measured; the candidates are among what is evaluated.
-            merge = _without(merge, "strategy")
+            del merge["strategy"]
+        parts, records = BundleParts(self.settings, *[UNBUILT] * 4), Records(*[UNBUILT] * 4)
+        image = ImageStage(self.reference, parts, (), {}, records, self.labels, {}, self.spec.image.platform)
         own: dict[str, Any] = {
-            "data": self.data().inputs(),
-            "train": _without(self.train(nothing).inputs(), "rows"),
+            "data": self.data().own(),
+            "train": self.train(UNBUILT).own(),
             "merge": merge,
             "evaluate": {
                 "gates": self.spec.gates.model_dump(mode="json"),
-                **_without(evaluate, "trained", "merged", "rows", "prompt"),
+                **self.evaluate(UNBUILT, UNBUILT, UNBUILT).own(),
             },
-            "runtime": self.runtime().inputs(),
-            "image": _without(
-                image, "prompt", "weights", "adapter", "parity", "runtime", "provenance", "records"
-            ),
+            "runtime": self.runtime().own(),
+            "image": image.own(),
         }
         if self.spec.exports:
             own["export"] = {"exports": [one.model_dump(mode="json") for one in self.spec.exports]}
         return own
-
-
-def _without(inputs: Inputs, *names: str) -> dict[str, Any]:
-    return {key: value for key, value in inputs.items() if key not in names}

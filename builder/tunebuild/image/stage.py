@@ -69,26 +69,31 @@ class ImageStage:
     provenance: Mapping[str, Any]
     platform: str = "linux/amd64"
     name: str = "image"
-    version: int = 5
+    version: int = 6
 
-    def inputs(self) -> Inputs:
-        """Digests of everything in the image."""
-        in_prompt = [f for f in self.parts.data.files if f.path.startswith("prompt/")]
-        in_model = [f for f in self.parts.merged.files if f.path.startswith("model/")]
+    def own(self) -> Inputs:
+        """Names, settings, and the program that the container runs."""
         return {
             "reference": str(self.reference),
             "settings": self.parts.settings.model_dump(mode="json"),
             "labels": dict(self.labels),
+            "platform": self.platform,
+            "server": _server_digests(),
+            "templates": [digest_file(resources.path("templates", *name)) for name in TEMPLATES],
+        }
+
+    def upstream(self) -> Inputs:
+        """Digests of everything that other stages put into the image."""
+        in_prompt = [f for f in self.parts.data.files if f.path.startswith("prompt/")]
+        in_model = [f for f in self.parts.merged.files if f.path.startswith("model/")]
+        return {
             "prompt": {f.path: f.digest for f in in_prompt},
             "weights": {f.path: f.digest for f in in_model},
             "adapter": {f.path: f.digest for f in self.parts.adapter},
             "parity": self.parts.parity,
-            "platform": self.platform,
             "runtime": [layer.digest for layer in self.runtime],
-            "server": _server_digests(),
             "provenance": digest_json(self.provenance),
             "records": {name: file.digest for name, file in self.records.files.items()},
-            "templates": [digest_file(resources.path("templates", *name)) for name in TEMPLATES],
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:

@@ -25,7 +25,11 @@ class WeightsStage:
     name: str = "weights"
     version: int = 1
 
-    def inputs(self) -> Inputs:
+    def own(self) -> Inputs:
+        """Nothing: layers follow from the weights."""
+        return {}
+
+    def upstream(self) -> Inputs:
         """The weights, by name."""
         return {f.path: f.digest for f in self.merged.files if f.path.endswith(_WEIGHTS)}
 

@@ -83,6 +83,7 @@ def make_plan(
             reason=engine_reason(pipeline.spec),
             context=pipeline.context,
             positions=pipeline.positions,
+            no_tools=pipeline.renderer.no_calls,
         ),
         disk=plan_disk(pipeline, outputs, (archive, _to_write(pipeline, planned, archive))),
         image=planned,

@@ -114,6 +114,8 @@ class ServingPlan(_Part):
     """Longest prompt and answer together, in tokens."""
     positions: int | None
     """Tokens that the base has positions for; null if it names no end."""
+    no_tools: str
+    """Why requests may bring no tools; empty where they may."""
 
 
 class DiskPlan(_Part):
@@ -183,6 +185,8 @@ class Blast(_Part):
     """Stages with other inputs, and those after them."""
     changes: dict[str, tuple[Change, ...]]
     """Changed inputs by stage."""
+    words: tuple[str, ...] = ()
+    """What changed and what follows from it, a sentence each."""
 
 
 class Plan(_Part):
