@@ -18,7 +18,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     ),
     "plan": (
         ("plan spec.yaml", "show what a build would do on this machine"),
-        ("plan spec.yaml --device cuda --device-memory 24GB", "plan for a GPU elsewhere"),
+        ("plan spec.yaml --against git:origin/main", "say what a branch changes, and what that sets off"),
     ),
     "lock": (
         ("lock spec.yaml", "pin data, model, packages and wheels"),

@@ -183,7 +183,8 @@ def _against(plan: Plan) -> Iterator[str]:
     assert against is not None
     stages = f" ({', '.join(against.stages)})" if against.stages else ""
     yield f"against {against.other}: {against.level}{stages}"
-    for stage, changes in against.changes.items():
+    yield from (f"  {line}" for line in against.words)
+    for stage, changes in against.changes.items() if not against.words else ():
         for change in changes:
             yield f"  {stage:<8} {change.field}: {short(change.old)} -> {short(change.new)}"
 

@@ -185,6 +185,8 @@ class Blast(_Part):
     """Stages with other inputs, and those after them."""
     changes: dict[str, tuple[Change, ...]]
     """Changed inputs by stage."""
+    words: tuple[str, ...] = ()
+    """What changed and what follows from it, a sentence each."""
 
 
 class Plan(_Part):
