@@ -31,7 +31,7 @@ from tunebuild.serve.service import Service
 _HUNG_UP = 499  # as nginx logs it; nobody reads the answer
 
 # Bytes of a body that is tokenized on the event loop, in about the time of a streamed token. Beside a busy
-# loop a thread waits 5 ms for the interpreter lock each time it wants it: 256 short prompts took 4 s, in turn.
+# loop a thread waits 5 ms for the interpreter lock each time it wants it: 256 short ones took 4 s, in turn.
 _SHORT = 16 * 1024
 
 
