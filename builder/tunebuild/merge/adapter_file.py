@@ -88,8 +88,12 @@ class Adapter:
     replacements: dict[str, StoredTensor]
 
 
-def read_adapter(directory: Path) -> Adapter:
+def read_adapter(directory: Path, base: Path | None = None) -> Adapter:
     """Read an adapter in PEFT's format.
+
+    Args:
+        directory: of the adapter.
+        base: directory of its base, which an adapter of experts cannot be read without.
 
     Raises:
         TunebuildError: the adapter uses a feature that this merge does not have, or a part is missing.
@@ -118,6 +122,14 @@ def read_adapter(directory: Path) -> Adapter:
                 raise fail("merge-unsupported", message, "adapt linear modules only", path="tuning.lora")
     wanted = {"A", "B", "magnitude_vector"} if config.get("use_dora") else {"A", "B"}
     updates = {}
+    if config.get("target_parameters") and base is not None:
+        from tunebuild.merge.experts import wrapped_parameters
+
+        for name, wrapped in wrapped_parameters(base, directory).items():
+            one = parts.pop(name, {})
+            if one.keys() != {"A", "B"}:
+                raise fail("adapter-broken", f"the adapter of {wrapped.parameter} lacks a part")
+            updates.update(wrapped.split(one["A"], one["B"]))
     for module, found in parts.items():
         if found.keys() != wanted:
             raise fail("adapter-broken", f"the adapter of {module} lacks a part, or has one too many")
