@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any, Literal
 
 # Layers whose cache is keys and values for each token; others keep a state, which cannot be padded.
@@ -18,6 +19,10 @@ def cache_kind(model: Any) -> Literal["keys", "state", "unknown"]:
     """
     from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING
 
+    if hasattr(model, "get_base_model"):  # PEFT's wrapper takes anything
+        model = model.get_base_model()
+    if "past_key_values" not in signature(type(model).forward).parameters:
+        return "unknown"
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
     if kinds <= _PADDED:
         return "unknown" if getattr(model, "_is_stateful", False) else "keys"
