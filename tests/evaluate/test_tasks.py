@@ -84,7 +84,7 @@ def test_base_and_tuned_model_do_tasks_that_stand_beside_the_spec(trained, tmp_p
     def figures(limit):
         asked = EvaluationSpec(samples=0, tasks=("./tasks",), task_limit=limit)
         tasks = read(tmp_path, "./tasks")
-        stage = EvaluateStage(settings, asked, base, data, adapter, merged, "dequantized", tasks=tasks)
+        stage = EvaluateStage(settings, asked, tasks, base, ("dequantized",), data, adapter, merged)
         output = store.ensure(stage, Silent())
         return read_metrics(output), json.loads(output.path("metrics.json").read_text())["tasks"]
 
@@ -137,9 +137,8 @@ def test_virtual_tokens_are_no_tokens_of_a_task(tmp_path, kind):
     base = BaseModel(directory, base.files)
     store, asked = Store(tmp_path / "store"), EvaluationSpec(samples=0, tasks=("./tasks",))
     merged = store.ensure(MergeStage("none", base, trained), Silent())
-    stage = EvaluateStage(
-        settings, asked, base, data, trained, merged, "none", tasks=read(tmp_path, "./tasks")
-    )
+    tasks = read(tmp_path, "./tasks")
+    stage = EvaluateStage(settings, asked, tasks, base, ("none",), data, trained, merged)
     found = store.ensure(stage, Silent()).path("metrics.json").read_text()
 
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))

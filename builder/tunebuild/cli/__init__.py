@@ -9,6 +9,7 @@ import sys
 import click
 
 from tunebuild import __version__
+from tunebuild.cli._echo import survive_any_text
 from tunebuild.cli._errors import run_reporting_errors
 from tunebuild.cli._lazy import LazyGroup
 from tunebuild.heavy_imports import put_off_collection
@@ -32,6 +33,7 @@ _VERBS = {
     "lock": ("tunebuild.cli.lock", "Pin everything a spec names in a lock file."),
     "build": ("tunebuild.cli.build", "Train, merge and assemble the image; prints its digest."),
     "push": ("tunebuild.cli.push", "Push the image to a registry, without a container runtime."),
+    "bundle": ("tunebuild.cli.bundle", "Write all that is published to one file, for where no network is."),
     "load": ("tunebuild.cli.load", "Load the image into Docker or Podman."),
     "launch": ("tunebuild.cli.launch", "Render the launch command for training on several machines."),
     "train": ("tunebuild.cli.train", "Train in one process started by a launcher."),
@@ -58,6 +60,7 @@ _EXTRAS = {
     "lock": ("plan",),
     "build": ("train",),
     "train": ("train",),
+    "bundle": ("train",),
     "render": ("train",),
     "export": ("train", "export"),
     "run": ("train",),
@@ -69,6 +72,7 @@ click.version_option(__version__, prog_name="tunebuild")(app)
 
 def main() -> None:
     """Entry point of the ``tunebuild`` command."""
+    survive_any_text()
     status = run_reporting_errors(lambda: app(standalone_mode=False))
     gc.freeze()  # or the collector looks at every object once more before they all go
     sys.exit(status)

@@ -49,6 +49,6 @@ def _result(diagnostic: Diagnostic, rule: int) -> dict[str, Any]:
     }
     if (where := diagnostic.position) and where.line:  # an option has no place in a file
         region = {"startLine": where.line, "startColumn": where.column}
-        place = {"artifactLocation": {"uri": quote(where.file)}, "region": region}
+        place = {"artifactLocation": {"uri": quote(where.file, errors="surrogateescape")}, "region": region}
         result["locations"] = [{"physicalLocation": place}]
     return result

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from collections.abc import Callable
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.errors import Diagnostic, TunebuildError
+from tunebuild.printable import printable, printable_line
 
 _EXIT_INTERRUPTED = 130
 
@@ -22,7 +25,9 @@ def run_reporting_errors(main: Callable[[], None]) -> int:
             _print(diagnostic)
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        message = io.StringIO()  # names what was typed, as it was typed
+        error.show(message)
+        echo(message.getvalue(), err=True, nl=False)
         return 1  # not click's 2, which is what 'plan' says where there is work
     except (KeyboardInterrupt, click.Abort):
         print("interrupted; the next build goes on from the last checkpoint", file=sys.stderr)
@@ -43,14 +48,14 @@ def run_reporting_errors(main: Callable[[], None]) -> int:
 
 
 def _print(diagnostic: Diagnostic) -> None:
-    position, path = str(diagnostic.position or ""), diagnostic.path
+    position, path = printable_line(str(diagnostic.position or "")), printable_line(diagnostic.path)
     head = " ".join(
         part
         for part in (click.style(position, bold=True), click.style(path, fg="cyan"))
         if click.unstyle(part)
     )
     label = click.style("error", fg="red", bold=True)
-    click.echo(f"{head or label}: {diagnostic.text}", err=True)
+    click.echo(f"{head or label}: {printable(diagnostic.text)}", err=True)
 
 
 def _storage_problem(error: OSError) -> Diagnostic:

@@ -10,6 +10,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tunebuild.printable import printable, printable_line
+
 _QUIET_SECONDS = 10.0
 
 
@@ -24,7 +26,7 @@ class Reporter:
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
@@ -54,6 +56,7 @@ class StageProgress:
 
     def step(self, done: float, total: float, note: str = "") -> None:
         """Move the bar; off a terminal, print a line every ten seconds."""
+        note = printable_line(note)
         bars, console = self._reporter.bars, self._reporter.console
         if self._task is None:
             self._task = bars.add_task(self._stage, total=total, note=note)
@@ -65,4 +68,4 @@ class StageProgress:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._reporter.console.print(f"  {self._stage:<8} {text}", markup=False, soft_wrap=True)
+        self._reporter.console.print(f"  {self._stage:<8} {printable(text)}", markup=False, soft_wrap=True)

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli.load import replaced_text
 from tunebuild.client.readiness import wait_until_ready
 from tunebuild.errors import TunebuildError, fail
@@ -92,7 +92,7 @@ def endpoint(
     url = f"http://{host}:{port}"
     from tunebuild.containers.runtime import RunOptions, wait_ready
 
-    options = RunOptions(host=host, port=port)
+    options = RunOptions(host=host, port=port, gpus=built.parts.settings.device == "cuda")
     started = time.monotonic()
     with ExitStack() as running:
         container, runner = None, "local process"
@@ -104,7 +104,7 @@ def endpoint(
                 problem = error.diagnostics[0]
                 if engine != "auto" or problem.code not in ("no-engine", "run-failed"):
                     raise
-                click.echo(f"  serving as a local process: {problem.message}", err=True)
+                echo(f"  serving as a local process: {problem.message}", err=True)
         if container is None:
             from tunebuild.containers.local_server import local_server
             from tunebuild.extras import require
@@ -129,7 +129,7 @@ def _wait_for_process(process: subprocess.Popen[bytes]) -> int:
 
 def _wait_for_container(container: Container) -> int:
     for line in container.logs(follow=True):
-        print(line, file=sys.stderr)
+        echo(line, err=True)
     return container.wait()
 
 
@@ -144,11 +144,9 @@ def _container(
     if not tagged:
         image = replace(image, reference=_passing_name(image))
     report = found.load(image)
-    click.echo(
-        f"  load    {report.sent / 1e6:,.1f} of {report.total / 1e6:,.1f} MB sent to {found.name}", err=True
-    )
+    echo(f"  load    {report.sent / 1e6:,.1f} of {report.total / 1e6:,.1f} MB sent to {found.name}", err=True)
     if report.replaced:
-        click.echo(f"  load    {replaced_text(image.reference.full_name, report.replaced)}", err=True)
+        echo(f"  load    {replaced_text(image.reference.full_name, report.replaced)}", err=True)
     with ExitStack() as started:
         if not tagged:
             started.enter_context(ending_with(lambda: found.remove(image.reference)))
@@ -175,7 +173,7 @@ def ending_with(end: Callable[[], object]) -> Iterator[None]:
         except Exception as error:  # an engine's SDK raises errors of its own
             if cause is None:
                 raise
-            click.echo(f"  not cleared up: {error}", err=True)
+            echo(f"  not cleared up: {error}", err=True)
 
 
 def _passing_name(image: Image) -> ImageReference:

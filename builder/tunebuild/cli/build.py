@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, spec_argument, store_option
 
 if TYPE_CHECKING:
@@ -65,14 +66,14 @@ def command(
         path = reports_beside(output or archive_of(spec, pipeline.spec.name)) / _REFUSED
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(render_report(records.read(), pipeline.provenance), "utf-8")
-        click.echo(f"  report   {path} shows what the gates refused", err=True)
+        echo(f"  report   {path} shows what the gates refused", err=True)
 
     built = build_spec(spec, store, overrides, locked=locked, refused=refused)
     with Reporter() as reporter:
         if builder == "docker":
             from tunebuild.containers.docker_build import build_with_docker
 
-            click.echo(build_with_docker(built.plan, reporter("docker")))
+            echo(build_with_docker(built.plan, reporter("docker")))
             return
         from tunebuild.image.oci.archive import write_archive, write_layout
         from tunebuild.image.oci.reading import holds
@@ -105,8 +106,8 @@ def command(
 
                 reporter("load").say(replaced_text(built.image.reference.full_name, report.replaced))
     if not built.ran:
-        click.echo("nothing changed", err=True)
-    click.echo(built.image.digest)
+        echo("nothing changed", err=True)
+    echo(built.image.digest)
 
 
 def archive_of(spec: Path, name: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from tunebuild.cli._echo import echo, echo_json
 from tunebuild.cli._options import SIZE, store_option
 from tunebuild.errors import TunebuildError
 from tunebuild.store import Store, inventory
@@ -51,14 +51,14 @@ def list_(as_json: bool, store: Path) -> None:
         rest = [
             {"kind": kind, "path": str(x.path), "size": x.size, "used": _when(x.used)} for kind, x in left
         ]
-        click.echo(json.dumps({"records": rows, "leftovers": rest}, indent=2))
+        echo_json({"records": rows, "leftovers": rest})
         return
     for k in kept:
-        click.echo(f"{k.key:<34} {_size(k.size):>9}  {_when(k.used)}")
+        echo(f"{k.key:<34} {_size(k.size):>9}  {_when(k.used)}")
     for kind, x in left:
-        click.echo(f"{x.path.name[:33]:<34} {_size(x.size):>9}  {_when(x.used)}  {kind}")
+        echo(f"{x.path.name[:33]:<34} {_size(x.size):>9}  {_when(x.used)}  {kind}")
     total = sum({k.tree: k.size for k in kept}.values()) + sum(x.size for _, x in left)
-    click.echo(f"{len(kept)} stages, {_size(total)} in {store}", err=True)
+    echo(f"{len(kept)} stages, {_size(total)} in {store}", err=True)
 
 
 @command.command("explain")
@@ -68,8 +68,8 @@ def explain(key: str, store: Path) -> None:
     """Show what the stage KEY was made from and what it made. The start of a key is enough."""
     opened = Store(store)
     kept = inventory.find_record(opened, key)
-    click.echo(f"{kept.key}\noutput {kept.tree}, {_size(kept.size)}\n")
-    click.echo(json.dumps(inventory.inputs_of(kept), indent=2, ensure_ascii=False))
+    echo(f"{kept.key}\noutput {kept.tree}, {_size(kept.size)}\n")
+    echo_json(inventory.inputs_of(kept))
 
 
 @command.command("gc")
@@ -84,8 +84,8 @@ def collect(older_than: float | None, max_size: int | None, dry_run: bool, store
     """
     done = inventory.collect(Store(store), older_than=older_than, max_bytes=max_size, dry_run=dry_run)
     for name in (*done.keys, *(path.name for path in done.leftovers)):
-        click.echo(f"{'would remove' if dry_run else 'removed'} {name}", err=True)
-    click.echo(f"{_size(done.freed)} {'would be freed' if dry_run else 'freed'}", err=True)
+        echo(f"{'would remove' if dry_run else 'removed'} {name}", err=True)
+    echo(f"{_size(done.freed)} {'would be freed' if dry_run else 'freed'}", err=True)
 
 
 @command.command("verify")
@@ -108,7 +108,7 @@ def verify(remove: bool, store: Path) -> None:
     if problems and not remove:
         raise TunebuildError(tuple(problems))
     count = len(inventory.records(opened))
-    click.echo(f"{count} stages are what was written ({time.monotonic() - started:.1f} s)", err=True)
+    echo(f"{count} stages are what was written ({time.monotonic() - started:.1f} s)", err=True)
 
 
 def _when(seconds: float) -> str:

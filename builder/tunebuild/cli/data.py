@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import NEW_FILE, set_option, spec_argument, store_option
 from tunebuild.grammar import counted
+from tunebuild.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +65,7 @@ def command(
         _print(view, Console(highlight=False, soft_wrap=True))
         return
     html.write_text(as_html(view, pipeline.spec.name), "utf-8")
-    click.echo(f"{html}: {counted(len(view.samples), 'row')}", err=True)
+    echo(f"{html}: {counted(len(view.samples), 'row')}", err=True)
 
 
 def _print(view: DataView, console: Console) -> None:
@@ -78,16 +80,17 @@ def _print(view: DataView, console: Console) -> None:
     for reason, count in stats["rejected"].items():
         console.print(f"  {count:>8,} {reason}")
         for reject in view.unused[reason]:
-            console.print(f"{'':11}{reject['file']}:{reject['line']}: {reject['reason']}", markup=False)
+            line = f"{'':11}{reject['file']}:{reject['line']}: {reject['reason']}"
+            console.print(printable(line), markup=False)
     if view.unused:
-        console.print(f"  all of them, with how they begin: {view.all_unused}", markup=False)
+        console.print(f"  all of them, with how they begin: {printable(str(view.all_unused))}", markup=False)
     if view.findings:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in stats["found"].items())
         console.print(f"found in rows: {kinds}")
     for finding in view.findings[:_FINDINGS]:
         place = f"{finding['file']}:{finding['line']}"
         line = f"  {place}: {finding['kind']} {finding['excerpt']}, {finding['outcome']}"
-        console.print(line, markup=False)
+        console.print(printable(line), markup=False)
     console.print(
         f"{stats['tokens']:,} tokens, {stats['supervised_share']:.0%} supervised; a row has ", end=""
     )
@@ -109,7 +112,7 @@ def _print(view: DataView, console: Console) -> None:
                 text.append("⟦" if piece.kind == "supervised" else "⟧")
             before = piece.kind
             style = "magenta" if piece.control else "green" if piece.kind == "supervised" else ""
-            text.append(piece.text, "bold " + style if piece.kind == "supervised" else style)
+            text.append(printable(piece.text), "bold " + style if piece.kind == "supervised" else style)
         if console.color_system is None and before == "supervised":
             text.append("⟧")
         console.print(text)

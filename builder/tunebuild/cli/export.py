@@ -7,6 +7,7 @@ from typing import get_args
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.spec.exports import ExportSpec
 
@@ -17,7 +18,7 @@ def _print_requirements(context: click.Context, parameter: click.Parameter, want
     if wanted and not context.resilient_parsing:
         from tunebuild.export.tool import requirements
 
-        click.echo(requirements())
+        echo(requirements())
         context.exit()
 
 
@@ -88,4 +89,4 @@ def command(
     with opened(spec, store, overrides, locked=locked) as (pipeline, reporter):
         folders = export(pipeline, reporter, python, output, formats)
     for folder in folders:
-        click.echo(folder)
+        echo(folder)

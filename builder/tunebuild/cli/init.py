@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from tunebuild import __version__, resources
+from tunebuild.cli._echo import echo
 from tunebuild.errors import fail
 from tunebuild.extras import address
 
@@ -60,12 +61,12 @@ def command(directory: Path, target: str, base: str | None) -> None:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(text, "utf-8")
     shown = shlex.quote(str(spec))
-    click.echo(f"wrote {', '.join(files)} in {directory}", err=True)
+    echo(f"wrote {', '.join(files)} in {directory}", err=True)
     if not values["address"]:
-        click.echo(f"set TUNEBUILD in {_WORKFLOW} to where your CI can install tunebuild from", err=True)
+        echo(f"set TUNEBUILD in {_WORKFLOW} to where your CI can install tunebuild from", err=True)
     if target != "ci":
         steps = ("validate", "lock", "build")
-        click.echo("next: " + "; ".join(f"tunebuild {step} {shown}" for step in steps), err=True)
+        echo("next: " + "; ".join(f"tunebuild {step} {shown}" for step in steps), err=True)
 
 
 def _device_of(spec: Path) -> str:

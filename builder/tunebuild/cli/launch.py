@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import NEW_FILE, set_option, spec_argument, store_option
 
 if TYPE_CHECKING:
@@ -57,4 +58,4 @@ def command(
     if output:
         output.write_text(text, "utf-8")
     else:
-        click.echo(text, nl=False)
+        echo(text, nl=False)

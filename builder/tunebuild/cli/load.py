@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, store_option
 
 
@@ -48,7 +49,7 @@ def command(source: Path, engine: str, overrides: tuple[str, ...], store: Path) 
         progress.say(f"{image.reference.full_name}: {sizes}")
         if report.replaced:
             progress.say(replaced_text(image.reference.full_name, report.replaced))
-    click.echo(report.image_id)
+    echo(report.image_id)
 
 
 def replaced_text(name: str, old: str) -> str:

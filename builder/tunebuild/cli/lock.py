@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.grammar import counted
@@ -50,7 +51,7 @@ def command(
         pipeline = Pipeline(loaded, Store(store), old)
         if check:
             require_no_drift(pipeline, old, path)
-            click.echo(f"{path}: up to date", err=True)
+            echo(f"{path}: up to date", err=True)
             return
         with Reporter() as reporter:
             new = make_lock(pipeline, old, update, reporter)
@@ -58,11 +59,11 @@ def command(
         raise loaded.place(error) from error
     changes = drift(old, new)
     if not changes:
-        click.echo(f"{path}: nothing has changed", err=True)
+        echo(f"{path}: nothing has changed", err=True)
         return
     write_lock(new, path)
     for change in changes if old else ():
-        click.echo(f"  {change}", err=True)
+        echo(f"  {change}", err=True)
     counts = f"{counted(len(new.files), 'file')}, {counted(len(new.model.files), 'model file')}"
     counts += f", {len(new.runtime.packages)} packages, {len(new.runtime.wheels)} wheels"
-    click.echo(f"{path}: {counts}", err=True)
+    echo(f"{path}: {counts}", err=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, spec_argument, store_option
 
 
@@ -33,4 +34,4 @@ def command(spec: Path, output: Path, overrides: tuple[str, ...], store: Path) -
     built = build_spec(spec, store, overrides)
     with Reporter() as reporter:
         render_context(built.plan, output, reporter("render"))
-    click.echo(f"{output} is ready; for example: docker build -t {built.image.reference} {output}", err=True)
+    echo(f"{output} is ready; for example: docker build -t {built.image.reference} {output}", err=True)

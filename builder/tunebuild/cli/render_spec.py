@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from tunebuild.cli._echo import echo, echo_json
 from tunebuild.cli._options import set_option, spec_argument
 from tunebuild.spec import load_spec
 from tunebuild.spec.canonical import canonical_yaml, effective
@@ -26,6 +26,6 @@ def command(spec: Path, no_defaults: bool, as_json: bool, overrides: tuple[str, 
     loaded = load_spec(spec, overrides)
     if as_json:
         value = effective(loaded.spec, defaults=not no_defaults)
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        echo_json(value)
     else:
-        click.echo(canonical_yaml(loaded.spec, defaults=not no_defaults), nl=False)
+        echo(canonical_yaml(loaded.spec, defaults=not no_defaults), nl=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, spec_argument, store_option
 from tunebuild.cli._serving import endpoint, engine_option, ready_option
 from tunebuild.errors import TunebuildError, fail
@@ -50,16 +51,14 @@ def command(
     built = build_spec(spec, store, overrides)
     try:
         with endpoint(built, engine, host, port, ready_within, quiet=ask is not None) as running:
-            click.echo(
-                f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True
-            )
+            echo(f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True)
             if ask is not None:
-                click.echo(ask_question(running.url, ask))
+                echo(ask_question(running.url, ask))
                 return
-            click.echo(_example(running.url, built.parts.settings.name), err=True)
+            echo(_example(running.url, built.parts.settings.name), err=True)
             status = running.wait()
     except KeyboardInterrupt:
-        click.echo("  stopped", err=True)
+        echo("  stopped", err=True)
         raise TunebuildError((), exit_code=130) from None
     message = f"the server ended by itself, with status {status}"
     raise fail("server-ended", message, "its log, above, says why", exit_code=status)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from tunebuild.cli._echo import echo, echo_json
 from tunebuild.spec.publish import schema_text
 from tunebuild.spec.reference import reference_page
 
@@ -22,6 +21,6 @@ def command(what: str, markdown: bool) -> None:
     if what == "plan":
         from tunebuild.build.plan.report import plan_schema
 
-        click.echo(json.dumps(plan_schema(), indent=2))
+        echo_json(plan_schema())
     else:
-        click.echo(reference_page() if markdown else schema_text(), nl=False)
+        echo(reference_page() if markdown else schema_text(), nl=False)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from tunebuild.cli._echo import echo, echo_json
 from tunebuild.cli._options import set_option
 from tunebuild.errors import Diagnostic, TunebuildError
 from tunebuild.spec import load_spec
@@ -38,8 +38,8 @@ def command(specs: tuple[Path, ...], form: str, overrides: tuple[str, ...]) -> N
             problems += error.diagnostics
         else:
             for note in loaded.document.notes:
-                click.echo(note, err=True)
-            click.echo(f"{file}: valid ({loaded.spec.name})", err=True)
+                echo(note, err=True)
+            echo(f"{file}: valid ({loaded.spec.name})", err=True)
     _report(problems, form)
     if problems:
         raise TunebuildError(tuple(problems) if form == "text" else ())
@@ -49,6 +49,6 @@ def _report(problems: Sequence[Diagnostic], form: str) -> None:
     from tunebuild.cli import _diagnostics
 
     if form == "json":
-        click.echo(json.dumps(_diagnostics.to_json(problems), indent=2, ensure_ascii=False))
+        echo_json(_diagnostics.to_json(problems))
     elif form == "sarif":
-        click.echo(json.dumps(_diagnostics.to_sarif(problems), indent=2, ensure_ascii=False))
+        echo_json(_diagnostics.to_sarif(problems))

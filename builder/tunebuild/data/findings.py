@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import TextIO
 from tunebuild.data.rows import Finding
 from tunebuild.errors import fail
 from tunebuild.grammar import counted, listed
+from tunebuild.printable import printable_json
 
 _SHOWN = 10
 
@@ -27,7 +27,7 @@ class Findings:
     def add(self, findings: Iterable[Finding]) -> None:
         """Write and count them."""
         for finding in findings:
-            self._file.write(json.dumps(asdict(finding), ensure_ascii=False) + "\n")
+            self._file.write(printable_json(asdict(finding)) + "\n")
             self.counts[finding.kind] += 1
             if finding.outcome == "refused":
                 self._refused += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -10,6 +9,7 @@ from typing import TextIO
 
 from tunebuild.data.privacy import mask
 from tunebuild.data.rows import Reject
+from tunebuild.printable import printable_json
 
 #: Reasons that the spec asked for. Such rows are listed, and are no sign that the data is bad.
 ASKED_FOR = frozenset(
@@ -34,7 +34,7 @@ class Rejects:
         """Write and count them."""
         for raw in rejects:
             reject = replace(raw, reason=mask(raw.reason))
-            self._file.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
+            self._file.write(printable_json(asdict(reject)) + "\n")
             self.counts[reject.code] += 1
             if reject.code not in ASKED_FOR and len(self.first_bad) < _SHOWN:
                 self.first_bad.append(reject)

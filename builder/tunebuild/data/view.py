@@ -9,10 +9,8 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from tunebuild import resources
 from tunebuild.data.privacy import mask
+from tunebuild.pages import page_environment
 from tunebuild.prompt import PromptTokenizer
 from tunebuild.store import Tree
 
@@ -132,13 +130,7 @@ def pieces_of(ids: Sequence[int], labels: Sequence[int], tokenizer: PromptTokeni
 
 def as_html(view: DataView, name: str) -> str:
     """A page that needs no other file and no script."""
-    environment = Environment(
-        loader=FileSystemLoader(resources.path("templates", "data")),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("data", html=True)
     return environment.get_template("page.html.j2").render(name=name, view=view, stats=view.stats)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping
@@ -10,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
-from tunebuild import __version__, resources
+from tunebuild import __version__
+from tunebuild.pages import page_environment
+from tunebuild.printable import is_printable, printable, printable_json
 from tunebuild.report.curves import HEIGHT, WIDTH
 from tunebuild.report.facts import Facts
 
@@ -201,14 +202,7 @@ def hub_metadata(facts: Facts, spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def environment(folder: str, *, html: bool) -> Environment:
     """Jinja for a folder of ``templates/``, with the filters that reports use."""
-    environment = Environment(
-        loader=FileSystemLoader(resources.path("templates", folder)),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=html,  # noqa: S701 - the card is Markdown; the filter escapes texts in cells
-    )
+    environment = page_environment(folder, html=html)
     environment.filters.update(
         figure=lambda value, name: figure(name, value), size=size, cell=_cell, pretty=_pretty, shown=_shown
     )
@@ -224,14 +218,27 @@ def _cell(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Without control characters: an untrained model writes any, and HTML has no place for most."""
-    return "".join(c for c in text.strip() if c.isprintable() or c in "\n\t")
+    """Without the white space around it, and all visible: an untrained model writes any control character."""
+    return printable(text.strip())
 
 
 def yaml_text(value: Any) -> str:
     """A value as YAML, in the order that it has."""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return printable(text)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts with hidden characters in the style that has escapes."""
+
+
+def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    style = None if is_printable(value) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
+    return printable_json(value, indent=2, sort_keys=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from datetime import UTC, datetime
 from typing import Any
+
+from tunebuild.printable import printable, printable_json, printable_line
 
 
 class _Json(logging.Formatter):
@@ -19,16 +20,16 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return printable_json(line)
 
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(
-            f" {k}={v:.3f}" if isinstance(v, float) else f" {k}={v}"
+            f" {k}={v:.3f}" if isinstance(v, float) else f" {k}={printable_line(str(v))}"
             for k, v in getattr(record, "fields", {}).items()
         )
-        return super().format(record) + fields
+        return printable(super().format(record)) + fields
 
 
 def configure(style: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from tunebuild.printable import is_printable, printable
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.yaml_loader import plain_scalar
 
@@ -25,19 +26,20 @@ def effective(spec: Spec, *, defaults: bool = True) -> dict[str, Any]:
 
 def canonical_yaml(spec: Spec, *, defaults: bool = True) -> str:
     """The spec as YAML, keys in the order of the schema."""
-    return yaml.dump(
+    text: str = yaml.dump(
         effective(spec, defaults=defaults),
         Dumper=_Dumper,
         sort_keys=False,
         allow_unicode=True,
         width=100,
     )
+    return printable(text)
 
 
 def flow(value: Any) -> str:
     """A value on one line of YAML, as one would write it."""
     text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=1000)
-    return text.removesuffix("\n").removesuffix("\n...")
+    return printable(text).removesuffix("\n").removesuffix("\n...")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -50,6 +52,8 @@ class _Dumper(yaml.SafeDumper):
 def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
     bare = isinstance(plain_scalar(value), str)
     style = None if bare else "'"
+    if not is_printable(value):
+        style = '"'  # which has escapes, in YAML's spelling and ours
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
 
 

@@ -11,7 +11,7 @@ from tunebuild.spec._base import Section
 from tunebuild.spec._words import suggest
 from tunebuild.spec.data import DataSource
 from tunebuild.spec.secret_rules import secrets_stay_outside
-from tunebuild.spec.serving_rules import platform_has_wheels, vllm_serves_it
+from tunebuild.spec.serving_rules import outputs_can_be_made, platform_has_wheels, vllm_serves_it
 from tunebuild.spec.source_rules import HUB_ID, SOURCE_RULES, exists_inside
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.tuning_rules import (
@@ -218,4 +218,5 @@ CHECKS: tuple[Check, ...] = (
     secrets_stay_outside,
     vllm_serves_it,
     platform_has_wheels,
+    outputs_can_be_made,
 )

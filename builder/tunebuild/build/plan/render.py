@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from tunebuild import resources
 from tunebuild.build.plan.report import Bin, Plan, StagePlan
 from tunebuild.grammar import counted
+from tunebuild.pages import page_environment
 from tunebuild.train.plan.settings import ways_to_less
 
 _BAR = 40
@@ -22,18 +20,16 @@ def as_text(plan: Plan) -> str:
 
 def as_markdown(plan: Plan) -> str:
     """A comment for a pull request."""
-    environment = Environment(
-        loader=FileSystemLoader(resources.path("templates", "plan")),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - Markdown; cells are escaped by the filter
-    )
+    environment = page_environment(
+        "plan", html=False, trim=False
+    )  # Markdown; cells are escaped by the filter
     environment.filters.update(size=size, short=short, cell=_cell)
     return environment.get_template("plan.md.j2").render(
         plan=plan,
         why=why,
         histogram=histogram,
         serving=serving,
+        tools=tools,
         runs_on=runs_on,
         image_facts=image_facts,
         too_little=too_little,
@@ -89,6 +85,14 @@ def image_facts(plan: Plan) -> str:
     return f"{about}{size(image.size)}, {image.platform}{cuda}"
 
 
+def tools(plan: Plan) -> str:
+    """Whether requests may bring tools."""
+    reason = plan.serving.no_tools
+    return (
+        f"no tools: {reason}" if reason else "tools in requests: calls are parsed as the template prints them"
+    )
+
+
 def serving(plan: Plan) -> str:
     """The context, and how it stands to the base."""
     context, positions = plan.serving.context, plan.serving.positions
@@ -127,8 +131,12 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from _memory(plan)
     yield f"serving   {runs_on(plan)}"
     yield f"          context of {serving(plan)}"
+    yield f"          {tools(plan)}"
     yield from _disk(plan)
     yield from _image(plan)
+    for output in plan.outputs:
+        twice = ": the weights again" if output.name == "modelpack" else ""
+        yield f"output    {output.reference} adds {size(output.adds)} to a registry with the image{twice}"
     lock = {"none": "there is none: 'tunebuild lock' makes one", "matches": "says what would be built"}
     yield f"lock      {lock.get(plan.lock, 'is behind:')}"
     yield from (f"          {line}" for line in plan.drift)
@@ -178,7 +186,8 @@ def _against(plan: Plan) -> Iterator[str]:
     assert against is not None
     stages = f" ({', '.join(against.stages)})" if against.stages else ""
     yield f"against {against.other}: {against.level}{stages}"
-    for stage, changes in against.changes.items():
+    yield from (f"  {line}" for line in against.words)
+    for stage, changes in against.changes.items() if not against.words else ():
         for change in changes:
             yield f"  {stage:<8} {change.field}: {short(change.old)} -> {short(change.new)}"
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tunebuild.prompt import Detokenizer
+from tunebuild.serve.api.tools import MessageParts
 from tunebuild.serve.engines.base import Finish, Generation, Token
 
 
@@ -62,6 +63,7 @@ class Answer:
         tokens: tokens made so far.
         finish: why it ended, once it has.
         failure: what broke it off.
+        parts: splits its text into what a message is made of; ``None`` where it is text alone.
     """
 
     def __init__(
@@ -70,8 +72,10 @@ class Answer:
         detokenizer: Detokenizer,
         stops: Sequence[str],
         on_first: Callable[[float], None] = lambda _: None,
+        parts: MessageParts | None = None,
     ) -> None:
         self.generation = generation
+        self.parts = parts
         self.tokens: list[Token] = []
         self.finish: Finish | None = None
         self.failure: Exception | None = None
