@@ -121,7 +121,7 @@ def read_adapter(directory: Path, base: Path | None = None) -> Adapter:
                 message = f"cannot merge the adapter's tensor {stored}"
                 raise fail("merge-unsupported", message, "adapt linear modules only", path="tuning.lora")
     wanted = {"A", "B", "magnitude_vector"} if config.get("use_dora") else {"A", "B"}
-    updates = {}
+    updates: dict[str, LowRankUpdate] = {}
     if config.get("target_parameters") and base is not None:
         from tunebuild.merge.experts import wrapped_parameters
 
