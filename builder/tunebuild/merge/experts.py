@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tunebuild.errors import fail
-from tunebuild.merge.adapter_file import LowRankUpdate
+from tunebuild.merge.low_rank import LowRankUpdate
 from tunebuild.models.skeleton import StoredPart
 
 _PREFIX = "base_model.model."
