@@ -32,6 +32,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("push spec.yaml", "push to the repository that the spec names"),
         ("push dist/support-bot.tar registry.example.com/bot:2", "push an archive under another name"),
     ),
+    "bundle": (
+        ("bundle spec.yaml -o support-bot.tar", "image, other outputs, SBOMs and provenance in one file"),
+        ("bundle spec.yaml -o support-bot.tar --sign-key key.pem", "signed as well"),
+    ),
     "load": (
         ("load spec.yaml", "load what the spec builds"),
         ("load dist/support-bot.tar", "load an archive"),
