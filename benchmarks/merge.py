@@ -181,7 +181,7 @@ def differing(one: Path, other: Path) -> int:
 
 
 def run(name: str, directory: Path) -> dict[str, float]:
-    """One contender in a process of its own: ``seconds``, ``cpu`` seconds; ``peak``, ``libraries`` in bytes."""
+    """One contender on its own: ``seconds`` and ``cpu`` seconds; ``peak``, ``libraries`` in bytes."""
     shutil.rmtree(directory / name, ignore_errors=True)
     argv = [sys.executable, __file__, "--run", name, "--directory", str(directory)]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
