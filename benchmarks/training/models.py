@@ -21,7 +21,7 @@ from tunebuild.spec.tuning import TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.loop.memory import grow_segments
 from tunebuild.train.loop.rows import load_rows
-from tunebuild.train.loop.run import train_model
+from tunebuild.train.loop.run import LoadedBase, train_model
 from tunebuild.train.model.attention import try_packing
 from tunebuild.train.model.base import keep_4bit_weights_unpacked, quantise_layer
 from tunebuild.train.plan.estimate import count_parameters, linear_parameters
@@ -148,14 +148,11 @@ def train(shape: str, tuning: TuningSpec, steps: int, work: Path, *, compiled: b
     if DEVICE == "cuda":
         torch.cuda.empty_cache()
     train_model(
-        model,
-        tokenizer(),
+        LoadedBase(model, tokenizer(), work, linear_parameters(tensors)),
         plan,
         settings,
         rows=load_rows(work / "rows.arrow"),
         held_out=None,
-        linear=linear_parameters(tensors),
-        base=work,
         work=work / "work",
         out=work / "out",
         progress=Silent(),

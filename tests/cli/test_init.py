@@ -17,7 +17,7 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize("name", ["support", "Support Desk!", "2nd_try", "---"])
-def test_it_writes_a_valid_spec(tmp_path, name):
+def test_init_writes_a_valid_spec(tmp_path, name):
     directory = tmp_path / name
     assert run("init", directory).exception is None
     loaded = load_spec(directory / "spec.yaml")

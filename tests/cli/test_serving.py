@@ -20,7 +20,7 @@ def interrupted():
     raise KeyboardInterrupt
 
 
-def test_an_error_outlives_that_of_stopping(capsys):
+def test_the_first_error_is_kept_when_stopping_fails_too(capsys):
     removed = []
     with (
         pytest.raises(TunebuildError, match="the answers are wrong"),
@@ -33,6 +33,6 @@ def test_an_error_outlives_that_of_stopping(capsys):
 
 
 @pytest.mark.parametrize("how", [contextlib.nullcontext, interrupted])
-def test_what_cannot_be_stopped_is_an_error_where_nothing_else_is(how):
+def test_failing_to_stop_a_server_is_an_error_if_nothing_else_failed(how):
     with pytest.raises(TunebuildError, match="the engine has gone"), ending_with(cannot_stop), how():
         pass

@@ -50,7 +50,7 @@ def run(verb, spec, *arguments):
         ("export", ("-o", "out", "--format", "awq"), "asks for no export of the format awq"),
     ],
 )
-def test_what_cannot_be_is_refused_at_once(spec, verb, arguments, expected):
+def test_impossible_options_are_refused_at_once(spec, verb, arguments, expected):
     error = run(verb, spec, *arguments).exception
     assert isinstance(error, TunebuildError | click.BadParameter), error
     assert expected in str(error)
@@ -63,7 +63,7 @@ def test_an_endpoint_that_runs_is_asked_without_a_build(spec):
     assert [path.name for path in (spec.parent / "store" / "records").iterdir()] == ["data"]
 
 
-def test_what_init_says_comes_next_can_be_pasted(tmp_path):
+def test_commands_printed_by_init_run(tmp_path):
     done = CliRunner().invoke(app, ["init", str(tmp_path / "My Bot")], standalone_mode=False)
     commands = done.stderr.rpartition("next: ")[2].split("; ")
     assert {shlex.split(command)[2] for command in commands} == {str(tmp_path / "My Bot" / "spec.yaml")}
@@ -74,7 +74,7 @@ def test_the_package_is_the_command():
     assert done.stdout.startswith("tunebuild, version "), done.stderr
 
 
-def test_what_memory_has_no_room_for_is_not_told_to_do_what_it_does(spec):
+def test_out_of_memory_hint_names_a_setting_that_is_not_set_yet(spec):
     small = ("--set", "tuning.nodes=1", "--set", "tuning.memory={fit: 500MB}")
     for method, hint in (("lora", ", or use tuning.method: qlora"), ("qlora", "")):
         error = run("plan", spec, *small, "--set", f"tuning.method={method}").exception

@@ -1,5 +1,20 @@
-"""The synthetic image and the container runtimes that tests of images and of containers share."""
+"""The synthetic image and the container runtimes that tests of containers share with those of images."""
 
-from support.images import engine, image, inputs, loaded, make_inputs
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.images import engine, image, loaded, make_inputs
+from tunebuild.image.plan import ImageInputs
 
 __all__ = ["engine", "image", "inputs", "loaded", "make_inputs"]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, make_inputs: Callable[..., ImageInputs]) -> ImageInputs:
+    """Under a name of its own: other tests use the same runtime at the same time."""
+    return make_inputs(tmp_path / "in", f"demo-{uuid.uuid4().hex[:12]}")

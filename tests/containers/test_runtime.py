@@ -22,12 +22,15 @@ from tunebuild.publish.stored import image_of
 
 
 @pytest.mark.engine
-def test_the_engine_keeps_our_image_id(engine: ContainerRuntime, image: Image) -> None:
+def test_the_runtime_keeps_our_image_id(engine: ContainerRuntime, image: Image) -> None:
     report = engine.load(image)
     try:
         assert report.image_id == image.config_digest
         assert engine.image_id(image.reference) == image.config_digest
-        assert engine.labels(image.reference)["org.opencontainers.image.title"] == "demo"
+        assert (
+            engine.labels(image.reference)["org.opencontainers.image.title"]
+            == image.reference.repository.rpartition("/")[2]
+        )
     finally:
         engine.remove(image.reference)
     assert engine.image_id(image.reference) is None
@@ -79,17 +82,13 @@ def docker() -> ContainerRuntime:
 
 
 @pytest.fixture
-def cleaned(docker: ContainerRuntime) -> Iterator[None]:
-    """No layer of ours is in the engine, also not below an image that lost its name to a newer one."""
-    _remove_all()
+def cleaned(docker: ContainerRuntime, image: Image) -> Iterator[None]:
+    """No layer of the image stays in Docker, also not below one that lost its name to a newer one."""
     yield
-    _remove_all()
-
-
-def _remove_all() -> None:
+    title = image.reference.repository.rpartition("/")[2]
     client = connect()
-    for image in client.images.list(filters={"label": "org.opencontainers.image.title=demo"}):
-        client.images.remove(image.id, force=True)
+    for left in client.images.list(filters={"label": f"org.opencontainers.image.title={title}"}):
+        client.images.remove(left.id, force=True)
 
 
 @pytest.mark.engine
@@ -133,7 +132,7 @@ def test_an_archive_on_disk_loads_with_the_engines_own_command(
         engine.remove(image.reference)
 
 
-def test_without_an_engine_the_error_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_runtime_the_error_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(TunebuildError) as caught:
@@ -192,3 +191,12 @@ def test_a_stored_image_is_loaded_like_the_built_one(
         assert engine.load(image_of(tmp_path / "image.tar")).image_id == engine.load(image).image_id
     finally:
         engine.remove(image.reference)
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU, so nothing is refused")
+def test_gpus_without_the_container_toolkit_are_refused_with_what_to_install(
+    engine: ContainerRuntime, loaded: ImageReference
+) -> None:
+    with pytest.raises(TunebuildError, match="nvidia-ctk"):
+        engine.run(loaded, RunOptions(name=f"tunebuild-test-gpus-{os.getpid()}", gpus=True))

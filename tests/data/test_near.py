@@ -51,7 +51,7 @@ def test_signatures_estimate_the_share_of_common_triples(edits, seed):
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.5, 0.7, 0.8, 0.95, 1.0]))
-def test_the_join_finds_what_comparing_all_pairs_finds(seed, threshold):
+def test_minhash_join_equals_comparing_all_pairs(seed, threshold):
     draw = random.Random(seed)
     originals = [" ".join(draw.choices(WORDS, k=60)) for _ in range(12)]
     texts = [edited(draw.choice(originals), draw.choice([0, 0, 1, 2, 5]), draw.random()) for _ in range(60)]

@@ -106,7 +106,7 @@ def test_rows_behind_the_most_are_not_read(tmp_path, renderer):
     rows = [{"question": f"q{n}", "answer": "a"} for n in range(1200)]
     whole = stage(tmp_path, renderer, rows)
     limited = replace(whole, train=(replace(whole.train[0], most=701),))
-    assert limited.inputs() != whole.inputs()
+    assert limited.own() != whole.own()
     for one, expected in ((whole, 1200), (limited, 701)):
         work = tmp_path / str(expected)
         (work / "out").mkdir(parents=True)

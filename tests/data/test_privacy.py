@@ -80,7 +80,7 @@ def test_each_kind_is_found_wherever_it_stands_and_masked(kind, before, after):
         "3f786850e387550fdab836ed7e6dc881de23001b",
     ],
 )
-def test_prose_placeholders_and_wrong_check_digits_are_left_alone(text):
+def test_placeholders_and_wrong_check_digits_are_not_findings(text):
     assert [(f.kind, f.masked) for f in scan(text)] == []
 
 
@@ -221,8 +221,8 @@ def test_off_finds_nothing(stage, tmp_path):
 
 
 def test_the_finders_version_counts_only_where_rows_are_chosen_by_it(stage):
-    assert stage().inputs()["privacy"]["scanners"] == {}
-    assert set(stage(personal="reject").inputs()["privacy"]["scanners"]) == {"phonenumbers", "python-stdnum"}
+    assert stage().own()["privacy"]["scanners"] == {}
+    assert set(stage(personal="reject").own()["privacy"]["scanners"]) == {"phonenumbers", "python-stdnum"}
 
 
 def test_the_command_shows_them_masked(tmp_path):

@@ -64,7 +64,7 @@ def learned(renderer, kept):
 
 
 @pytest.mark.parametrize("mask", [{"weight": 0}, {"train": False}])
-def test_a_masked_answer_is_read_and_not_learned(tmp_path, mask):
+def test_a_masked_answer_is_context_without_loss(tmp_path, mask):
     talk = [user("Longest river?"), answer("The Po.", **mask), user("Sure?"), answer("No: the Nile.")]
     read = prepared(tmp_path, [{"messages": talk}])
     (kept,) = read.kept
@@ -190,7 +190,7 @@ def test_any_key_of_a_turn_changes_the_samples_or_is_counted(tmp_path, name, tal
             assert ids(without) != whole, (name, key)
 
 
-def test_an_account_says_what_it_counts():
+def test_unused_keys_are_described():
     lines = {
         Unused("column", name="id").words(1, "t"),
         Unused("key", "tool", "tool_call_id").words(2, "t"),

@@ -47,7 +47,7 @@ def test_every_trained_question_is_answered_word_for_word(quickstart, engine):
 
 
 @pytest.mark.engine
-def test_the_container_in_its_production_dress(quickstart):
+def test_container_runs_read_only_without_capabilities(quickstart):
     """Offline, read-only, unprivileged; the openai client; the health check; a prompt end on SIGTERM."""
     engine = need_engine("docker")
     assert quickstart.run("build", "--load").code == 0
@@ -224,7 +224,7 @@ def test_a_killed_build_goes_on_where_it_was(quickstart, tmp_path):
     assert not list(work.iterdir())
 
 
-def test_one_wrong_byte_in_the_archive_is_found(quickstart, tmp_path):
+def test_one_changed_byte_in_the_archive_is_found(quickstart, tmp_path):
     broken = tmp_path / "broken.tar"
     shutil.copyfile(quickstart.archive, broken)
     with broken.open("r+b") as stream:

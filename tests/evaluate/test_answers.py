@@ -168,9 +168,8 @@ def evaluated(trained, strategy, alternative=None, **options):
     store, settings, base, data, adapter = trained
     merged = store.ensure(MergeStage(strategy, base, adapter), Silent())
     notes = Notes()
-    stage = EvaluateStage(
-        settings, EvaluationSpec(**options), base, data, adapter, merged, strategy, alternative
-    )
+    strategies = (strategy, alternative) if alternative else (strategy,)
+    stage = EvaluateStage(settings, EvaluationSpec(**options), (), base, strategies, data, adapter, merged)
     return store.ensure(stage, notes), notes.said
 
 

@@ -25,6 +25,7 @@ from tunebuild.prompt import load_prompt, save_prompt
 from tunebuild.spec import Spec
 from tunebuild.spec.checks import broken_rules
 from tunebuild.spec.evaluation import EvaluationSpec
+from tunebuild.spec.folder import Folder
 from tunebuild.spec.gates import Bounds, GatesSpec
 from tunebuild.spec.tuning import PeftSpec, TuningSpec
 from tunebuild.store import Silent, Store
@@ -84,7 +85,7 @@ def test_base_and_tuned_model_do_tasks_that_stand_beside_the_spec(trained, tmp_p
     def figures(limit):
         asked = EvaluationSpec(samples=0, tasks=("./tasks",), task_limit=limit)
         tasks = read(tmp_path, "./tasks")
-        stage = EvaluateStage(settings, asked, base, data, adapter, merged, "dequantized", tasks=tasks)
+        stage = EvaluateStage(settings, asked, tasks, base, ("dequantized",), data, adapter, merged)
         output = store.ensure(stage, Silent())
         return read_metrics(output), json.loads(output.path("metrics.json").read_text())["tasks"]
 
@@ -137,9 +138,8 @@ def test_virtual_tokens_are_no_tokens_of_a_task(tmp_path, kind):
     base = BaseModel(directory, base.files)
     store, asked = Store(tmp_path / "store"), EvaluationSpec(samples=0, tasks=("./tasks",))
     merged = store.ensure(MergeStage("none", base, trained), Silent())
-    stage = EvaluateStage(
-        settings, asked, base, data, trained, merged, "none", tasks=read(tmp_path, "./tasks")
-    )
+    tasks = read(tmp_path, "./tasks")
+    stage = EvaluateStage(settings, asked, tasks, base, ("none",), data, trained, merged)
     found = store.ensure(stage, Silent()).path("metrics.json").read_text()
 
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
@@ -248,7 +248,7 @@ def test_a_spec_names_tasks_that_there_are(tmp_path, task, peft, said):
         "evaluation": {"tasks": [task]},
     }
     (tmp_path / "a.jsonl").touch()
-    problems = [str(found) for found in broken_rules(Spec.model_validate(spec), tmp_path)]
+    problems = [str(found) for found in broken_rules(Spec.model_validate(spec), Folder(tmp_path))]
     assert (said in "".join(problems)) if said else problems == []
 
 

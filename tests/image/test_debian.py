@@ -96,7 +96,7 @@ def test_packages_unpack_as_dpkg_unpacks_them(tmp_path, compression):
         assert (tmp_path / "theirs" / name).read_bytes() == content
 
 
-def test_what_is_no_package_is_refused():
+def test_files_that_are_no_packages_are_refused():
     with pytest.raises(TunebuildError, match="not a Debian package"):
         list(data_members(b"<html>", "demo"))
 
@@ -151,7 +151,7 @@ def test_another_file_than_the_locked_one_is_refused(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_damaged_cache_is_mended(tmp_path):
+def test_a_damaged_cached_file_is_fetched_again(tmp_path):
     source = tmp_path / "file"
     source.write_bytes(b"right")
     downloads = Downloads(tmp_path / "cache")

@@ -85,7 +85,7 @@ def test_cuda_from_an_index_of_cpu_builds_is_refused(index):
     assert caught.value.diagnostics[0].path == "serving.device"
 
 
-def test_cpu_without_a_cpu_build_takes_the_plain_one_and_tells(index):
+def test_cpu_without_a_cpu_build_takes_the_plain_wheel_and_says_so(index):
     tags = "cp311-cp311-manylinux_2_28_x86_64"
     publish(index, "torch", "2.13.0", tags=tags, needs=("nvidia-cublas",), cuda="13.0")
     publish(index, "nvidia-cublas", "13.1")
@@ -126,7 +126,7 @@ def test_extras_are_followed_also_when_they_are_asked_for_late(index):
     assert set(fetch(index, "app", target=Target("3.11"))[1]) == {"app", "mid", "lib", "speed"}
 
 
-def test_circles_end_and_each_wheel_has_the_root_that_asked_first(index):
+def test_dependency_cycles_end_and_each_wheel_has_its_first_root(index):
     publish(index, "app", "1", needs=("shared",))
     publish(index, "shared", "1", needs=("app",))
     publish(index, "peft", "1", needs=("shared", "only"))
@@ -145,14 +145,14 @@ def test_bounds_of_all_who_ask_count(index):
     assert fetch(index, "app", target=Target("3.11"))[1]["lib"] == "2"
 
 
-def test_versions_that_do_not_go_together_are_told(index):
+def test_conflicting_versions_are_reported(index):
     publish(index, "app", "1", needs=("lib<2",))
     publish(index, "lib", "2")
     with pytest.raises(TunebuildError, match="app needs lib <2, and 2 was chosen"):
         fetch(index, "app", target=Target("3.11"), pinned="lib==2\n")
 
 
-def test_what_vllm_runs_without_is_left_out_and_for_others_it_is_not(index):
+def test_optional_vllm_dependencies_are_left_out_for_vllm_only(index):
     for name in ("vllm", "app"):
         publish(index, name, "1", needs=("torchaudio", "lib"))
     publish(index, "torchaudio", "1")

@@ -85,7 +85,7 @@ def test_a_prompt_that_is_found_is_a_token_prefix(directory, left, right, tail, 
         assert "<|im" in left + right + tail + more or len(tail) > 200
 
 
-def test_it_is_used_for_ordinary_templates(directory, monkeypatch):
+def test_seams_are_used_for_ordinary_templates(directory, monkeypatch):
     source = resources.path("templates", "prompts", "chatml.jinja").read_text()
     tokenizer = PromptTokenizer((directory / "tokenizer.json").read_text())
     renderer = Renderer(PromptTemplate("chatml", source, special_tokens(directory)), tokenizer)
@@ -134,6 +134,6 @@ def test_seams_that_differ_from_the_prompts_own_ids_are_given_up(directory):
     assert renderer._seams is None
 
 
-def test_workers_get_them(directory):
+def test_workers_get_the_seams(directory):
     seams = PromptTokenizer((directory / "tokenizer.json").read_text()).seams
     assert pickle.loads(pickle.dumps(seams)).cuts("<|im_end|>")

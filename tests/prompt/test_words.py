@@ -93,7 +93,7 @@ def test_cuts_are_behind_visible_signs_and_around_controls(texts):
 
 
 @pytest.mark.parametrize("family", [f for f in families.FAMILIES if f != "byte-level"])
-def test_other_families_have_none(family):
+def test_tokenizers_of_other_kinds_have_no_word_cache(family):
     assert words_of(families.FAMILIES[family]()) is None
 
 
@@ -107,7 +107,7 @@ def test_other_families_have_none(family):
         lambda d: d.update(pre_tokenizer=None),
     ],
 )
-def test_what_could_tell_the_difference_has_none(change):
+def test_tokenizers_that_see_context_have_no_word_cache(change):
     definition = json.loads(families.byte_level().to_str())
     change(definition)
     assert words_of(Tokenizer.from_str(json.dumps(definition))) is None
@@ -136,7 +136,7 @@ def test_words_that_differ_from_whole_texts_are_given_up():
     assert tokenizer._words is None
 
 
-def test_workers_get_them_empty():
+def test_workers_start_with_empty_word_caches():
     words = words_of(families.byte_level())
     words.encode(["some words"])
     again = pickle.loads(pickle.dumps(words))

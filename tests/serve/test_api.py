@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from support.endpoint import make_bundle, serving
 
 USER = {"role": "user", "content": "How do I reset the device?"}
+TOOL = {"type": "function", "function": {"name": "clock"}}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_streamed_equals_whole(client):
     assert chunks[-1].usage == whole.usage
 
 
-def test_many_at_once_answer_as_they_do_alone(client):
+def test_concurrent_requests_answer_as_alone(client):
     questions = [({"role": "user", "content": "word " * n + "?"},) for n in range(1, 25)]
     alone = [ask(client, q, max_tokens=20).choices[0].message.content for q in questions]
     with ThreadPoolExecutor(20) as pool:
@@ -159,7 +160,7 @@ def test_models_health_and_metrics(server, client):
         ({"model": "other"}, 404, "model_not_found", "model"),
         ({"messages": []}, 400, "invalid_value", "messages"),
         ({"messages": [{"role": "robot", "content": "x"}]}, 400, "invalid_value", "messages.0.role"),
-        ({"messages": [{"role": "user"}]}, 400, "invalid_value", "messages.0.content"),
+        ({"messages": [{"role": "user"}]}, 400, "invalid_value", "messages.0"),
         (
             {"messages": [{"role": "user", "content": "word " * 300}]},
             400,
@@ -173,13 +174,14 @@ def test_models_health_and_metrics(server, client):
         ({"n": 100}, 400, "invalid_value", "n"),  # more than there are places
         ({"logit_bias": {"99999999": 1}}, 400, "invalid_value", "logit_bias"),
         ({"stop": ["x" * 1000]}, 400, "invalid_value", "stop"),
-        ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
+        ({"tools": [{"type": "function"}]}, 400, "invalid_value", "tools.0.function"),
+        ({"tools": [TOOL]}, 400, "unsupported_parameter", "tools"),
         ({"frequency_penalty": 5}, 400, "invalid_value", "frequency_penalty"),
         ({"best_guess": 1}, 400, "unsupported_parameter", "best_guess"),
         ({"messages": [{"role": "user", "content": "\uf8f0"}]}, 400, "prompt_refused", "messages"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_in_openais_shape(server, change, status, code, param):
+def test_unsupported_fields_are_refused_in_openai_error_format(server, change, status, code, param):
     answer = post(server, "/v1/chat/completions", {"model": "tiny", "messages": [USER], **change})
     assert answer[0] == status
     error = answer[1]["error"]
@@ -191,11 +193,15 @@ def test_what_cannot_be_honoured_is_refused_in_openais_shape(server, change, sta
     ("change", "message"),
     [
         ({"best_guess": 1}, "'best_guess' is not supported"),
-        ({"tools": [{"type": "function"}]}, "'tools' is not supported"),
+        ({"functions": []}, "'functions' is not supported"),
+        (
+            {"tools": [TOOL]},
+            "this model takes no tools: template 'base' prints no tools, so the model would not know of them",
+        ),
         ({"store": True}, "'store' is not supported, only false"),
     ],
 )
-def test_what_is_not_supported_is_said_in_our_words(server, change, message):
+def test_unsupported_content_is_refused_in_plain_words(server, change, message):
     answer = post(server, "/v1/chat/completions", {"model": "tiny", "messages": [USER], **change})
     assert answer[1]["error"]["message"] == message
 
@@ -215,7 +221,7 @@ def test_unknown_routes_and_methods(server):
 
 
 @pytest.mark.parametrize("architecture", ["mistral", "falcon"])
-def test_other_architectures_batch_alike(tmp_path, architecture):
+def test_every_architecture_batches_as_alone(tmp_path, architecture):
     """Mistral's sliding window is 64 tokens here: some prompts are longer, some shorter."""
     with serving(tmp_path, make_bundle(tmp_path, architecture)) as running:
         client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)

@@ -117,7 +117,7 @@ def _edit_system(path):
     path.write_text(path.read_text().replace("Be brief.", "Be long."))
 
 
-def test_a_full_house_refuses_at_once(bundle):
+def test_a_full_queue_refuses_at_once(bundle):
     directory, renderer = bundle
     limit(directory, concurrency=1, queue=1)
     with serving(directory, renderer) as server, ThreadPoolExecutor(8) as pool:
@@ -154,7 +154,7 @@ def test_a_client_that_hangs_up_frees_its_place(bundle, stream):
         assert call(f"{server.url}/v1/chat/completions", BODY)[0] == 200
 
 
-def test_sigterm_finishes_what_has_begun(bundle):
+def test_sigterm_finishes_running_requests(bundle):
     directory, renderer = bundle
     with serving(directory, renderer) as server, ThreadPoolExecutor(1) as pool:
         running = pool.submit(call, f"{server.url}/v1/chat/completions", long_request())
@@ -168,7 +168,7 @@ def test_sigterm_finishes_what_has_begun(bundle):
             call(f"{server.url}/livez")
 
 
-def test_while_it_drains_the_port_answers_that_it_does(bundle):
+def test_draining_answers_503(bundle):
     directory, renderer = bundle
     with serving(directory, renderer) as server, ThreadPoolExecutor(1) as pool:
         running = pool.submit(call, f"{server.url}/v1/chat/completions", long_request())

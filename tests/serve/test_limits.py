@@ -94,7 +94,7 @@ def test_a_body_too_large_is_refused_before_it_is_parsed(server):
         b"[" * 100_000,
     ],
 )
-def test_text_and_numbers_that_are_none_are_the_clients_fault(server, body):
+def test_invalid_unicode_and_numbers_are_400(server, body):
     status, answer = post(server, body)
     assert status == 400
     assert answer["error"]["message"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import shutil
 import time
@@ -14,19 +13,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
-from support.endpoint import make_bundle
+from support.tuned import make_adapter, make_tuned, perturb, seal
 from tunebuild.evaluate.parity import choose_parity
 from tunebuild.evaluate.texts import Question
-from tunebuild.serve.bundle import ADAPTER_FILES, PARITY_FILE, Bundle, adapter_digest, digest_of_file
+from tunebuild.serve.bundle import PARITY_FILE, Bundle
 from tunebuild.serve.engines.factory import make_engine
 from tunebuild.serve.parity import TOLERANCE, compare
 from tunebuild.serve.service import Service
 
-ENGINES = ["transformers", *(["vllm"] if importlib.util.find_spec("vllm") else [])]
 IGNORED = -100
 
 
@@ -64,7 +59,7 @@ def test_an_adapter_of_another_strength_is_found_below_the_tolerance(strength):
         assert (not verdict.problem) is right, verdict
 
 
-def test_a_fine_tuning_that_moves_nothing_is_held_to_the_distance_alone():
+def test_a_fine_tune_without_effect_is_held_to_the_distance_alone():
     same = [-1.0, -2.0]
     assert compare(same, same, same, 0.01).share is None
     assert not compare(same, same, same, 0.01).problem
@@ -98,77 +93,20 @@ def test_stored_rows_hold_the_log_probabilities_of_their_own_tokens():
 # --- the endpoint ---
 
 
-def scores(model, rows):
-    with torch.inference_mode():
-        return torch.cat([model(torch.tensor([r["input_ids"]])).logits[0, :-1].log_softmax(-1) for r in rows])
-
-
-def answer(model, prompt, length, stops):
-    made = list(prompt)
-    with torch.inference_mode():
-        for _ in range(length):
-            token = int(model(torch.tensor([made])).logits[0, -1].argmax())
-            if token in stops:
-                break
-            made.append(token)
-    return made[len(prompt) :]
-
-
-def make_adapter(base: Path, directory: Path, seed: int) -> Path:
-    torch.manual_seed(seed)
-    config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear")
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            parameter.data += 0.1 * torch.randn_like(parameter)
-    model.save_pretrained(directory)
-    return directory
-
-
-def seal(bundle: Path, **changes: object) -> None:
-    """Have the settings say that the files beside them are theirs."""
-    settings = json.loads((bundle / "bundle.json").read_text())
-    if (bundle / "adapter").is_dir():
-        digests = {name: digest_of_file(bundle / "adapter" / name) for name in ADAPTER_FILES}
-        settings |= {"adapter": True, "adapter_digest": adapter_digest(digests)}
-    settings |= {"parity_digest": digest_of_file(bundle / PARITY_FILE), **changes}
-    Bundle.model_validate(settings).save(bundle)
-
-
 @pytest.fixture(scope="module", params=["merged", "apart"])
 def built(request, tmp_path_factory):
     """A bundle whose fine-tuning is in the weights, or an adapter beside them; and its base."""
     bundle = tmp_path_factory.mktemp("built") / "bundle"
-    bundle.mkdir()
-    renderer = make_bundle(bundle, head_dim=32)
-    base = AutoModelForCausalLM.from_pretrained(bundle / "model", dtype=torch.float32)
-    adapter = make_adapter(bundle / "model", bundle / "adapter", 1)
-    tuned = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(bundle / "model", dtype=torch.float32), adapter
-    ).eval()
-    torch.manual_seed(5)
-    rows = [{"input_ids": ids, "labels": ids} for ids in torch.randint(20, 300, (4, 24)).tolist()]
-    prompts = [row["input_ids"][:6] for row in rows]
-    answers = [answer(tuned, prompt, 24, renderer.stop_ids) for prompt in prompts]
-    questions = [Question(prompt, [], 0) for prompt in prompts]
-    choose_parity("float32", rows, scores(tuned, rows), scores(base, rows), questions, answers, 24).save(
-        bundle / PARITY_FILE
-    )
-    if request.param == "merged":
-        tuned.merge_and_unload().save_pretrained(bundle / "model")
-        shutil.rmtree(adapter)
-    shutil.copytree(bundle / "model", bundle.parent / "base")
-    base.save_pretrained(bundle.parent / "base")
-    seal(bundle)
+    make_tuned(bundle, merged=request.param == "merged")
     return bundle
 
 
-def started(bundle: Path, engine: str, **setup: object) -> str:
+def started(bundle: Path, **setup: object) -> str:
     """The reason why it is not ready, empty if it is."""
 
     async def wait() -> str:
-        settings = Bundle.load(bundle).model_copy(update={"engine": engine})
-        running = make_engine(engine, replace(settings.engine_setup(bundle), **setup))
+        settings = Bundle.load(bundle)
+        running = make_engine(settings.engine, replace(settings.engine_setup(bundle), **setup))
         service = Service(bundle, settings, running)
         service.start()
         limit = time.monotonic() + 240
@@ -187,63 +125,49 @@ def copy(built, tmp_path):
     return tmp_path / "bundle"
 
 
-def perturb(file: Path, scale: float) -> None:
-    torch.manual_seed(9)
-    tensors = load_file(file)
-    save_file({n: t + scale * torch.randn_like(t) for n, t in tensors.items()}, file, {"format": "pt"})
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_what_was_built_is_ready(copy, engine):
-    reason = started(copy, engine)
+def test_the_model_that_was_built_becomes_ready(copy):
+    reason = started(copy)
     assert reason == ""
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_without_the_fine_tuning_it_is_not_ready(copy, built, engine):
+def test_without_the_fine_tuning_it_is_not_ready(copy, built):
     if (copy / "adapter").is_dir():
-        weights = copy / "adapter" / "adapter_model.safetensors"
-        tensors = load_file(weights)
-        save_file({n: torch.zeros_like(t) for n, t in tensors.items()}, weights, {"format": "pt"})
+        perturb(copy / "adapter" / "adapter_model.safetensors", 0)
         seal(copy)
     else:
         shutil.rmtree(copy / "model")
         shutil.copytree(built.parent / "base", copy / "model")
-    reason = started(copy, engine)
+    reason = started(copy)
     assert "answers as the base does" in reason
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_with_other_weights_it_is_not_ready(copy, engine):
+def test_with_other_weights_it_is_not_ready(copy):
     perturb(copy / "model" / "model.safetensors", 0.05)
-    reason = started(copy, engine)
+    reason = started(copy)
     assert "held-out tokens" in reason
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_in_another_precision_it_is_not_ready(copy, engine):
-    reason = started(copy, engine, dtype="bfloat16")
+def test_in_another_precision_it_is_not_ready(copy):
+    reason = started(copy, dtype="bfloat16")
     assert "computes in bfloat16, not in float32" in reason
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_with_another_builds_adapter_it_is_not_ready(copy, built, tmp_path, engine):
+def test_with_another_builds_adapter_it_is_not_ready(copy, built, tmp_path):
     if not (copy / "adapter").is_dir():
         pytest.skip("no adapter is apart")
     shutil.rmtree(copy / "adapter")
     make_adapter(built.parent / "base", copy / "adapter", 2)
-    reason = started(copy, engine)
+    reason = started(copy)
     assert reason.startswith("the adapter is sha256:")  # by its name
     seal(copy)
-    reason = started(copy, engine)
+    reason = started(copy)
     assert "held-out tokens" in reason  # by what it does
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_an_engine_that_leaves_the_adapter_out_is_not_ready(copy, engine):
+def test_an_engine_that_leaves_the_adapter_out_is_not_ready(copy):
     if not (copy / "adapter").is_dir():
         pytest.skip("no adapter is apart")
-    reason = started(copy, engine, adapter=None)
+    reason = started(copy, adapter=None)
     assert "answers as the base does" in reason
 
 
@@ -254,13 +178,13 @@ def test_another_answer_is_found_where_the_log_probabilities_agree(copy):
     stored[0] = stored[0] + 1 if stored[0] < 300 else 20
     (copy / PARITY_FILE).write_text(json.dumps(parity))
     seal(copy)
-    reason = started(copy, "transformers")
+    reason = started(copy)
     assert "does not give the build's answer" in reason
 
 
 def test_parity_of_another_build_is_refused(copy):
     (copy / PARITY_FILE).write_text((copy / PARITY_FILE).read_text() + " ")
-    reason = started(copy, "transformers")
+    reason = started(copy)
     assert "not that of this build" in reason
     (copy / PARITY_FILE).unlink()
-    assert started(copy, "transformers")
+    assert started(copy)

@@ -157,9 +157,9 @@ def test_a_commit_in_the_spec_needs_no_lock_and_works_without_the_hub_afterwards
     commit = hub.commit(SHARDS, "main")
     save_base("llama", tmp_path / "base")
     source = f"{{hub: org/tiny, split: test, revision: {commit}}}"
-    key = pipeline(tmp_path, source).data().inputs()
+    key = pipeline(tmp_path, source).data().own()
     hub.answer = 503
-    assert pipeline(tmp_path, source).data().inputs() == key
+    assert pipeline(tmp_path, source).data().own() == key
     assert json.dumps(key["sources"]).count("digest") == 1
 
 
@@ -186,7 +186,7 @@ def test_no_more_files_of_a_split_are_downloaded_than_hold_the_rows_that_are_wan
     }
     assert fetched == {name.rpartition("/")[2] for name in names[:2]}
     hub.answer = 503
-    assert pipeline(tmp_path, source, lock).data().inputs() == stage.inputs()
+    assert pipeline(tmp_path, source, lock).data().own() == stage.own()
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_a_token_opens_and_is_never_shown(hub, tmp_path):
     assert "wrong-secret" not in str(caught.value)
 
 
-def test_a_wrong_checksum_is_named_and_another_try_mends_it(hub, tmp_path):
+def test_a_wrong_checksum_is_named_and_the_next_try_fetches_again(hub, tmp_path):
     commit = hub.revisions["main"]
     expected = {f.path: f.digest for f in resolve(REPOSITORY, commit, tmp_path).files}
     hub.damaged = True

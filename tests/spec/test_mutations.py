@@ -60,6 +60,7 @@ prompt:
   template: chatml
   system: Be brief.
   date: 2026-01-31
+  plain_answers: refuse
   variables:
     enable_thinking: false
 tuning:
@@ -167,6 +168,9 @@ serving:
     concurrency: 4
     queue: 8
     drain_seconds: 5
+    requests_per_minute: 600
+  cors:
+    - https://app.example.com
   request_variables:
     - enable_thinking
 image:
@@ -176,6 +180,7 @@ image:
   tag: "1.0"
   base: apt
   platform: linux/amd64
+outputs: [image, adapter]
 """
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz_"

@@ -87,7 +87,7 @@ def mended(text: str, path: str, meant: str) -> str:
         ("image: registry.example.com/a", "{repository: registry.example.com/a}"),
     ],
 )
-def test_what_was_meant(directory, line, meant):
+def test_the_intended_value_is_suggested(directory, line, meant):
     text = FRAME + line + "\n"
     ((path, hint),) = said(directory, text)
     assert hint in (f"did you mean {meant}?", f"did you mean '{meant}'?")
@@ -107,7 +107,7 @@ def test_what_was_meant(directory, line, meant):
         ("format: qa", "data.train[].format or data.eval.files[].format or exports[].format"),
     ],
 )
-def test_which_key_was_meant(directory, line, meant):
+def test_the_intended_key_is_suggested(directory, line, meant):
     ((_, hint),) = said(directory, FRAME + line + "\n")
     assert hint == f"did you mean {meant}?"
 
@@ -132,7 +132,7 @@ def test_which_key_was_meant(directory, line, meant):
         ("model:", "image: {repository: Registry.example.com/Bot}\nmodel:", "registry.example.com/bot"),
     ],
 )
-def test_what_was_meant_by_what_is_there(directory, old, new, meant):
+def test_suggestions_name_existing_values(directory, old, new, meant):
     assert old in FRAME
     text = FRAME.replace(old, new)
     ((path, hint),) = said(directory, text)
@@ -146,7 +146,7 @@ def test_a_number_for_text_is_not_spelt_out(directory):
 
 
 @pytest.mark.parametrize("line", ["tuning: {epochs: many}", "serving: {port: [1, 2]}", "gates: 0.5"])
-def test_nothing_is_made_up(directory, line):
+def test_no_suggestion_without_a_similar_key(directory, line):
     ((_, hint),) = said(directory, FRAME + line + "\n")
     assert "did you mean" not in hint
 

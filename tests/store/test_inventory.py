@@ -28,8 +28,11 @@ class Writes:
     name: str = "writes"
     version: int = 1
 
-    def inputs(self):
+    def own(self):
         return {"size": self.size, "salt": self.salt}
+
+    def upstream(self):
+        return {}
 
     def run(self, work, out, progress):
         (out / "file").write_bytes(b"x" * self.size)

@@ -37,7 +37,7 @@ def is_running(pid):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_it_ends_however_its_parent_ends(tmp_path, how):
+def test_a_worker_ends_however_its_parent_ends(tmp_path, how):
     with start(tmp_path, 0) as parent:
         child = parent.stdout.readline().strip()
         assert parent.stdout.readline() == "ready\n"
@@ -50,7 +50,7 @@ def test_it_ends_however_its_parent_ends(tmp_path, how):
             time.sleep(0.02)
 
 
-def test_it_ends_at_once_if_its_parent_has_ended_before(tmp_path):
+def test_a_worker_ends_at_once_if_its_parent_is_gone(tmp_path):
     with start(tmp_path, 1) as parent:
         assert parent.stdout.readline().strip().isdigit()
         assert parent.stdout.read() == ""

@@ -34,8 +34,11 @@ class Writes:
     version: int = 1
     runs: list[str] = field(default_factory=list)
 
-    def inputs(self):
+    def own(self):
         return {"text": self.text, "nested": {"b": 1, "a": [1, 2]}}
+
+    def upstream(self):
+        return {}
 
     def run(self, work, out, progress):
         self.runs.append(self.text)
@@ -145,7 +148,8 @@ def test_a_killed_run_leaves_no_record_and_keeps_its_scratch(tmp_path):
         from tunebuild.store import Silent, Store
         class Dies:
             name, version = "dies", 1
-            def inputs(self): return {}
+            def own(self): return {}
+            def upstream(self): return {}
             def run(self, work, out, progress):
                 (work / "checkpoint").write_text("half")
                 (out / "weights").write_text("half")
@@ -159,7 +163,10 @@ def test_a_killed_run_leaves_no_record_and_keeps_its_scratch(tmp_path):
     class Resumes:
         name, version = "dies", 1
 
-        def inputs(self):
+        def own(self):
+            return {}
+
+        def upstream(self):
             return {}
 
         def run(self, work, out, progress):
@@ -179,7 +186,8 @@ def test_two_processes_build_one_output(tmp_path):
         from tunebuild.store import Silent, Store
         class Slow:
             name, version = "slow", 1
-            def inputs(self): return {}
+            def own(self): return {}
+            def upstream(self): return {}
             def run(self, work, out, progress):
                 time.sleep(0.5); (out / "x").write_text("x"); print("ran")
         Store(Path(sys.argv[1])).ensure(Slow(), Silent())
@@ -220,11 +228,11 @@ def test_only_equal_values_have_no_differences(one, other):
 def test_the_reason_is_the_smallest_difference_that_people_can_read(store):
     for text, nested in (("sha256:aa", {"b": 1}), ("sha256:bb", {"b": 2})):
         stage = Writes(text)
-        stage.inputs = lambda text=text, nested=nested: {"digest": text, "nested": nested}
+        stage.own = lambda text=text, nested=nested: {"digest": text, "nested": nested}
         store.ensure(stage, Silent())
-    stage.inputs = lambda: {"digest": "sha256:cc", "nested": {"b": 1}}
+    stage.own = lambda: {"digest": "sha256:cc", "nested": {"b": 1}}
     assert str(store.why(stage)) == "digest: aa -> cc"
-    stage.inputs = lambda: {"digest": "sha256:cc", "nested": {"b": 3}}
+    stage.own = lambda: {"digest": "sha256:cc", "nested": {"b": 3}}
     assert str(store.why(stage)) == "nested.b: 2 -> 3"
 
 

@@ -19,9 +19,9 @@ from tunebuild.image.oci.tar import TarWriter
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
 
 
-def _write_bundle(root: Path) -> Path:
+def _write_bundle(root: Path, name: str) -> Path:
     files = {
-        "bundle.json": json.dumps({"name": "demo"}).encode(),
+        "bundle.json": json.dumps({"name": name}).encode(),
         "checks.jsonl": b'{"messages":[{"role":"user","content":"Hi"}],"expected":"Hello"}\n',
         "prompt/prompt.json": b"{}",
         "prompt/golden.json": b"[]",
@@ -37,7 +37,7 @@ def _write_bundle(root: Path) -> Path:
     return root
 
 
-def _write_base(path: Path) -> ImageInputs:
+def _write_base(path: Path, name: str) -> ImageInputs:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as sink:
         writer = TarWriter(sink)
@@ -47,25 +47,26 @@ def _write_base(path: Path) -> ImageInputs:
         writer.directory("opt/tunebuild/site-packages")
         writer.directory("tmp", 0o1777)
         writer.data("usr/bin/tool", b"#!", 0o755)
+        writer.data("usr/share/image", name.encode())  # an image of another name shares no layer
         writer.data("usr/share/" + "long-name/" * 12 + "ü", b"x")
         tar = writer.finish()
     base = layer_of_blob(path, tar.digest, tar.size, name="base", created_by="synthetic base")
-    return ImageInputs(ImageReference.parse("tunebuild-test/demo:1"), path.parent / "bundle", (base,))
+    return ImageInputs(ImageReference.parse(f"tunebuild-test/{name}:1"), path.parent / "bundle", (base,))
 
 
 @pytest.fixture(scope="session")
-def make_inputs() -> Callable[[Path], ImageInputs]:
+def make_inputs() -> Callable[..., ImageInputs]:
     """Writes bundle and base below a directory; equal wherever that is."""
 
-    def make(root: Path) -> ImageInputs:
-        _write_bundle(root / "bundle")
-        return _write_base(root / "base.tar")
+    def make(root: Path, name: str = "demo") -> ImageInputs:
+        _write_bundle(root / "bundle", name)
+        return _write_base(root / "base.tar", name)
 
     return make
 
 
 @pytest.fixture
-def inputs(tmp_path: Path, make_inputs: Callable[[Path], ImageInputs]) -> ImageInputs:
+def inputs(tmp_path: Path, make_inputs: Callable[..., ImageInputs]) -> ImageInputs:
     return make_inputs(tmp_path / "in")
 
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunebuild.build.secret_scan import SecretScan
 from tunebuild.data.prompt_source import build_renderer, check_variables
 from tunebuild.data.source_files import SourceFiles
 from tunebuild.data.stage import DataStage
 from tunebuild.evaluate.exported import ExportedStage
 from tunebuild.evaluate.stage import EvaluateStage
 from tunebuild.evaluate.tasks import Task, read_tasks, require_tasks
+from tunebuild.export.chat_stage import ChatStage
 from tunebuild.export.stage import ExportStage
 from tunebuild.export.tool import Tool
 from tunebuild.extras import is_there
 from tunebuild.image.bundle import BundleParts, bundle_digests
 from tunebuild.image.oci.manifest import Variables
 from tunebuild.image.oci.reference import ImageReference
-from tunebuild.image.runtime import RuntimeStage, WantedRuntime, runtime_layers
+from tunebuild.image.runtime import RuntimeStage, WantedRuntime, locked_runtime, runtime_layers
+from tunebuild.image.sbom import Bill
 from tunebuild.image.stage import ImageStage
 from tunebuild.image.weights import WeightsStage, weight_digests
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
@@ -38,7 +40,7 @@ from tunebuild.spec.canonical import effective
 from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.serving_rules import engine_of
-from tunebuild.store import Inputs, Progress, Silent, Store, Tree, digest_json
+from tunebuild.store import UNBUILT, Progress, Silent, Store, Tree, digest_json
 from tunebuild.train.plan.estimate import count_parameters, read_tensors
 from tunebuild.train.plan.hardware import decide
 from tunebuild.train.plan.settings import Device, TrainSettings
@@ -169,17 +171,15 @@ class Pipeline:
         self, data: Tree, trained: Tree, merged: Tree, strategy: Strategy | None = None
     ) -> EvaluateStage:
         """Base, trained and merged model to figures; the other merge's, too, if no strategy is settled."""
-        first, *others = self.strategies
         return EvaluateStage(
-            self.train_settings,
-            self.spec.evaluation,
-            self.base,
-            data,
-            trained,
-            merged,
-            strategy or first,
-            others[0] if others and strategy is None else None,
-            self.tasks,
+            settings=self.train_settings,
+            evaluation=self.spec.evaluation,
+            tasks=self.tasks,
+            base=self.base,
+            strategies=(strategy,) if strategy else self.strategies,
+            data=data,
+            trained=trained,
+            merged=merged,
         )
 
     def export(self, export: ExportSpec, records: Records, tool: Tool) -> ExportStage:
@@ -195,7 +195,8 @@ class Pipeline:
     def tasks(self) -> tuple[Task, ...]:
         """The tasks that are done."""
         names, gated = self.spec.evaluation.tasks, self.spec.gates.tasks
-        return read_tasks(names, self.loaded.directory, self.store.memo.digest, gated)
+        folder = self.loaded.folder
+        return read_tasks(names, folder.path, self.store.memo.digest, gated, folder.others)
 
     def check_tasks(self) -> None:
         """Refuse what only a stage after the training would miss.
@@ -209,12 +210,21 @@ class Pipeline:
         """A model's weights to digests of layers."""
         return WeightsStage(merged)
 
-    def image(self, records: Records, weights: Tree, runtime: Tree) -> ImageStage:
+    def chat(self, records: Records) -> ChatStage:
+        """The prompt to a tokenizer and a chat template for other servers."""
+        return ChatStage(records.data, records.merge)
+
+    def image(self, records: Records, weights: Tree, runtime: Tree, chat: Tree) -> ImageStage:
         """Everything to an image."""
         return ImageStage(
             self.reference,
             BundleParts(
-                self.settings_with(records), records.data, records.merge, records.train, records.evaluate
+                self.settings_with(records),
+                records.data,
+                records.merge,
+                records.train,
+                records.evaluate,
+                chat,
             ),
             runtime_layers(runtime),
             weight_digests(weights),
@@ -222,6 +232,32 @@ class Pipeline:
             self.labels,
             self.provenance,
             self.spec.image.platform,
+            self.bill(records, runtime),
+            SecretScan.of(self.spec),
+        )
+
+    def bill(self, records: Records, runtime: Tree) -> Bill:
+        """What the image is made of."""
+        spec, config = self.spec, self.base.config
+        locked = self.lock.model if self.lock else None
+        sources = self.data().own()["sources"]
+        names = [source.shown for source in self.data().sources]
+        return Bill(
+            name=spec.name,
+            version=spec.image.tag,
+            license=spec.image.license,
+            base=spec.model.base,
+            revision=(locked.commit if locked else None) or spec.model.revision or "",
+            base_files=self.base.files,
+            weights=tuple(
+                f
+                for f in records.merge.files
+                if f.path.startswith("model/") and not f.path.endswith("/generation_config.json")
+            ),
+            rows=tuple((name, row["digest"]) for name, row in zip(names, sources, strict=True)),
+            method=self.train_settings.tuning.method,
+            architecture=(str(config.get("model_type", "")), (config.get("architectures") or [""])[0]),
+            runtime=locked_runtime(runtime, self.wanted_runtime),
         )
 
     @property
@@ -329,34 +365,23 @@ class Pipeline:
 
         Two builds are compared by these: a field of the spec matters to the stages in whose inputs it shows.
         """
-        nothing = Tree(Path(), ())
-        merge = _without(self.merge(nothing).inputs(), "trained")
-        evaluate = self.evaluate(nothing, nothing, nothing).inputs()
-        parts, records = BundleParts(self.settings, *[nothing] * 4), Records(*[nothing] * 4)
-        # Without the provenance, of which this is a part.
-        image = ImageStage(
-            self.reference, parts, (), {}, records, self.labels, {}, self.spec.image.platform
-        ).inputs()
+        merge = dict(self.merge(UNBUILT).own())
         if len(self.strategies) > 1:
             # Which one is kept is measured; the candidates are among what is evaluated.
-            merge = _without(merge, "strategy")
+            del merge["strategy"]
+        parts, records = BundleParts(self.settings, *[UNBUILT] * 5), Records(*[UNBUILT] * 4)
+        image = ImageStage(self.reference, parts, (), {}, records, self.labels, {}, self.spec.image.platform)
         own: dict[str, Any] = {
-            "data": self.data().inputs(),
-            "train": _without(self.train(nothing).inputs(), "rows"),
+            "data": self.data().own(),
+            "train": self.train(UNBUILT).own(),
             "merge": merge,
             "evaluate": {
                 "gates": self.spec.gates.model_dump(mode="json"),
-                **_without(evaluate, "trained", "merged", "rows", "prompt"),
+                **self.evaluate(UNBUILT, UNBUILT, UNBUILT).own(),
             },
-            "runtime": self.runtime().inputs(),
-            "image": _without(
-                image, "prompt", "weights", "adapter", "parity", "runtime", "provenance", "records"
-            ),
+            "runtime": self.runtime().own(),
+            "image": image.own(),
         }
         if self.spec.exports:
             own["export"] = {"exports": [one.model_dump(mode="json") for one in self.spec.exports]}
         return own
-
-
-def _without(inputs: Inputs, *names: str) -> dict[str, Any]:
-    return {key: value for key, value in inputs.items() if key not in names}

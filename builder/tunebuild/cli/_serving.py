@@ -92,7 +92,7 @@ def endpoint(
     url = f"http://{host}:{port}"
     from tunebuild.containers.runtime import RunOptions, wait_ready
 
-    options = RunOptions(host=host, port=port)
+    options = RunOptions(host=host, port=port, gpus=built.parts.settings.device == "cuda")
     started = time.monotonic()
     with ExitStack() as running:
         container, runner = None, "local process"

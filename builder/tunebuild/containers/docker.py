@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tunebuild.containers.runtime import LoadReport, RunOptions
+from tunebuild.containers.runtime import GPU_HINT, LoadReport, RunOptions
 from tunebuild.containers.stream import archive_stream, files_in_stream
 from tunebuild.errors import fail
 from tunebuild.extras import install_command
@@ -38,7 +38,7 @@ def connect() -> Any:
     return client
 
 
-class DockerEngine:
+class DockerRuntime:
     """A running dockerd."""
 
     name = "docker"
@@ -101,6 +101,9 @@ class DockerEngine:
 
     def run(self, reference: ImageReference, options: RunOptions) -> DockerContainer:
         """Start a container."""
+        import docker
+
+        gpus = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if options.gpus else []
         with _explained(reference):
             container = self._client.containers.create(
                 str(reference),
@@ -112,6 +115,7 @@ class DockerEngine:
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
                 mem_limit=options.memory or None,
+                device_requests=gpus,
             )
             try:
                 container.start()
@@ -210,7 +214,9 @@ def _explained(reference: ImageReference) -> Iterator[None]:
     except docker.errors.ImageNotFound:
         raise _no_image(reference) from None
     except docker.errors.DockerException as error:
-        raise fail("run-failed", f"docker did not start {reference}: {short_error(error)}") from error
+        said = short_error(error)
+        hint = GPU_HINT if "capabilities: [[gpu]]" in said else ""
+        raise fail("run-failed", f"docker did not start {reference}: {said}", hint) from error
 
 
 def _no_image(reference: ImageReference) -> Exception:

@@ -13,11 +13,11 @@ def find_container_runtime(name: str = "") -> ContainerRuntime:
     Raises:
         TunebuildError: ``no-engine``, with what was tried and why each was not usable.
     """
-    from tunebuild.containers.docker import DockerEngine
-    from tunebuild.containers.podman import PodmanEngine
+    from tunebuild.containers.docker import DockerRuntime
+    from tunebuild.containers.podman import PodmanRuntime
 
     reasons = []
-    for kind in (DockerEngine, PodmanEngine):
+    for kind in (DockerRuntime, PodmanRuntime):
         if name in ("", kind.name):
             try:
                 return kind()

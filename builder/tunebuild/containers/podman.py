@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NoReturn
 
-from tunebuild.containers.runtime import LoadReport, RunOptions
+from tunebuild.containers.runtime import GPU_HINT, LoadReport, RunOptions
 from tunebuild.containers.stream import archive_stream, files_in_stream
 from tunebuild.errors import fail
 from tunebuild.image.oci.manifest import Image
@@ -17,11 +17,12 @@ from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.oci.tar import BLOCK
 from tunebuild.store import Digest, Progress, Silent
 
+_GPUS = "nvidia.com/gpu=all"  # every GPU, as the Container Device Interface names them
 _DEFAULT_LIMIT = 1048576  # what podman asks for open files and processes, whatever we are allowed
 _MODEST_LIMIT = 16384  # far above what a server with a few hundred threads needs
 
 
-class PodmanEngine:
+class PodmanRuntime:
     """A podman that works."""
 
     name = "podman"
@@ -96,6 +97,7 @@ class PodmanEngine:
         ]
         arguments += ["--name", options.name] if options.name else []
         arguments += ["--memory", options.memory] if options.memory else []
+        arguments += ["--device", _GPUS] if options.gpus else []
         created = _podman("create", *arguments, _local(reference))
         try:
             _podman("start", created)
@@ -159,7 +161,9 @@ class PodmanContainer:
 def _podman(*arguments: str) -> str:
     done = subprocess.run(["podman", *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise fail("run-failed", f"podman {arguments[0]}: {_last_line(done.stderr)}", "see 'podman info'")
+        said = _last_line(done.stderr)
+        hint = GPU_HINT if _GPUS in said else "see 'podman info'"
+        raise fail("run-failed", f"podman {arguments[0]}: {said}", hint)
     return done.stdout.strip()
 
 

@@ -16,6 +16,11 @@ from tunebuild.store import Digest, Progress
 
 _LOG_LINES = 20
 
+GPU_HINT = (
+    "a container is given GPUs by the NVIDIA Container Toolkit: install it on this machine (Docker: "
+    "'nvidia-ctk runtime configure'; Podman: 'nvidia-ctk cdi generate'), or serve with --engine none"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
@@ -39,6 +44,7 @@ class RunOptions:
         port: port to listen on.
         name: the container's name; the runtime makes one up if empty.
         memory: limit such as ``4g``; none if empty.
+        gpus: give the container all GPUs.
         env: more variables.
     """
 
@@ -46,6 +52,7 @@ class RunOptions:
     port: int = 8080
     name: str = ""
     memory: str = ""
+    gpus: bool = False
     env: Variables = ()
 
     @property

@@ -39,14 +39,14 @@ class DataStage:
     seed: int
     vocabulary_size: int
     name: str = "data"
-    version: int = 10
+    version: int = 11
 
     @property
     def sources(self) -> tuple[RowSource, ...]:
         """All files, in the order of their numbers."""
         return (*self.train, *self.held_out)
 
-    def inputs(self) -> Inputs:
+    def own(self) -> Inputs:
         """Contents of the files, never their paths."""
         return {
             "sources": [
@@ -85,6 +85,10 @@ class DataStage:
             "tokenizers": package_version("tokenizers"),
             "jinja2": package_version("jinja2"),
         }
+
+    def upstream(self) -> Inputs:
+        """Nothing: it is the first stage."""
+        return {}
 
     @property
     def _rejected_classes(self) -> tuple[Class, ...]:

@@ -39,20 +39,24 @@ class ExportedStage:
     name: str = "exported"
     version: int = 1
 
-    def inputs(self) -> Inputs:
-        """The three models and the rows."""
+    def own(self) -> Inputs:
+        """The base, and how it is asked."""
         return {
             "method": self.settings.tuning.method,
             "device": self.settings.device,
             "compute_dtype": self.settings.compute_dtype,
             "base": dict(self.base.weight_digests),
-            "trained": {
-                f.path: f.digest for f in self.trained.files if f.path.startswith(("adapter/", "model/"))
-            },
-            "exported": {f.path: f.digest for f in self.exported.files},
-            "rows": {f.path: f.digest for f in self.data.files if f.path == rows_measured(self.data)},
             "libraries": {name: library_version(name) for name in _LIBRARIES},
             **attention_inputs(self.base.config),
+        }
+
+    def upstream(self) -> Inputs:
+        """The trained and the exported model, and the rows."""
+        trained = ("adapter/", "model/")
+        return {
+            "trained": {f.path: f.digest for f in self.trained.files if f.path.startswith(trained)},
+            "exported": {f.path: f.digest for f in self.exported.files},
+            "rows": {f.path: f.digest for f in self.data.files if f.path == rows_measured(self.data)},
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:

@@ -32,25 +32,23 @@ class EvaluateStage:
 
     Attributes:
         evaluation: how many answers are written out.
-        strategy: how the merged files were made.
-        alternative: another strategy, to be measured beside it.
         tasks: what ``evaluation.tasks`` means.
+        strategies: how the merged files were made, and another merge to be measured beside it, if any.
     """
 
     settings: TrainSettings
     evaluation: EvaluationSpec
+    tasks: tuple[Task, ...]
     base: BaseModel
+    strategies: tuple[Strategy, ...]
     data: Tree
     trained: Tree
     merged: Tree
-    strategy: Strategy
-    alternative: Strategy | None = None
-    tasks: tuple[Task, ...] = ()
     name: str = "evaluate"
-    version: int = 7
+    version: int = 8
 
-    def inputs(self) -> Inputs:
-        """The three models, the rows and what is asked."""
+    def own(self) -> Inputs:
+        """What is asked, and how."""
         return {
             "method": self.settings.tuning.method,
             "device": self.settings.device,
@@ -58,21 +56,23 @@ class EvaluateStage:
             "evaluation": self.evaluation.model_dump(mode="json", exclude={"tasks"}),
             "tasks": [task.inputs() for task in self.tasks],  # by what they are, not where they stand
             "general": general_prompts(),
-            "strategies": [self.strategy, *([self.alternative] if self.alternative else [])],
+            "strategies": list(self.strategies),
             "base": dict(self.base.weight_digests),
-            "trained": {
-                f.path: f.digest
-                for f in self.trained.files
-                if f.path.startswith(("adapter/", "model/", "quantization.json"))
-            },
-            "merged": {f.path: f.digest for f in self.merged.files if f.path.startswith("model/")},
-            "rows": {f.path: f.digest for f in self.data.files if f.path in (self._rows, SOURCES)},
-            "prompt": {f.path: f.digest for f in self.data.files if f.path == "prompt/prompt.json"},
             "libraries": {
                 name: library_version(name)
                 for name in (*_LIBRARIES, *((_TASKS_LIBRARY,) if self.tasks else ()))
             },
             **attention_inputs(self.base.config),
+        }
+
+    def upstream(self) -> Inputs:
+        """The trained and the merged model, the rows and the prompt contract."""
+        trained = ("adapter/", "model/", "quantization.json")
+        return {
+            "trained": {f.path: f.digest for f in self.trained.files if f.path.startswith(trained)},
+            "merged": {f.path: f.digest for f in self.merged.files if f.path.startswith("model/")},
+            "rows": {f.path: f.digest for f in self.data.files if f.path in (self._rows, SOURCES)},
+            "prompt": {f.path: f.digest for f in self.data.files if f.path == "prompt/prompt.json"},
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
@@ -85,6 +85,16 @@ class EvaluateStage:
         texts = json.dumps(found.texts, indent=1, ensure_ascii=False) + "\n"
         (out / SAMPLES).write_text(texts, "utf-8")
         found.parity.save(out / PARITY_FILE)
+
+    @property
+    def strategy(self) -> Strategy:
+        """How the merged files were made."""
+        return self.strategies[0]
+
+    @property
+    def alternative(self) -> Strategy | None:
+        """Another merge to be measured beside it."""
+        return self.strategies[1] if len(self.strategies) > 1 else None
 
     @property
     def _rows(self) -> str:

@@ -33,15 +33,20 @@ class ExportStage:
     name: str = "export"
     version: int = 1
 
-    def inputs(self) -> Inputs:
-        """The model, the rows, the settings but for the gates, and the tool's versions."""
+    def own(self) -> Inputs:
+        """The settings but for the gates, and the tool's versions."""
         return {
             **self.export.model_dump(mode="json", exclude={"gates"}),
-            "model": {f.path: f.digest for f in self.merged.files if f.path.startswith("model/")},
-            "rows": {f.path: f.digest for f in self.data.files if f.path == "train.arrow"},
             "seed": self.seed,
             "device": self.device,
             "tool": self.tool.versions,
+        }
+
+    def upstream(self) -> Inputs:
+        """The merged model, and the rows that calibrate."""
+        return {
+            "model": {f.path: f.digest for f in self.merged.files if f.path.startswith("model/")},
+            "rows": {f.path: f.digest for f in self.data.files if f.path == "train.arrow"},
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:

@@ -105,7 +105,7 @@ class RuntimeStage:
             asked,
         )
 
-    def inputs(self) -> Inputs:
+    def own(self) -> Inputs:
         """What is asked for. What was chosen is in the output, and stays until something here changes."""
         asked: dict[str, Any] = {
             "platform": self.platform,
@@ -120,6 +120,10 @@ class RuntimeStage:
         if self.locked:
             asked["free"], asked["asked"] = sorted(self.free), self.asked
         return asked
+
+    def upstream(self) -> Inputs:
+        """Nothing: it depends on no other stage."""
+        return {}
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Fetch, unpack, compile and write."""

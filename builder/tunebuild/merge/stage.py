@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tunebuild.extras import library_version
 from tunebuild.merge.strategies import Strategy
@@ -13,7 +14,7 @@ from tunebuild.store import Inputs, Progress, Tree
 
 @dataclass(frozen=True, slots=True)
 class MergeStage:
-    """Folds what was trained into the base's weights, or with ``none`` leaves them alone. Deterministic."""
+    """Merges what was trained into the base's weights, or with ``none`` leaves them alone. Deterministic."""
 
     strategy: Strategy
     base: BaseModel
@@ -21,17 +22,19 @@ class MergeStage:
     name: str = "merge"
     version: int = 3
 
-    def inputs(self) -> Inputs:
-        """Strategy, base weights, and what was trained where it goes into them."""
-        common: Inputs = {"strategy": self.strategy, "base": dict(self.base.weight_digests)}
+    def own(self) -> Inputs:
+        """Strategy and base weights."""
+        own: dict[str, Any] = {"strategy": self.strategy, "base": dict(self.base.weight_digests)}
+        if self.strategy != "none":
+            own["torch"] = library_version("torch")
+        return own
+
+    def upstream(self) -> Inputs:
+        """What was trained, where it goes into the weights: all adapters beside a base share one output."""
         if self.strategy == "none":
-            return common  # so all adapters of a base share one output
+            return {}
         kept = ("adapter/", "model/", "quantization.json")
-        return {
-            **common,
-            "trained": {f.path: f.digest for f in self.trained.files if f.path.startswith(kept)},
-            "torch": library_version("torch"),
-        }
+        return {"trained": {f.path: f.digest for f in self.trained.files if f.path.startswith(kept)}}
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Merge."""

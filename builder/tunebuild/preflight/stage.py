@@ -36,7 +36,7 @@ class ArchitectureStage:
     name: str = "architecture"
     version: int = 1
 
-    def inputs(self) -> Inputs:
+    def own(self) -> Inputs:
         """Configuration, names and shapes of the weights, and what is asked of them."""
         directory = self.base.directory
         return {
@@ -47,6 +47,10 @@ class ArchitectureStage:
             "engine": self.engine,
             "libraries": {name: library_version(name) for name in LIBRARIES},
         }
+
+    def upstream(self) -> Inputs:
+        """Nothing: it comes before all other stages."""
+        return {}
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Check.

@@ -50,12 +50,14 @@ class Limits(_Closed):
         concurrency: requests answered at the same time; ``None`` is as many as memory holds.
         queue: requests that may wait.
         drain_seconds: time that running answers get after SIGTERM.
+        requests_per_minute: of one key, or of one address where no key is asked for; ``None`` for no limit.
     """
 
     context: int
     concurrency: int | None = None
     queue: int
     drain_seconds: float
+    requests_per_minute: int | None = None
 
     @property
     def body_bytes(self) -> int:
@@ -88,6 +90,7 @@ class Bundle(_Closed):
     port: int
     defaults: Defaults
     limits: Limits
+    cors: tuple[str, ...] = ()
     request_variables: tuple[str, ...] = ()
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from types import FrameType
 from typing import Any
@@ -122,5 +123,7 @@ def make_server(app: Any, service: Service, host: str, port: int) -> Server:
         # What runs longer than the service waits has been told so; this is for what does not listen.
         timeout_graceful_shutdown=5,
         server_header=False,
+        ssl_certfile=os.environ.get("TUNEBUILD_TLS_CERTIFICATE") or None,
+        ssl_keyfile=os.environ.get("TUNEBUILD_TLS_KEY") or None,
     )
     return Server(config, service)

@@ -111,6 +111,8 @@ class Service:
         sampling: Sampling,
         logprobs: int | None = None,
         constraint: Constraint | None = None,
+        *,
+        whole: bool = False,
     ) -> Generation:
         """An answer to a prompt, not running yet.
 
@@ -120,6 +122,7 @@ class Service:
             sampling: how to choose tokens.
             logprobs: likeliest tokens to tell of at each place; ``None`` for no log-probabilities.
             constraint: what the text must match.
+            whole: nobody reads it before its end.
 
         Raises:
             TooLong: it does not fit the context.
@@ -132,7 +135,7 @@ class Service:
                 f"together more than the context of {context}"
             )
         stops = self.renderer.stop_ids
-        return Generation(Request(prompt, wanted, stops, sampling, logprobs, constraint))
+        return Generation(Request(prompt, wanted, stops, sampling, logprobs, constraint, whole=whole))
 
     def run(self, generation: Generation) -> None:
         """Hand a prepared answer to the engine. It counts as running until its reader is done with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from tunebuild.errors import Diagnostic, Position, TunebuildError
 from tunebuild.spec._words import dotted
 from tunebuild.spec.checks import broken_rules
+from tunebuild.spec.folder import Folder
 from tunebuild.spec.overlay import compose
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.yaml_loader import Document, parse_dotted
@@ -37,6 +39,11 @@ class LoadedSpec:
     def directory(self) -> Path:
         """The directory that relative paths start from."""
         return self.file.resolve().parent
+
+    @property
+    def folder(self) -> Folder:
+        """That, and the directories of what the spec extends, where it may have files, too."""
+        return _folder(self.file, self.document)
 
     def place(self, error: TunebuildError) -> TunebuildError:
         """The same error with positions in this spec, where its diagnostics name a path in it."""
@@ -65,19 +72,23 @@ def load_spec(file: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
         if spec is not None:
             problems += [
                 replace(d, position=document.position(parse_dotted(d.path)))
-                for d in broken_rules(spec, file.resolve().parent)
+                for d in broken_rules(spec, _folder(file, document))
             ]
     except OSError as error:  # such as a name that is too long for the file system
         named = str(error.filename or file)
         shown = named if len(named) <= _LONGEST_NAME else f"{named[:_LONGEST_NAME]}..."
         message = f"cannot look for {shown}: {(error.strerror or str(error)).lower()}"
+        hint = "shorten the path" if error.errno == errno.ENAMETOOLONG else ""
         place = Position(str(file), 0, 0)
-        raise TunebuildError(
-            (Diagnostic("unreadable", message, "shorten the path", position=place),)
-        ) from None
+        raise TunebuildError((Diagnostic("unreadable", message, hint, position=place),)) from None
     if problems or spec is None:
         raise TunebuildError(_in_order(problems))
     return LoadedSpec(spec, file, document)
+
+
+def _folder(file: Path, document: Document) -> Folder:
+    directory = file.resolve().parent
+    return Folder(directory, tuple(directory / name for name in document.folders))
 
 
 def _read(document: Document) -> tuple[Spec | None, list[Diagnostic]]:

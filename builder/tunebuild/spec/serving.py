@@ -19,6 +19,9 @@ Repository = Annotated[
 ]
 
 
+Origin = Annotated[str, StringConstraints(pattern=r"^(?:\*|https?://[A-Za-z0-9.\-\[\]:]+)$", max_length=255)]
+
+
 class ServingDefaults(Section):
     """Sampling settings for requests that do not say."""
 
@@ -52,6 +55,10 @@ class ServingLimits(Section):
     drain_seconds: float = Field(default=30.0, ge=0.0, examples=[30])
     """Time that running answers get to finish after SIGTERM."""
 
+    requests_per_minute: int | None = Field(default=None, ge=1, examples=[600])
+    """Requests a minute of one API key, or of one address where no key is asked for; more are refused with
+    429 and a Retry-After. No limit if left out."""
+
 
 class ServingSpec(Section):
     """The endpoint."""
@@ -75,6 +82,9 @@ class ServingSpec(Section):
 
     limits: ServingLimits = Field(default_factory=ServingLimits, examples=[{"context": 4096}])
     """What the endpoint accepts."""
+
+    cors: tuple[Origin, ...] = Field(default=(), max_length=64, examples=[["https://app.example.com"]])
+    """Origins whose web pages may ask the endpoint from a browser, `*` for any. None if left out."""
 
     request_variables: tuple[VariableName, ...] = Field(
         default=(), max_length=16, examples=[["enable_thinking"]]

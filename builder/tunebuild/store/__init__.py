@@ -1,11 +1,12 @@
 """Content-addressed stages: equal inputs are built once."""
 
 from tunebuild.store.digest import Digest, canonical_json, digest_bytes, digest_file, digest_json
-from tunebuild.store.stage import Inputs, Progress, Silent, Stage, StageKey, differences, key_of
+from tunebuild.store.stage import Inputs, Progress, Silent, Stage, StageKey, differences, inputs_of, key_of
 from tunebuild.store.store import Reason, Store
-from tunebuild.store.tree import Tree, TreeFile, scan
+from tunebuild.store.tree import UNBUILT, Tree, TreeFile, scan
 
 __all__ = [
+    "UNBUILT",
     "Digest",
     "Inputs",
     "Progress",
@@ -21,6 +22,7 @@ __all__ = [
     "digest_bytes",
     "digest_file",
     "digest_json",
+    "inputs_of",
     "key_of",
     "scan",
 ]

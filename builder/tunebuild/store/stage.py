@@ -34,7 +34,7 @@ class Silent:
 
 
 class Stage(Protocol):
-    """One step of a build. ``inputs`` are canonical and complete: equal inputs, equal meaning."""
+    """One step of a build. Its inputs are canonical and complete: equal inputs, equal meaning."""
 
     @property
     def name(self) -> str:
@@ -44,8 +44,14 @@ class Stage(Protocol):
     def version(self) -> int:
         """Raised whenever the step's code changes what it would write for equal inputs."""
 
-    def inputs(self) -> Inputs:
-        """Everything the output depends on: settings, digests of files, upstream *output* digests."""
+    def own(self) -> Inputs:
+        """What the output depends on besides earlier stages: settings, the author's files by digest.
+
+        Must not look at the outputs of earlier stages: ``plan`` asks for these inputs before anything ran.
+        """
+
+    def upstream(self) -> Inputs:
+        """What earlier stages contribute: digests of those of their files that matter here."""
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Write the output into ``out`` (empty, exists).
@@ -67,7 +73,12 @@ class StageKey:
 
 def key_of(stage: Stage) -> StageKey:
     """The key under which a stage's output is kept."""
-    return StageKey(stage.name, digest_json({"version": stage.version, "inputs": stage.inputs()}))
+    return StageKey(stage.name, digest_json({"version": stage.version, "inputs": inputs_of(stage)}))
+
+
+def inputs_of(stage: Stage) -> Inputs:
+    """Everything that a stage's output depends on, its own inputs and those of earlier stages."""
+    return {**stage.own(), **stage.upstream()}
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -30,7 +30,7 @@ from tunebuild.errors import fail
 from tunebuild.store.atomic import sync, write_atomically
 from tunebuild.store.digest import Digest, canonical_json
 from tunebuild.store.memo import DigestMemo
-from tunebuild.store.stage import Inputs, Progress, Stage, StageKey, differences, key_of
+from tunebuild.store.stage import Inputs, Progress, Stage, StageKey, differences, inputs_of, key_of
 from tunebuild.store.tree import Tree, load_manifest, save_manifest, scan
 
 _MODE = 0o644
@@ -88,7 +88,7 @@ class Store:
             out.mkdir(parents=True)
             (work / "scratch").mkdir(exist_ok=True)
             stage.run(work / "scratch", out, progress)
-            tree = self._publish(key, stage.inputs(), out)
+            tree = self._publish(key, inputs_of(stage), out)
             shutil.rmtree(work)
             return tree
 
@@ -96,7 +96,7 @@ class Store:
         """Record a tree of this store as a stage's output, where that is known without running it."""
         key = key_of(stage)
         with self._lock(key):
-            self._write_record(key, stage.inputs(), tree.digest)
+            self._write_record(key, inputs_of(stage), tree.digest)
 
     def note_use(self, stage: Stage, build: str) -> None:
         """Remember that builds of a name use a stage, so that later ones are compared with it."""
@@ -111,7 +111,7 @@ class Store:
     def why(self, stage: Stage, build: str | None = None) -> Reason:
         """Why :meth:`find` finds nothing, compared with earlier builds of that name, or with all of them."""
         # As plain JSON, in which records were written: tuples are lists there.
-        inputs = json.loads(canonical_json(stage.inputs()))
+        inputs = json.loads(canonical_json(inputs_of(stage)))
         used = {path.name for path in (self.root / "builds").glob(f"{build or '*'}/{stage.name}-*")}
         records = (self.root / "records" / stage.name).glob("*.json")
         newest = sorted(

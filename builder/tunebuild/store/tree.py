@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from tunebuild.store.digest import Digest, digest_file, digest_json
 
@@ -36,6 +37,15 @@ class Tree:
     def path(self, *parts: str) -> Path:
         """A path inside the tree."""
         return self.root.joinpath(*parts)
+
+
+class _Unbuilt:
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"{name} of a stage's output was asked for before the stage ran")
+
+
+#: Stands for the output of a stage that has not run, where only a later stage's own inputs are asked for.
+UNBUILT = cast(Tree, _Unbuilt())
 
 
 def scan(

@@ -40,17 +40,20 @@ class TrainStage:
     name: str = "train"
     version: int = 1
 
-    def inputs(self) -> Inputs:
-        """Settings, tokenized rows and base weights."""
+    def own(self) -> Inputs:
+        """Settings and base weights."""
         return {
             "tuning": self.settings.tuning.model_dump(mode="json", exclude=_PASSING),
             "device": self.settings.device,
             "compute_dtype": self.settings.compute_dtype,
-            "rows": {f.path: f.digest for f in self.data.files if f.path.endswith(".arrow")},
             "base": dict(self.base.weight_digests),
             "libraries": {name: library_version(name) for name in _LIBRARIES},
             **attention_inputs(self.base.config),
         }
+
+    def upstream(self) -> Inputs:
+        """The tokenized rows."""
+        return {"rows": {f.path: f.digest for f in self.data.files if f.path.endswith(".arrow")}}
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Train; resumes from the last whole checkpoint in ``work``.

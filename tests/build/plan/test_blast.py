@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support import templates
 from support.models import save_base
 from tunebuild import resources
 from tunebuild.build.pipeline import Pipeline
@@ -59,7 +60,9 @@ OTHERS = {
     "prompt.date": ["2026-01-31"],
     "prompt.variables": ["{tone: dry}"],
     "serving.request_variables": ["[tone]"],
+    "serving.cors": ["[https://app.example.com]"],
     "tuning.lora.targets": ["[q_proj]"],
+    "outputs": ["[image, adapter]"],
     "image.repository": ["example.com/other"],
     "image.tag": ["other"],
     "image.source": ["https://git.example.com/x"],
@@ -101,6 +104,7 @@ BEFORE = {
     "tuning.peft.type": PEFT,
     "tuning.peft.virtual_tokens": PEFT,
     "prompt.template.file": ("prompt.template={file: one.jinja}",),
+    "prompt.plain_answers": ("prompt.template={file: opened.jinja}",),
     "prompt.variables": ("prompt.template={file: tone.jinja}",),
     "serving.request_variables": ("prompt.template={file: tone.jinja}",),
     "tuning.memory.fit": ("tuning.memory={fit: 10GB}",),
@@ -165,6 +169,7 @@ def build(tmp_path_factory):
     template = (resources.path("templates", "prompts") / "chatml.jinja").read_text()
     for name in ("one", "two"):
         (directory / f"{name}.jinja").write_text(template)
+    (directory / "opened.jinja").write_text(templates.OPENED)
     (directory / "tone.jinja").write_text(template + "{{ tone }}")
     (directory / "spec.yaml").write_text(SPEC)
     store = Store(directory / "store")
@@ -264,6 +269,6 @@ def test_specs_with_tasks_are_compared_where_nothing_can_do_them(build, monkeypa
     assert blast("x", old, new).level == "other gates"
 
 
-def test_no_change_sets_nothing_off(build):
+def test_no_change_reruns_nothing(build):
     found = blast("x", build()[1], build()[1])
     assert (found.level, found.stages, found.changes) == ("nothing", (), {})

@@ -84,7 +84,7 @@ def test_checkpoints_take_what_the_plan_says(tmp_path, pipeline, changes):
     assert taken == pytest.approx(disk.training_bytes(disk.trained_bytes(planned), tuning), rel=0.2)
 
 
-def test_what_is_lacking_is_said(tmp_path, pipeline):
+def test_missing_disk_space_is_reported(tmp_path, pipeline):
     plan = make_plan(pipeline(), tmp_path / "dist" / "x.tar", lambda stage: Silent())
     needed = plan.disk.needed
     assert needed["merged weights"] == sum(

@@ -31,7 +31,7 @@ print(json.dumps([frozen.tolist(), found]))
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])
-def test_two_processes_begin_with_the_first_ones_values_and_share_the_mean_gradient(tmp_path, block):
+def test_ddp_ranks_share_first_values_and_mean_gradient(tmp_path, block):
     arguments = [str(block), f"file://{tmp_path / 'meet'}"]
     both = [
         subprocess.Popen([sys.executable, "-c", PROGRAM, str(rank), *arguments], stdout=subprocess.PIPE)
@@ -47,7 +47,7 @@ def test_two_processes_begin_with_the_first_ones_values_and_share_the_mean_gradi
         assert torch.equal(torch.tensor(mean), torch.arange(count, dtype=torch.float32).view(size) * factor)
 
 
-def test_one_process_shares_nothing():
+def test_one_process_communicates_nothing():
     alone = torch.nn.Parameter(torch.ones(2))
     gradients.share_first_values([alone], 1)
     gradients.average_gradients([alone], 1)

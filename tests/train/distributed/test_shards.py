@@ -1,4 +1,4 @@
-"""A training whose weights are split over processes learns what one process does, killed or not."""
+"""Sharded training (FSDP) gives the result of one process, killed or not."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def of_process(checkpoint, number):
         ("lora", {"keep": "best", "learning_rate": 1e-2}, "adapter/adapter_model.safetensors"),
     ],
 )
-def test_it_comes_to_the_same_even_if_it_is_killed(tmp_path, method, options, file):
+def test_fsdp_resumes_to_the_same_result_after_kill(tmp_path, method, options, file):
     save_base("llama", tmp_path / "base")  # with tied embeddings
     write_rows(tmp_path / "base", tmp_path / "rows", held_out=True)
     one = start(train_adapter, settings(method=method, **options), tmp_path, "one")
@@ -118,7 +118,7 @@ def shapes(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_the_plan_divides_what_is_split_and_says_so(shapes, method):
+def test_plan_divides_sharded_memory_and_says_so(shapes, method):
     config, tensors, lengths = shapes
     execution = Execution(True, False, False, 0, 2, 100)
     whole, split = (
@@ -134,7 +134,7 @@ def test_the_plan_divides_what_is_split_and_says_so(shapes, method):
     assert split.gradients == whole.gradients // 4 + (4 * gathered if method == "full" else 0)
     assert split.activations == whole.activations
     plan = plan_training(config, tensors, settings(method=method, processes=4, shard=True), lengths)
-    assert any("split over 4 processes" in reason for reason in plan.reasons)
+    assert any("sharded over 4 processes" in reason for reason in plan.reasons)
 
 
 SPEC = """\
@@ -155,7 +155,7 @@ tuning: {method: lora, processes: 2, shard: true}
         ("tuning.method=peft", "tuning.shard: needs tuning.method lora or full, not peft"),
     ],
 )
-def test_what_cannot_be_split_is_refused(tmp_path, override, message):
+def test_methods_that_cannot_be_sharded_are_refused(tmp_path, override, message):
     (tmp_path / "rows.jsonl").write_text('{"question": "Q?", "answer": "A."}\n', "utf-8")
     (tmp_path / "spec.yaml").write_text(SPEC, "utf-8")
     load_spec(tmp_path / "spec.yaml", ["tuning.nodes=2", "tuning.processes=1"])

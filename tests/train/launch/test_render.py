@@ -122,7 +122,7 @@ def kill_nodes(spec: Path, victims: slice) -> None:
 
 
 @pytest.mark.slow
-def test_two_nodes_learn_what_one_process_does_though_killed_and_a_build_finds_it(spec):
+def test_two_nodes_match_one_process_after_kill_and_build_reuses_it(spec):
     with pytest.raises(TunebuildError, match="'tunebuild launch SPEC' renders"):
         build(pipeline(spec), lambda stage: Silent())
 
@@ -162,7 +162,7 @@ def test_two_nodes_learn_what_one_process_does_though_killed_and_a_build_finds_i
 
 
 @pytest.mark.slow
-def test_where_the_first_process_refuses_all_end(spec):
+def test_an_error_in_rank_zero_ends_all_ranks(spec):
     (spec.parent / "rows.jsonl").write_text('{"question": 1, "answer": "one"}\n', "utf-8")
     codes, errors = run_nodes(spec)
     assert codes == [1, 0], errors
@@ -195,7 +195,7 @@ def test_a_slurm_script_is_one_for_bash(spec, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_kubernetes_job_has_a_pod_a_node(spec, tmp_path):
+def test_kubernetes_job_has_one_pod_per_node(spec, tmp_path):
     launch = Launch(
         tmp_path / "store", ["description=$(X): it's"], image="example.com/train:1", claim="shared"
     )

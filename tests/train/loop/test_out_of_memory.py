@@ -78,7 +78,7 @@ def metrics(out, name):
 
 
 @pytest.mark.slow
-def test_the_one_halves_while_the_other_waits(prepared):
+def test_one_rank_halves_its_micro_batch_while_the_other_waits(prepared):
     one, two = prepared / "one-out", prepared / "two-out"
     train_adapter(
         TrainSettings(tuning(), "cpu", "float32"),
@@ -95,7 +95,7 @@ def test_the_one_halves_while_the_other_waits(prepared):
 
 
 @pytest.mark.slow
-def test_a_pass_of_what_is_split_is_not_halved_but_said_where_it_was(prepared):
+def test_fsdp_reports_the_micro_batch_that_does_not_fit(prepared):
     done = run(prepared, tuning(processes=2, shard=True), room=10)
     assert done.returncode == 1
     message = "tuning.micro_batch_size: in process 2 of 2, a micro-batch of"

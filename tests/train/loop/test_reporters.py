@@ -62,7 +62,7 @@ def test_mlflow_has_the_losses_that_are_recorded(tmp_path, monkeypatch):
         assert told == values
 
 
-def test_one_that_fails_is_named(tmp_path, monkeypatch):
+def test_a_reporter_that_fails_is_named(tmp_path, monkeypatch):
     pytest.importorskip("mlflow", reason=WITHOUT)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://at.all")

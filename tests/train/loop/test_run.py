@@ -182,7 +182,7 @@ def test_a_training_that_is_killed_as_it_saves_goes_on_from_the_checkpoint_befor
     assert [path.name for path in (tmp_path / "run-work").glob("checkpoints/*-*")] == ["checkpoint-6"]
 
 
-def test_trl_casts_the_adapter_and_we_undo_it(tmp_path, monkeypatch):
+def test_adapter_stays_float32_though_trl_casts_it(tmp_path, monkeypatch):
     base = save_base("llama", tmp_path / "base")
     write_rows(base, tmp_path / "rows")
     small = {"learning_rate": 1e-5, "epochs": 3}
@@ -213,7 +213,7 @@ def test_a_loss_that_is_not_a_number_stops_the_build(tmp_path):
         train(tuning(), base, tmp_path)
 
 
-def test_widths_that_bitsandbytes_gets_wrong_are_refused_before_loading(tmp_path):
+def test_qlora_on_cpu_refuses_widths_not_divisible_by_64(tmp_path):
     base = save_base("llama", tmp_path / "base", hidden_size=96, num_attention_heads=4, intermediate_size=192)
     write_rows(base, tmp_path / "rows")
     with pytest.raises(TunebuildError, match=r"q_proj has 96 inputs.*multiples of 64"):
@@ -270,7 +270,7 @@ def test_an_evaluation_leaves_4bit_weights_alone(tmp_path, monkeypatch, guarded)
         assert error > 0.1, "bitsandbytes no longer repacks in place: drop the guard"
 
 
-def test_the_guard_reaches_every_quantised_module(tmp_path):
+def test_repacking_is_off_in_every_4bit_module(tmp_path):
     from bitsandbytes.nn import Linear4bit
 
     model = load_base(save_base("falcon", tmp_path / "base"), tuning())

@@ -55,14 +55,14 @@ def test_the_loss_does_not_depend_on_how_a_step_is_computed(prepared, changes):
     assert packed[-1] < 0.95 * packed[0]
 
 
-def test_a_model_that_says_it_takes_no_count_of_tokens_learns_the_same(prepared, monkeypatch):
+def test_loss_is_the_same_for_models_without_num_items_in_batch(prepared, monkeypatch):
     _, plain, _ = train(prepared, "plain", micro_batch_size=2)
     monkeypatch.setattr(LlamaForCausalLM, "accepts_loss_kwargs", False, raising=False)  # as some models do
     _, other, _ = train(prepared, "other", micro_batch_size=2)
     assert other == plain
 
 
-def test_layers_that_compute_again_change_nothing(prepared):
+def test_gradient_checkpointing_changes_nothing(prepared):
     from tunebuild.train.loop import run
 
     _, plain, _ = train(prepared, "plain")
@@ -226,7 +226,7 @@ def test_a_resumed_training_is_computed_as_it_began(prepared):
     assert recorded["reasons"] == ["began so"]
 
 
-def test_two_processes_learn_what_one_does(prepared):
+def test_ddp_two_ranks_match_one_process(prepared):
     from tunebuild.train.launch.processes import train_in_processes
 
     # Ten rows in steps of 4: the last step has one row a process. Nothing is dropped or done twice.
@@ -249,7 +249,7 @@ def test_two_processes_learn_what_one_does(prepared):
     assert evaluated == pytest.approx([line["eval_loss"] for line in alone if "eval_loss" in line], rel=1e-4)
 
 
-def test_what_one_of_several_processes_refuses_is_said(prepared):
+def test_an_error_in_one_rank_is_reported(prepared):
     from tunebuild.train.launch.processes import train_in_processes
 
     tuning = TuningSpec(method="lora", batch_size=4, processes=2, lora=LoraSpec(targets=("no_such",)))

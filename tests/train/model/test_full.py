@@ -83,7 +83,7 @@ def trained(request, tmp_path_factory):
     return root
 
 
-def test_every_weight_is_trained_in_32_bits_and_written_in_the_bases_form(trained):
+def test_full_trains_in_float32_and_saves_in_the_dtype_of_the_base(trained):
     base, whole = by_name(trained / "base"), by_name(trained / "trained" / "model")
     assert {tensor.dtype for tensor in whole.values()} == {torch.float32}
     model = merge(trained)

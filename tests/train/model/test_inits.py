@@ -103,7 +103,7 @@ def lost(model):
     return found
 
 
-def test_loftq_begins_with_what_quantising_lost(tmp_path):
+def test_loftq_starts_from_the_quantization_error(tmp_path):
     base = save_base("llama", tmp_path / "base")
     published = load_file(base / "model.safetensors")
     plain, made_up = lost(adapted(base, "default", "qlora")), lost(adapted(base, "loftq", "qlora"))

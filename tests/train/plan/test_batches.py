@@ -71,7 +71,7 @@ def test_sizes_are_those_of_the_micro_batches(lengths, rows, micro_batches, pack
 
 
 @given(LENGTHS, st.integers(1, 3000), st.booleans())
-def test_a_pass_of_a_size_fills_it_and_holds_the_longest_row(lengths, tokens, packed):
+def test_a_micro_batch_of_a_size_is_full_and_holds_the_longest_row(lengths, tokens, packed):
     lengths = np.array(lengths)
     rows = MicroBatches(lengths, Batching(4, 1, packed, 0)).of_size(tokens)
     assert max(lengths[rows]) == max(lengths)
@@ -82,7 +82,7 @@ def test_a_pass_of_a_size_fills_it_and_holds_the_longest_row(lengths, tokens, pa
 
 
 @given(LENGTHS, st.integers(1, 16))
-def test_the_rows_of_a_step_are_told(lengths, rows):
+def test_rows_of_a_step_are_known(lengths, rows):
     some = MicroBatches(np.array(lengths), Batching(rows, 1, True, 0))
     for epoch in (0, 1):
         some.set_epoch(epoch)

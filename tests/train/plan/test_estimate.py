@@ -104,7 +104,7 @@ def estimated(shape, method, how, checkpointed, tokens, *, micro_batches=1, proc
 
 
 @pytest.mark.parametrize(("shape", "method", "how", "checkpointed", "tokens", "measured"), MEASURED)
-def test_the_estimate_is_near_what_was_measured_on_a_card(shape, method, how, checkpointed, tokens, measured):
+def test_memory_estimate_matches_measured_peaks(shape, method, how, checkpointed, tokens, measured):
     found = estimated(shape, method, how, checkpointed, tokens)
     assert (found.total - found.overhead) / 1e9 == pytest.approx(measured, rel=0.06)
 
@@ -113,12 +113,12 @@ def test_the_estimate_is_near_what_was_measured_on_a_card(shape, method, how, ch
     ("shape", "method", "how", "micro_batches", "tokens", "measured"),
     [("1B", "full", UNFUSED, 1, 7044, 23.76), ("7B", "lora", EAGER, 2, 6852, 49.33)],
 )
-def test_so_is_that_of_a_model_split_over_two(shape, method, how, micro_batches, tokens, measured):
+def test_memory_estimate_fsdp_two_ranks(shape, method, how, micro_batches, tokens, measured):
     found = estimated(shape, method, how, 0, tokens, micro_batches=micro_batches, processes=2)
     assert (found.total - found.overhead) / 1e9 == pytest.approx(measured, rel=0.06)
 
 
-def test_dropout_costs_a_copy_of_every_input():
+def test_memory_estimate_dropout_keeps_a_copy_of_every_input():
     found = estimated("1B", "lora", UNFUSED, 0, 2777, dropout=0.05)
     assert (found.total - found.overhead) / 1e9 == pytest.approx(10.78, rel=0.06)
 

@@ -10,6 +10,6 @@ from tunebuild.train.plan.settings import TrainSettings
     ("rows", "wanted", "expected"),
     [(4, None, 0), (100, None, 3), (1000, None, 10), (4, 5, 5), (1000, 0, 0)],
 )
-def test_the_warm_up_is_a_tenth_of_a_short_training_unless_the_spec_says_otherwise(rows, wanted, expected):
+def test_warmup_is_a_tenth_of_a_short_run_unless_set(rows, wanted, expected):
     tuning = TuningSpec(batch_size=8, epochs=3, warmup_steps=wanted)
     assert TrainSettings(tuning, "cpu", "float32").warmup_steps(rows) == expected

@@ -29,6 +29,7 @@ def as_markdown(plan: Plan) -> str:
         why=why,
         histogram=histogram,
         serving=serving,
+        tools=tools,
         runs_on=runs_on,
         image_facts=image_facts,
         too_little=too_little,
@@ -84,6 +85,14 @@ def image_facts(plan: Plan) -> str:
     return f"{about}{size(image.size)}, {image.platform}{cuda}"
 
 
+def tools(plan: Plan) -> str:
+    """Whether requests may bring tools."""
+    reason = plan.serving.no_tools
+    return (
+        f"no tools: {reason}" if reason else "tools in requests: calls are parsed as the template prints them"
+    )
+
+
 def serving(plan: Plan) -> str:
     """The context, and how it stands to the base."""
     context, positions = plan.serving.context, plan.serving.positions
@@ -122,8 +131,12 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from _memory(plan)
     yield f"serving   {runs_on(plan)}"
     yield f"          context of {serving(plan)}"
+    yield f"          {tools(plan)}"
     yield from _disk(plan)
     yield from _image(plan)
+    for output in plan.outputs:
+        twice = ": the weights again" if output.name == "modelpack" else ""
+        yield f"output    {output.reference} adds {size(output.adds)} to a registry with the image{twice}"
     lock = {"none": "there is none: 'tunebuild lock' makes one", "matches": "says what would be built"}
     yield f"lock      {lock.get(plan.lock, 'is behind:')}"
     yield from (f"          {line}" for line in plan.drift)
@@ -173,7 +186,8 @@ def _against(plan: Plan) -> Iterator[str]:
     assert against is not None
     stages = f" ({', '.join(against.stages)})" if against.stages else ""
     yield f"against {against.other}: {against.level}{stages}"
-    for stage, changes in against.changes.items():
+    yield from (f"  {line}" for line in against.words)
+    for stage, changes in against.changes.items() if not against.words else ():
         for change in changes:
             yield f"  {stage:<8} {change.field}: {short(change.old)} -> {short(change.new)}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from tunebuild.prompt import Detokenizer
 from tunebuild.serve.engines.base import Finish, Generation, Token
@@ -54,6 +55,19 @@ class Piece:
     offset: int
 
 
+class Parts(Protocol):
+    """Splits the text of one answer into what a message is made of."""
+
+    def push(self, text: str) -> list[dict[str, Any]]:
+        """Deltas of a piece of text."""
+
+    def flush(self) -> list[dict[str, Any]]:
+        """Deltas of what was held back."""
+
+    def finish(self, finish: Finish | None) -> str | None:
+        """Why the answer ended, as clients are told."""
+
+
 class Answer:
     """One answer as text.
 
@@ -62,6 +76,7 @@ class Answer:
         tokens: tokens made so far.
         finish: why it ended, once it has.
         failure: what broke it off.
+        parts: splits its text into what a message is made of; ``None`` where it is text alone.
     """
 
     def __init__(
@@ -70,8 +85,10 @@ class Answer:
         detokenizer: Detokenizer,
         stops: Sequence[str],
         on_first: Callable[[float], None] = lambda _: None,
+        parts: Parts | None = None,
     ) -> None:
         self.generation = generation
+        self.parts = parts
         self.tokens: list[Token] = []
         self.finish: Finish | None = None
         self.failure: Exception | None = None

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from tunebuild import __version__
+from tunebuild.serve import page
 from tunebuild.serve.api import errors
+from tunebuild.serve.api.access import RateLimit
 from tunebuild.serve.api.limits import BodyLimit, Keys, Observe, RequireKey
 from tunebuild.serve.api.routes import make_router
 from tunebuild.serve.service import Service
@@ -43,6 +46,7 @@ def make_app(service: Service) -> FastAPI:
     errors.install(app)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     app.include_router(make_router(service))
+    page.install(app)
 
     @app.get("/livez")
     async def livez() -> dict[str, str]:
@@ -68,7 +72,17 @@ def make_app(service: Service) -> FastAPI:
         _log.info("no key is required; TUNEBUILD_API_KEYS_FILE or TUNEBUILD_API_KEYS asks for one")
     # The last one is the outermost.
     app.add_middleware(BodyLimit, most=service.bundle.limits.body_bytes)
-    app.add_middleware(RequireKey, keys=keys)
+    if per_minute := service.bundle.limits.requests_per_minute:
+        app.add_middleware(RateLimit, per_minute=per_minute)
+    app.add_middleware(RequireKey, keys=keys, more=[*page.PAGES, *page.FILES])
+    if origins := service.bundle.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
     app.add_middleware(Observe, metrics=service.metrics)
     return app
 

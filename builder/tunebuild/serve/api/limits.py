@@ -8,7 +8,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +120,14 @@ class Keys:
 
 
 class RequireKey:
-    """Asks for ``Authorization: Bearer KEY`` on everything but health and metrics."""
+    """Asks for ``Authorization: Bearer KEY`` on everything but health, metrics and what else is open."""
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
-        self._app, self._keys = app, keys
+    def __init__(self, app: ASGIApp, keys: Keys, more: Collection[str] = ()) -> None:
+        self._app, self._keys, self._open = app, keys, _OPEN.union(more)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] == "http" and self._keys.required and scope["path"] not in _OPEN:
+        if scope["type"] == "http" and self._keys.required and scope["path"] not in self._open:
             given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
             scheme, _, key = given.partition(" ")
             if scheme.lower() != "bearer" or not self._keys.accepts(key.strip()):

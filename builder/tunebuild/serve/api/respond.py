@@ -10,21 +10,30 @@ from __future__ import annotations
 import time
 import uuid
 from contextlib import ExitStack
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from starlette.types import Receive
 
+from tunebuild.prompt.messages import with_tools
 from tunebuild.serve.api.answer import Answer
 from tunebuild.serve.api.arrivals import Arrivals
 from tunebuild.serve.api.errors import ApiError
+from tunebuild.serve.api.reasoning import behind_reasoning, message_parts
 from tunebuild.serve.api.schemas import ChatRequest, Common, CompletionRequest
 from tunebuild.serve.api.shapes import Shape
 from tunebuild.serve.api.stream import Events, Streamed, answer_logprobs, count_usage
+from tunebuild.serve.api.tools import ToolUse, joined, tool_use
 from tunebuild.serve.api.variables import allowed_variables
+from tunebuild.serve.engines._constraint import grammar_problem
 from tunebuild.serve.service import Service
 
 _HUNG_UP = 499  # as nginx logs it; nobody reads the answer
+
+# Bytes of a body that is tokenized on the event loop, in about the time of a streamed token. Beside a busy
+# loop a thread waits 5 ms for the interpreter lock each time it wants it: 256 short ones took 4 s, in turn.
+_SHORT = 16 * 1024
 
 
 async def respond(
@@ -47,7 +56,10 @@ async def respond(
     check_model(service, body.model)
     with ExitStack() as stack:
         places = stack.enter_context(service.admission.enter())  # before any work: a full house costs nothing
-        prompts = await service.in_background(lambda: _prompts(service, body))
+        if _is_short(http, body):
+            prompts, use = _asked(service, body)
+        else:
+            prompts, use = await service.in_background(lambda: _asked(service, body))
         count = len(prompts) * (body.n or 1)
         if count > service.admission.places:
             message = (
@@ -55,7 +67,7 @@ async def respond(
             )
             raise ApiError(400, message, "invalid_value", "n")
         places.take(count - 1)
-        answers = [answer for prompt in prompts for answer in _answers(service, body, prompt, limit)]
+        answers = [answer for prompt in prompts for answer in _answers(service, body, prompt, limit, use)]
         head = {
             "id": f"{shape.prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -85,12 +97,19 @@ async def respond(
         if texts is None:
             return Response(status_code=_HUNG_UP)
         choices = [
-            shape.choice(n, text, answer.finish, answer_logprobs(shape, answer, answer.tokens, spell))
+            _choice(n, text, answer, shape, answer_logprobs(shape, answer, answer.tokens, spell))
             for n, (text, answer) in enumerate(zip(texts, answers, strict=True))
         ]
         return JSONResponse(
             {"object": shape.whole, **head, "choices": choices, "usage": count_usage(answers)}
         )
+
+
+def _is_short(http: Request, body: ChatRequest | CompletionRequest) -> bool:
+    """Whether tokenizing the request is over before anybody else could notice; compiling a grammar is not."""
+    announced = http.headers.get("content-length", "")
+    grammar = isinstance(body, ChatRequest) and (body.tools or body.response_format)
+    return announced.isdecimal() and int(announced) <= _SHORT and not grammar
 
 
 def check_model(service: Service, name: str) -> None:
@@ -104,11 +123,24 @@ def check_model(service: Service, name: str) -> None:
         raise ApiError(404, message, "model_not_found", "model")
 
 
-def _prompts(service: Service, body: ChatRequest | CompletionRequest) -> list[list[int]]:
-    """Prompt ids of a request. Not on the event loop: long texts take seconds."""
+def _asked(service: Service, body: ChatRequest | CompletionRequest) -> tuple[list[list[int]], ToolUse]:
+    """Prompt ids of a request, and how its answers may use tools. Takes seconds for long texts."""
+    use = tool_use(service.renderer, body) if isinstance(body, ChatRequest) else ToolUse()
+    if use.constraint is not None and (problem := grammar_problem(use.constraint)):
+        param = "response_format" if use.constraint.kind == "json_schema" else "tools"
+        raise ApiError(400, f"the JSON Schema cannot be followed: {problem}", "invalid_value", param)
+    return _prompts(service, body, use), use
+
+
+def _prompts(service: Service, body: ChatRequest | CompletionRequest, use: ToolUse) -> list[list[int]]:
     if isinstance(body, ChatRequest):
         variables = allowed_variables(service, body.chat_template_kwargs)
-        return [service.chat_prompt([message.plain() for message in body.messages], variables)]
+        messages = [message.plain() for message in body.messages]
+        if service.renderer.ignores_calls(messages):
+            name = service.renderer.template.name
+            message = f"the messages have tool calls, and template '{name}' prints none of them"
+            raise ApiError(400, message, "unsupported_parameter", "messages")
+        return [service.chat_prompt(with_tools(messages, use.tools), variables)]
     size = service.renderer.tokenizer.vocabulary_size
     prompts = [service.renderer.encode_text(one) if isinstance(one, str) else one for one in body.prompts()]
     if any(not 0 <= i < size for prompt in prompts for i in prompt):
@@ -116,23 +148,42 @@ def _prompts(service: Service, body: ChatRequest | CompletionRequest) -> list[li
     return prompts
 
 
-def _answers(service: Service, body: Common, prompt: list[int], limit: int | None) -> list[Answer]:
-    bundle = service.bundle
+def _answers(
+    service: Service, body: Common, prompt: list[int], limit: int | None, use: ToolUse
+) -> list[Answer]:
+    bundle, renderer, chat = service.bundle, service.renderer, isinstance(body, ChatRequest)
+    decoder = renderer.answer_detokenizer if chat else renderer.detokenizer
+    constraint = behind_reasoning(renderer, prompt, use.constraint)
     answers = []
     for number in range(body.n or 1):
         sampling = body.sampling(bundle.defaults.temperature, bundle.defaults.top_p, number)
         if sampling.logit_bias and max(sampling.logit_bias) >= service.renderer.tokenizer.vocabulary_size:
             raise ApiError(400, "logit_bias names a token that there is not", "invalid_value", "logit_bias")
-        generation = service.prepare(prompt, limit, sampling, body.wanted_logprobs(), body.constraint())
+        generation = service.prepare(
+            prompt,
+            limit,
+            sampling,
+            body.wanted_logprobs(),
+            constraint,
+            whole=not (body.stream or body.stops()),
+        )
         answers.append(
             Answer(
                 generation,
-                service.renderer.detokenizer(),
+                decoder(calls=use.call_format is not None),
                 body.stops(),
                 service.metrics.first_token.observe,
+                message_parts(renderer, prompt, use) if chat else None,
             )
         )
     return answers
+
+
+def _choice(index: int, text: str, answer: Answer, shape: Shape, logprobs: Any) -> dict[str, Any]:
+    if (parts := answer.parts) is None:
+        return shape.choice(index, {"content": text}, answer.finish, logprobs)
+    said = joined([*parts.push(text), *parts.flush()])
+    return shape.choice(index, said, parts.finish(answer.finish), logprobs)
 
 
 async def _collect(receive: Receive, answers: list[Answer], arrivals: Arrivals) -> list[str] | None:

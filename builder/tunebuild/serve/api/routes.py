@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from tunebuild.prompt.messages import with_tools
+from tunebuild.prompt.tools import plain_tools
 from tunebuild.serve.api.errors import RESPONSES, ApiError
 from tunebuild.serve.api.respond import check_model, respond
 from tunebuild.serve.api.schemas import ChatRequest, CompletionRequest, RenderRequest, TokenizeRequest
@@ -58,7 +60,10 @@ def make_router(service: Service) -> APIRouter:
     async def render(body: RenderRequest) -> dict[str, Any]:
         """The exact prompt of a conversation: token ids, and each token's own spelling."""
         _check_ready(service)
-        messages = [message.plain() for message in body.messages]
+        if body.tools and (reason := service.renderer.no_calls):
+            raise ApiError(400, f"this model takes no tools: {reason}", "unsupported_parameter", "tools")
+        tools = plain_tools([tool.raw() for tool in body.tools or ()])
+        messages = with_tools([message.plain() for message in body.messages], tools)
         variables = allowed_variables(service, body.chat_template_kwargs)
         ids = await service.in_background(lambda: service.chat_prompt(messages, variables))
         spelled = [service.renderer.tokenizer.token_text(i) for i in ids]

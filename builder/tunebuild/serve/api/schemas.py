@@ -9,9 +9,20 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    model_validator,
+)
 
 from tunebuild.prompt import Message
+from tunebuild.prompt.tools import TOOL_NAME
+from tunebuild.prompt.turns import TurnRefused, plain_turn
 from tunebuild.serve.engines.base import Constraint, Sampling
 
 
@@ -47,18 +58,136 @@ class TextPart(_Closed):
     text: Text
 
 
-class ChatMessage(_Closed):
-    """One turn of a conversation."""
+class CalledFunction(_Closed):
+    """What a call names, and its arguments as JSON."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    name: Annotated[Text, Field(min_length=1, max_length=256)]
+    arguments: Text = ""
+
+
+class ToolCall(_Closed):
+    """A call of an earlier answer."""
+
+    id: Annotated[Text, Field(max_length=256)]
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = None
+
+
+class ChatMessage(_Closed):
+    """One turn of a conversation. Clients send back an answer with more fields than it has content."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[TextPart] | None = None
     name: str | None = None
+    tool_calls: list[ToolCall] | None = Field(None, max_length=128)
+    tool_call_id: Annotated[Text, Field(max_length=256)] | None = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    annotations: list[Any] | None = Field(None, max_length=0)
+    reasoning_content: Text | None = None
+    reasoning: Text | None = None
+
+    @model_validator(mode="after")
+    def _is_a_turn(self) -> ChatMessage:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("only turns of the assistant have tool calls")
+        if (self.reasoning_content or self.reasoning) and self.role != "assistant":
+            raise ValueError("only turns of the assistant have reasoning")
+        if self.tool_call_id is not None and self.role != "tool":
+            raise ValueError("only turns of a tool answer a call")
+        try:
+            turn = self.plain()
+        except TurnRefused as refused:
+            raise ValueError(f"the turn {refused}") from None
+        check_depth(turn)
+        return self
 
     def plain(self) -> Message:
-        """Role and text. OpenAI's clients call the system role ``developer`` for newer models."""
+        """The turn as training rows have it.
+
+        Raises:
+            TurnRefused: its calls are not JSON.
+        """
         parts = self.content
-        text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+        turn: dict[str, Any] = {"role": self.role, "tool_call_id": self.tool_call_id}
+        if parts is not None:
+            turn["content"] = parts if isinstance(parts, str) else "".join(part.text for part in parts)
+        if self.tool_calls:
+            turn["tool_calls"] = [call.model_dump(exclude={"index"}) for call in self.tool_calls]
+        if self.role == "assistant":
+            turn |= {"reasoning_content": self.reasoning_content, "reasoning": self.reasoning}
+        if self.role == "tool" and self.name is not None:
+            turn["name"] = self.name
+        return plain_turn(turn)
+
+
+def check_depth(value: Any) -> Any:
+    """Refuse JSON that is nested deeper than anybody means it.
+
+    Raises:
+        ValueError: it is, or its text holds what is no character.
+    """
+    level, depth = [value], 0
+    while level:
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested more than {_DEEPEST} deep")
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += [*one.keys(), *one.values()]
+            elif isinstance(one, list | tuple):
+                inner += one
+            elif isinstance(one, str):
+                _whole(one)
+        level, depth = inner, depth + 1
+    return value
+
+
+_DEEPEST = 64
+#: A JSON Schema, or another object that is handed on as it is.
+Object = Annotated[dict[str, Any], AfterValidator(check_depth)]
+
+
+class ToolFunction(BaseModel):
+    """A function that the model may call. What else it holds is shown to the model, too."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    name: str = Field(pattern=rf"^(?:{TOOL_NAME.pattern})$")
+    description: Text | None = None
+    parameters: Object | None = None
+    strict: StrictBool | None = None
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> ToolFunction:
+        check_depth(self.model_extra)
+        return self
+
+
+class Tool(_Closed):
+    """A tool."""
+
+    type: Literal["function"]
+    function: ToolFunction
+
+    def raw(self) -> dict[str, Any]:
+        """As it was sent."""
+        return {"type": "function", "function": {**dict(self.function), **(self.function.model_extra or {})}}
+
+
+class ChosenFunction(_Closed):
+    """A tool's name."""
+
+    name: str
+
+
+class NamedChoice(_Closed):
+    """The one tool that must be called."""
+
+    type: Literal["function"]
+    function: ChosenFunction
 
 
 class StreamOptions(_Closed):
@@ -85,7 +214,7 @@ class JsonSchema(_Closed):
 
     name: str = Field("", max_length=256)
     description: str | None = None
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: Object = Field(alias="schema")
     strict: bool | None = None
 
 
@@ -157,8 +286,8 @@ class ChatRequest(Common):
     logprobs: StrictBool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: TextFormat | JsonObject | JsonSchemaFormat | None = Field(None, discriminator="type")
-    tools: list[Any] | None = Field(None, max_length=0)
-    tool_choice: Literal["none", "auto"] | None = None
+    tools: list[Tool] | None = Field(None, max_length=128)
+    tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
     parallel_tool_calls: StrictBool | None = None
     chat_template_kwargs: Variables | None = None
     metadata: dict[str, str] | None = None
@@ -205,6 +334,7 @@ class RenderRequest(_Closed):
 
     model: str | None = None
     messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
+    tools: list[Tool] | None = Field(None, max_length=128)
     chat_template_kwargs: Variables | None = None
 
 

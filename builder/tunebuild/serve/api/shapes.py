@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunebuild.serve.engines.base import Finish, Token
+from tunebuild.serve.engines.base import Token
 
 #: A token's text.
 Spell = Callable[[int], str]
@@ -28,9 +28,12 @@ class Shape:
     piece: str
     is_chat: bool
 
-    def choice(self, index: int, text: str, finish: Finish | None, logprobs: Any) -> dict[str, Any]:
-        """A whole answer."""
-        message = {"role": "assistant", "content": text, "refusal": None}
+    def choice(
+        self, index: int, said: Mapping[str, Any], finish: str | None, logprobs: Any
+    ) -> dict[str, Any]:
+        """A whole answer; ``said`` is its ``content``, and what else a message has."""
+        message = {"role": "assistant", **said, "refusal": None}
+        text = said["content"]
         content: dict[str, Any] = {"message": message} if self.is_chat else {"text": text}
         return {"index": index, **content, "logprobs": logprobs, "finish_reason": finish}
 
@@ -38,7 +41,7 @@ class Shape:
         self,
         index: int,
         text: str | None,
-        finish: Finish | None,
+        finish: str | None,
         logprobs: Any = None,
         *,
         first: bool = False,
@@ -50,6 +53,10 @@ class Shape:
         if text is not None:
             delta["content"] = text
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+
+    def part(self, index: int, delta: Mapping[str, Any], logprobs: Any = None) -> dict[str, Any]:
+        """A piece of a message that has more than text."""
+        return {"index": index, "delta": dict(delta), "logprobs": logprobs, "finish_reason": None}
 
     def logprobs(self, tokens: Sequence[Token], spell: Spell, offset: int = 0) -> dict[str, Any]:
         """Log-probabilities of an answer's tokens, or of a piece's.

@@ -78,9 +78,9 @@ class Events:
         for index in left:
             answer = self._answers[index]
             if (piece := answer.take()) is not None:
-                yield self._piece(index, answer, piece)
+                yield from self._piece(index, answer, piece)
             if answer.finish is not None:
-                yield self._event([self._shape.delta(index, None, answer.finish)])
+                yield from self._end(index, answer)
 
     def _numbers(self) -> range:
         return range(len(self._answers))
@@ -88,12 +88,26 @@ class Events:
     def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         return f"data: {json.dumps({**self._head, 'choices': choices, **more})}\n\n".encode()
 
-    def _piece(self, index: int, answer: Answer, piece: Piece) -> bytes:
+    def _piece(self, index: int, answer: Answer, piece: Piece) -> Iterator[bytes]:
         logprobs = answer_logprobs(self._shape, answer, piece.tokens, self._spell, piece.offset)
-        if logprobs is not None:
-            return self._event([self._shape.delta(index, piece.text, None, logprobs)])
-        before, behind = self._around[index]
-        return f"{before}{encode_basestring_ascii(piece.text)}{behind}".encode()
+        if answer.parts is not None:
+            # Log-probabilities come with whatever the piece gives, even if that is nothing yet.
+            deltas = answer.parts.push(piece.text) or ([{}] if logprobs else [])
+            for number, delta in enumerate(deltas):
+                yield self._event([self._shape.part(index, delta, None if number else logprobs)])
+        elif logprobs is not None:
+            yield self._event([self._shape.delta(index, piece.text, None, logprobs)])
+        else:
+            before, behind = self._around[index]
+            yield f"{before}{encode_basestring_ascii(piece.text)}{behind}".encode()
+
+    def _end(self, index: int, answer: Answer) -> Iterator[bytes]:
+        finish: str | None = answer.finish
+        if answer.parts is not None:
+            for delta in answer.parts.flush():
+                yield self._event([self._shape.part(index, delta)])
+            finish = answer.parts.finish(answer.finish)
+        yield self._event([self._shape.delta(index, None, finish)])
 
     def _parts(self, index: int) -> tuple[str, str]:
         """What comes before and behind the text in an answer's events."""

@@ -89,3 +89,12 @@ def compile_grammar(constraint: Constraint) -> str:
     if constraint.kind == "json_schema":
         return LLMatcher.grammar_from_json_schema(constraint.text)
     return LLMatcher.grammar_from_lark(constraint.text)
+
+
+def grammar_problem(constraint: Constraint) -> str:
+    """Why a constraint cannot be followed; empty if it can."""
+    try:
+        found = LLMatcher.validate_grammar(compile_grammar(constraint))
+    except ValueError as error:
+        found = str(error)
+    return found.splitlines()[0] if found else ""

@@ -90,6 +90,7 @@ class Request:
             tokens. They are of the model's own distribution, before penalties, bias and temperature.
         constraint: what the answer's text must match; stop ids are possible only where it is complete.
         request_id: for logs.
+        whole: nobody reads it before its end, so an engine may hand its tokens out together.
     """
 
     prompt: list[int]
@@ -99,6 +100,7 @@ class Request:
     logprobs: int | None = None
     constraint: Constraint | None = None
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -50,8 +51,8 @@ def train_in_processes(
     try:
         for rank in range(count):
             receiver, sender = context.Pipe(duplex=False)
-            threads = max(1, torch.get_num_threads() // count)
-            arguments = (sender, os.getpid(), threads, rank, port, settings, data, base, work, out)
+            place = _Place(os.getpid(), rank, port, max(1, torch.get_num_threads() // count))
+            arguments = (sender, place, settings, data, base, work, out)
             process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()
             sender.close()
@@ -86,36 +87,43 @@ def _raise_what_another_said(waiting: Iterable[Any], progress: Progress) -> None
                 relay(receiver.recv(), progress)
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A process's place among the others: who started it, its rank, where they meet, its threads."""
+
+    parent: int
+    rank: int
+    port: int
+    threads: int
+
+
 def _work(
     sender: Sender[Message, Any],
-    parent: int,
-    threads: int,
-    rank: int,
-    port: int,
+    place: _Place,
     settings: TrainSettings,
     data: Path,
     base: Path,
     work: Path,
     out: Path,
 ) -> None:
-    die_with(parent)
+    die_with(place.parent)
     os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
+        "RANK": str(place.rank),
+        "LOCAL_RANK": str(place.rank),
         "WORLD_SIZE": str(settings.processes),
         "LOCAL_WORLD_SIZE": str(settings.processes),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(place.port),
     }
     from tunebuild.train.loop.run import train_adapter
 
     if settings.device == "cuda":
-        torch.cuda.set_device(rank)
+        torch.cuda.set_device(place.rank)
     else:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(place.threads)
 
     def train(progress: Progress) -> None:
-        reporter = progress if rank == 0 else Silent()
+        reporter = progress if place.rank == 0 else Silent()
         train_adapter(settings, data=data, base=base, work=work, out=out, progress=reporter)
 
     report(sender, train)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,53 +91,55 @@ def train_adapter(
     for reason in plan.reasons:
         progress.say(reason)
     tokenizer = transformers.AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-    train_model(
-        model,
-        tokenizer,
-        plan,
-        settings,
-        rows=rows,
-        held_out=held_out,
-        linear=linear_parameters(tensors),
-        base=base,
-        work=work,
-        out=out,
-        progress=progress,
-    )
+    loaded = LoadedBase(model, tokenizer, base, linear_parameters(tensors))
+    train_model(loaded, plan, settings, rows=rows, held_out=held_out, work=work, out=out, progress=progress)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBase:
+    """A base model in memory.
+
+    Attributes:
+        model: as training computes it.
+        tokenizer: its transformers tokenizer.
+        directory: of the published files.
+        linear: number of weights in linear layers.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    directory: Path
+    linear: int
 
 
 def train_model(
-    model: PreTrainedModel,
-    tokenizer: Any,
+    base: LoadedBase,
     plan: ComputePlan,
     settings: TrainSettings,
     *,
     rows: Dataset,
     held_out: Dataset | None,
-    linear: int,
-    base: Path,
     work: Path,
     out: Path,
     progress: Progress,
 ) -> None:
-    """Train a base that is loaded, or an adapter for it; see :func:`train_adapter`.
-
-    ``linear`` is the number of weights in linear layers; ``base`` is the directory of the published ones.
-    """
-    tuning = settings.tuning
-    limit = measure_limit(linear, trained=settings.full)
+    """Train a base that is loaded, or an adapter for it; see :func:`train_adapter`."""
+    tuning, model = settings.tuning, base.model
+    limit = measure_limit(base.linear, trained=settings.full)
     began = _began_with(work, plan)
     execution = began.execution
     if execution != plan.execution:
         progress.say(f"computed as it began: {execution}")
     if plan.execution.packed and not execution.packed:
-        model.set_attn_implementation(attention_of(base))
+        model.set_attn_implementation(attention_of(base.directory))
     _bound_memory(settings)
     quantization = describe_quantisation(model, settings)
     if settings.full:
         # The base's own, which the merge copies, may be one that transformers loads and refuses to save.
         model.generation_config = GenerationConfig()
-    adapter = None if settings.full else add_adapter(model, tuning, base=base, fused=execution.fused)
+    adapter = (
+        None if settings.full else add_adapter(model, tuning, base=base.directory, fused=execution.fused)
+    )
     prepare_layers(model, execution)
     initial = trainable_copy(adapter) if adapter else {}
     batching = Batching(
@@ -161,7 +163,7 @@ def train_model(
         held_out=held_out,
         micro_batches=micro_batches,
         max_tokens=execution.max_tokens,
-        tokenizer=tokenizer,
+        tokenizer=base.tokenizer,
         callbacks=callbacks,
     )
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
