@@ -111,7 +111,9 @@ def _read(document: Document) -> tuple[Spec | None, list[Diagnostic]]:
         except ValidationError as error:  # such as 1e19, which the schema takes for a whole number
             for wrong in error.errors():
                 place = document.position(wrong["loc"])
-                problems.append(Diagnostic("invalid", wrong["msg"].lower(), "", dotted(wrong["loc"]), place))
+                if place not in known:
+                    path = dotted(wrong["loc"])
+                    problems.append(Diagnostic("invalid", wrong["msg"].lower(), "", path, place))
     if not isinstance(document.value, dict):
         return None, problems
 
