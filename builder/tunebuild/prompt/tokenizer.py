@@ -165,6 +165,10 @@ class PromptTokenizer:
         """Text of ids; control tokens marked as special in the tokenizer are left out."""
         return self._plain.decode(list(ids), skip_special_tokens=True)
 
+    def spell(self, ids: Sequence[int]) -> str:
+        """Text of ids with every token in it, for people to look at."""
+        return self._plain.decode(list(ids), skip_special_tokens=False)
+
     def _quote(self, value: Any, *, answering: bool) -> Any:
         if isinstance(value, str):
             if not value.isascii() and _MARKS.search(value):
