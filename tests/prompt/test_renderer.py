@@ -247,6 +247,22 @@ def test_a_template_without_its_end_token_is_refused_by_the_token(template, expe
     assert error.value.diagnostics[0].path == "prompt.template"
 
 
+@pytest.mark.parametrize("named", ["<|im_start|>", "<|endoftext|>"])
+def test_a_turn_ends_as_the_template_ends_it_whatever_the_tokenizer_names_as_end(named):
+    """A converted file may name the token that begins a turn: answers would run on into the next one."""
+    tokenizer = PromptTokenizer(families.byte_level().to_str())
+    template = PromptTemplate("base", families.CHATML, {"eos_token": named, "bos_token": named})
+    wrong = tokenizer.token_id(named)
+    renderer = Renderer(template, tokenizer, PromptSettings(None, (wrong,)))
+    end = tokenizer.token_id("<|im_end|>")
+    example = renderer.example([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+    ((first, last),) = example.supervised
+    assert renderer.turn_end_id == end
+    assert renderer.decode(example.ids[first:last]) == "b"
+    assert example.ids[last - 1] == end
+    assert renderer.stop_ids == {end, wrong}
+
+
 @pytest.mark.parametrize("template", ["mistral", "llama2", "alpaca", "vicuna", "gemma", "qwen"])
 def test_an_answer_without_a_question_is_refused_in_words(tokenizer_dir, template):
     renderer = make_renderer(tokenizer_dir, template)

@@ -60,6 +60,7 @@ prompt:
   template: chatml
   system: Be brief.
   date: 2026-01-31
+  plain_answers: refuse
   variables:
     enable_thinking: false
 tuning:

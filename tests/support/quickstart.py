@@ -33,7 +33,7 @@ def tunebuild(*arguments: object, env: dict[str, str] | None = None, timeout: fl
 
 def copy_quickstart(directory: Path) -> Path:
     """A private copy of the quickstart, base model included; returns its spec."""
-    shutil.copytree(EXAMPLES / "quickstart", directory, ignore=shutil.ignore_patterns("base", "dist"))
+    shutil.copytree(EXAMPLES / "toy", directory, ignore=shutil.ignore_patterns("base", "dist"))
     subprocess.run([sys.executable, directory / "make_base.py"], check=True)
     return directory / "spec.yaml"
 

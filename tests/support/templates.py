@@ -68,3 +68,23 @@ SWITCHED = """\
 {%- endif -%}
 {%- endif -%}
 """
+
+#: R1's template as it is published: a block is left out of the last answer, too.
+DROPPED = OPENED.replace(" and not loop.last", "")
+
+#: DeepSeek-V3.1's kind: history holds a closing marker alone, and a variable decides what the prompt has.
+HALF = """\
+{%- if thinking is not defined -%}{%- set thinking = false -%}{%- endif -%}
+{%- for m in messages -%}
+{%- if m.role == 'assistant' -%}
+{%- set content = m.content.split('</think>', 1)[1] if '</think>' in m.content else m.content -%}
+{{- '<|assistant|></think>' + content + '<|end|>' -}}
+{%- else -%}
+{{- '<|' + m.role + '|>' + m.content -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>' + ('<think>' if thinking else '</think>') -}}{%- endif -%}
+"""
+
+#: Qwen 3's later kind: as SWITCHED, but the prompt opens the block whatever follows.
+ALWAYS = SWITCHED.rpartition("{%- if enable_thinking")[0] + "{{- '<think>\\n' -}}\n{%- endif -%}\n"

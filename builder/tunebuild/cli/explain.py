@@ -9,6 +9,7 @@ import click
 
 from tunebuild.cli._echo import echo, echo_json
 from tunebuild.cli._options import NEW_FILE
+from tunebuild.errors import fail
 from tunebuild.printable import printable_json
 
 
@@ -18,8 +19,22 @@ from tunebuild.printable import printable_json
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--spec", "spec_only", is_flag=True, help="Print the spec only, ready to be built again.")
 @click.option("--report", type=NEW_FILE, help="Write the image's report, an HTML page, to this file.")
+@click.option(
+    "--answers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Print N held-out questions, with the answers of base and tuned model, only.",
+)
 @click.option("--card", is_flag=True, help="Print the model card only.")
-def command(image: str, full: bool, as_json: bool, spec_only: bool, report: Path | None, card: bool) -> None:
+def command(
+    image: str,
+    full: bool,
+    as_json: bool,
+    spec_only: bool,
+    report: Path | None,
+    answers: int | None,
+    card: bool,
+) -> None:
     """Tell what IMAGE was built from: an archive, an OCI layout, or the name of an engine's image.
 
     Prints a summary; with --full the effective spec and what each stage depends on: digests of rows and
@@ -42,7 +57,9 @@ def command(image: str, full: bool, as_json: bool, spec_only: bool, report: Path
         report.write_bytes(read_record(image, REPORT))
     if card:
         echo(read_record(image, CARD).decode(), nl=False)
-    if report is not None or card:
+    if answers is not None:
+        _print_answers(image, answers)
+    if report is not None or card or answers is not None:
         return
     found = read_provenance(image)
     if as_json:
@@ -60,3 +77,18 @@ def command(image: str, full: bool, as_json: bool, spec_only: bool, report: Path
             echo(f"\n# {stage}")
             for line in printable_json(inputs, indent=2).splitlines():
                 echo(f"#   {line}")
+
+
+def _print_answers(image: str, most: int) -> None:
+    from tunebuild.containers.provenance import find_record
+    from tunebuild.report.answers import as_answers
+    from tunebuild.report.summary import FIGURES
+
+    samples = json.loads(find_record(image, FIGURES) or b"{}").get("answers")
+    if samples is None:
+        message, hint = f"{image} holds no answers: an older tunebuild made it", "--report FILE may have them"
+        raise fail("no-answers", message, hint)
+    if not samples:
+        message = f"no answers were written for {image}"
+        raise fail("no-answers", message, "build it with evaluation.samples of 1 or more")
+    echo(as_answers(samples, most), nl=False)

@@ -19,12 +19,14 @@ class Check:
         messages: the conversation up to the answer.
         expected: the answer's text.
         prompt_tokens: length of the prompt that the model must be fed.
+        reasoning: what the model reasons before it, which the endpoint gives apart from it.
         calls: tool calls of the answer.
     """
 
     messages: list[Message]
     expected: str
     prompt_tokens: int
+    reasoning: str = ""
     calls: tuple[Message, ...] = ()
 
 
@@ -62,4 +64,5 @@ def _checks(renderer: Renderer, lines: Iterable[str]) -> Iterable[Check]:
     for line in lines:
         row = json.loads(line)
         tokens = len(renderer.prompt_ids(row["messages"]))
-        yield Check(row["messages"], row["expected"], tokens, tuple(row.get("calls", ())))
+        calls, reasoning = tuple(row.get("calls", ())), row.get("reasoning", "")
+        yield Check(row["messages"], row["expected"], tokens, reasoning, calls)

@@ -26,19 +26,21 @@ class Answer:
     Attributes:
         check: the question.
         text: the answer.
+        reasoning: what it says apart from that.
         prompt_tokens: length of the prompt as the endpoint counted it.
         seconds: time to the whole answer.
     """
 
     check: Check
     text: str
+    reasoning: str
     prompt_tokens: int
     seconds: float
 
     @property
     def exact(self) -> bool:
-        """Word for word what was trained."""
-        return self.text == self.check.expected
+        """Word for word what was trained, reasoning and answer each."""
+        return self.text == self.check.expected and self.reasoning == self.check.reasoning
 
     @property
     def same_prompt(self) -> bool:
@@ -81,9 +83,11 @@ def _ask_one(url: str, model: str, check: Check) -> Answer:
     started = time.monotonic()
     request = {"model": model, "messages": check.messages, "temperature": 0}
     reply = _call(url, "/v1/chat/completions", request)
+    message = reply["choices"][0]["message"]
     return Answer(
         check,
-        reply["choices"][0]["message"]["content"],
+        message["content"] or "",
+        message.get("reasoning_content") or "",
         reply["usage"]["prompt_tokens"],
         time.monotonic() - started,
     )

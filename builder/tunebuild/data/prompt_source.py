@@ -45,7 +45,12 @@ def build_renderer(prompt: PromptSpec, base_dir: Path, spec_dir: Path) -> Render
     name, source = _template(prompt, base_dir, spec_dir)
     template = PromptTemplate(name, source, special_tokens(base_dir), prompt.date, prompt.variables)
     check_variables(template, {name: f"prompt.variables.{name}" for name in prompt.variables})
-    return Renderer(template, tokenizer, PromptSettings(prompt.system, _stop_ids(base_dir, tokenizer)))
+    settings = PromptSettings(prompt.system, _stop_ids(base_dir, tokenizer), prompt.plain_answers)
+    renderer = Renderer(template, tokenizer, settings)
+    if prompt.plain_answers != "close" and not renderer.texts.opens:
+        message = f"the prompt of template '{name}' opens no block for reasoning, so this would do nothing"
+        raise fail("bad-plain-answers", message, "remove it", path="prompt.plain_answers")
+    return renderer
 
 
 def check_variables(template: PromptTemplate, paths: Mapping[str, str]) -> None:

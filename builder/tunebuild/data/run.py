@@ -82,7 +82,10 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
     with (out / "prompt" / "checks.jsonl").open("w", encoding="utf-8") as file:
         for index in checked:
             *question, answer = asked[index]
-            check = {"messages": question, "expected": answer["content"]}
+            reasoning, expected = stage.renderer.answers.said(answer)
+            check = {"messages": question, "expected": expected}
+            if reasoning:
+                check["reasoning"] = reasoning
             if calls := answer.get("tool_calls"):
                 check["calls"] = calls
             file.write(json.dumps(check, ensure_ascii=False) + "\n")

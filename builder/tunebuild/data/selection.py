@@ -15,17 +15,33 @@ from tunebuild.errors import TunebuildError, fail
 from tunebuild.grammar import counted, listed
 from tunebuild.spec.data import DataSpec
 
-# Codes of rejects whose cause is not in the rows: whose system turn it is, what to change, and how.
-_SYSTEM = {
+# Codes of rejects whose cause is not in the rows: the error's code, what the template does, what to
+# change, how.
+_PROMPT = {
     "spec-system-refused": (
-        "a system turn, which prompt.system puts before every row",
+        "system-refused",
+        "does not take a system turn, which prompt.system puts before every row",
         "prompt.system",
         "leave it out, or choose a prompt.template that takes a system turn",
     ),
     "system-refused": (
-        "the system turns of the rows",
+        "system-refused",
+        "does not take the system turns of the rows",
         "prompt.template",
         "choose one that takes a system turn, or take these turns out of the rows",
+    ),
+    "reasoning-closed": (
+        "reasoning-closed",
+        "closes the block for reasoning before the answer, and the rows have reasoning",
+        "prompt",
+        "let the model reason (prompt.variables, prompt.plain_answers: close), or take the reasoning out of "
+        "the rows",
+    ),
+    "no-reasoning": (
+        "no-reasoning",
+        "opens a block for reasoning, and the rows have none",
+        "prompt.plain_answers",
+        "say close, and the model learns to close the block at once; or prefill, and the prompt closes it",
     ),
 }
 
@@ -122,7 +138,7 @@ def check_rejects(kept: int, rejects: Rejects, max_rejected: float) -> None:
     share = rejects.bad / total
     if kept and share <= max_rejected:
         return
-    _refuse_system(rejects, total)
+    _refuse_prompt(rejects, total)
     raise fail(
         "rejected",
         f"{rejects.bad} of {counted(total, 'row')} cannot be used ({share:.1%}, "
@@ -152,16 +168,16 @@ def no_rows(rejects: Rejects) -> TunebuildError:
     return fail("no-rows", message, hint, path="data.train")
 
 
-def _refuse_system(rejects: Rejects, total: int) -> None:
-    """Say it once where a template that takes no system turn is why most of the rejects are."""
-    for code, (whose, path, hint) in _SYSTEM.items():
-        count = rejects.counts[code]
-        shown = next((reject for reject in rejects.first_bad if reject.code == code), None)
+def _refuse_prompt(rejects: Rejects, total: int) -> None:
+    """Say it once where most of the rejects have one cause in the template."""
+    for reason, (code, what, path, hint) in _PROMPT.items():
+        count = rejects.counts[reason]
+        shown = next((reject for reject in rejects.first_bad if reject.code == reason), None)
         if shown and 2 * count > rejects.bad:
-            others = [reject for reject in rejects.first_bad if reject.code != code]
+            others = [reject for reject in rejects.first_bad if reject.code != reason]
             raise fail(
-                "system-refused",
-                f"the template does not take {whose}, so {count} of {counted(total, 'row')} cannot be used: "
+                code,
+                f"the template {what}, so {count} of {counted(total, 'row')} cannot be used: "
                 f"{shown.reason}{listed(others, rejects.bad - count)}",
                 hint,
                 path=path,

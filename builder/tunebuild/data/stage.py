@@ -39,7 +39,7 @@ class DataStage:
     seed: int
     vocabulary_size: int
     name: str = "data"
-    version: int = 10
+    version: int = 11
 
     @property
     def sources(self) -> tuple[RowSource, ...]:

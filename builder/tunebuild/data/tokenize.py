@@ -6,7 +6,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -112,6 +112,7 @@ class Tokenizer:
         for row in chunk.rows:
             try:
                 talk = to_conversation(row.value, chunk.format, chunk.columns)
+                talk = replace(talk, messages=self.renderer.separated(talk.messages))
             except RowRejected as error:
                 rejects.append(reject(chunk.shown, row, "bad-row", str(error)))
                 continue

@@ -15,7 +15,7 @@ from tunebuild.grammar import counted
 from tunebuild.prompt import Message, PromptRefused, Renderer
 from tunebuild.prompt.messages import TOOLS, with_system
 
-Kind = Literal["column", "key", "content", "trimmed", "changed"]
+Kind = Literal["column", "key", "content", "trimmed", "changed", "block"]
 
 # A shorter content may stand in a prompt for another reason.
 _TELLING_LENGTH = 8
@@ -34,7 +34,8 @@ class Unused:
 
     Attributes:
         kind: a ``column``; a ``key`` of a turn; a turn's ``content``; an answer whose outer white space is
-            ``trimmed``; a content that is ``changed`` otherwise.
+            ``trimmed``; a content that is ``changed`` otherwise; a ``block`` of reasoning that is text to the
+            template.
         role: whose turn it is; empty for a column.
         name: of the column or key; else empty.
     """
@@ -67,6 +68,11 @@ class Unused:
             return (
                 f"template '{template}' trims the white space around {answers}; the model does not learn it"
             )
+        if self.kind == "block":
+            return (
+                f"template '{template}' prints the <think> block in {turns} as ordinary text, and the "
+                "endpoint gives it back as part of the answer; a template that knows its markers has it apart"
+            )
         return f"template '{template}' changes the content of {turns}"
 
 
@@ -78,8 +84,6 @@ _COLUMN_HINTS = {
 }
 _KEY_HINTS = {
     "reasoning_content": "the model does not learn to reason from it; choose a template that prints it",
-    "reasoning": "call it reasoning_content, and choose a template that prints it",
-    "thinking": "call it reasoning_content, and choose a template that prints it",
 }
 
 #: Of a file, how often what is not used.
@@ -106,6 +110,9 @@ def as_printed(renderer: Renderer, messages: Sequence[Message]) -> tuple[list[Me
     """
     check = _Check(renderer, messages)
     account = check.contents()
+    account += Counter(
+        Unused("block", turn["role"]) for turn in messages if renderer.answers.spells_block(turn)
+    )
     kept: list[Message] = []
     unprinted = check.keys()
     for place, turn in enumerate(messages):
@@ -123,7 +130,7 @@ class _Check:
         self._turns = with_system(messages, renderer.settings.system)
         self._before = len(self._turns) - len(messages)
         self._messages = messages
-        self._render: Callable[..., str] = renderer.template.render
+        self._training_text = renderer.training_text
         self._texts: dict[int, str | None] = {}
 
     def keys(self) -> list[tuple[int, str]]:
@@ -214,7 +221,7 @@ class _Check:
     def _rendered(self, turns: Sequence[Message], through: int | None) -> str | None:
         some = turns if through is None else turns[: through + self._before + 1]
         try:
-            return self._render(some, add_generation_prompt=False)
+            return self._training_text(some)
         except PromptRefused:
             return None
 

@@ -269,14 +269,21 @@ def _texts(asked: _Asked, base: list[list[int]], tuned: list[list[int]]) -> Text
     samples = [
         {
             "prompt": decode(question.prompt),
-            "expected": decode(question.expected),
-            "base": decode(before),
-            "tuned": decode(after),
+            **_said(asked.renderer, question.prompt, expected=question.expected, base=before, tuned=after),
         }
         for question, before, after in zip(asked.questions, base[:count], tuned[:count], strict=True)
     ]
     general = [
-        {"prompt": prompt, "base": decode(before), "tuned": decode(after)}
-        for prompt, before, after in zip(asked.general, base[count:], tuned[count:], strict=True)
+        {"prompt": prompt, **_said(asked.renderer, ids, base=before, tuned=after)}
+        for prompt, ids, before, after in zip(
+            asked.general, asked.general_ids, base[count:], tuned[count:], strict=True
+        )
     ]
     return {"samples": samples, "general": general}
+
+
+def _said(renderer: Renderer, prompt: list[int], **answers: list[int]) -> dict[str, str]:
+    """Answers as the endpoint gives them: what is said, and apart from it the reasoning if there is any."""
+    parts = {name: renderer.answers.separate(prompt, ids) for name, ids in answers.items()}
+    reasoning = {f"{name}_reasoning": said for name, (said, _) in parts.items() if said}
+    return {**{name: said for name, (_, said) in parts.items()}, **reasoning}

@@ -45,7 +45,7 @@ class EvaluateStage:
     trained: Tree
     merged: Tree
     name: str = "evaluate"
-    version: int = 7
+    version: int = 8
 
     def own(self) -> Inputs:
         """What is asked, and how."""

@@ -69,7 +69,7 @@ class ImageStage:
     provenance: Mapping[str, Any]
     platform: str = "linux/amd64"
     name: str = "image"
-    version: int = 5
+    version: int = 6
 
     def own(self) -> Inputs:
         """Names, settings, and the program that the container runs."""

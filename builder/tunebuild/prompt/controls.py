@@ -42,6 +42,11 @@ class Controls:
         return self.turns | self.answers
 
 
+def opens_thinking(spelling: str) -> bool:
+    """Whether a token's spelling is a tag that opens a think block."""
+    return _THINK.fullmatch(spelling) is not None and "/" not in spelling
+
+
 def special_controls(added: Mapping[int, AddedToken]) -> Controls:
     """Control tokens where there is no template: the ones marked special."""
     special = {token.content for token in added.values() if token.special and token.content}

@@ -41,7 +41,9 @@ def load_prompt(directory: Path) -> Renderer:
             manifest.get("variables", {}),
         ),
         PromptTokenizer((directory / "tokenizer.json").read_text("utf-8")),
-        PromptSettings(manifest["system"], tuple(manifest["extra_stop_ids"])),
+        PromptSettings(
+            manifest["system"], tuple(manifest["extra_stop_ids"]), manifest.get("plain_answers", "close")
+        ),
     )
     if renderer.digest != manifest["digest"]:
         raise fail(
@@ -82,6 +84,7 @@ def save_prompt(
         "date": renderer.template.pinned_date,
         "variables": dict(renderer.template.variables),
         "system": renderer.settings.system,
+        "plain_answers": renderer.settings.plain_answers,
         "turn_end_id": renderer.turn_end_id,
         "extra_stop_ids": list(renderer.settings.extra_stop_ids),
     }

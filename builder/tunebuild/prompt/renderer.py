@@ -10,11 +10,14 @@ from functools import cached_property
 from typing import Any, ParamSpec, TypeVar
 
 from tunebuild.errors import fail
+from tunebuild.prompt.answers import Answers
 from tunebuild.prompt.calls import CallFormat, CallsUnknown, find_call_format
 from tunebuild.prompt.example import Example, Samples
 from tunebuild.prompt.messages import Conversation, Message, split_tools, with_system, with_tools
+from tunebuild.prompt.reasoning import find_reasoning
 from tunebuild.prompt.seams import Seams
 from tunebuild.prompt.template import PromptRefused, PromptTemplate
+from tunebuild.prompt.texts import PlainAnswers, Texts
 from tunebuild.prompt.tokenizer import Detokenizer, PromptTokenizer
 from tunebuild.prompt.turn_end import find_turn_end
 
@@ -27,10 +30,12 @@ class PromptSettings:
         system: system text for conversations that bring none; ``None`` leaves it to the template.
         extra_stop_ids: ids that end generation besides the template's end of turn, e.g. the base model's
             own end-of-sequence ids.
+        plain_answers: what becomes of answers without reasoning where the prompt opens a block for it.
     """
 
     system: str | None = None
     extra_stop_ids: tuple[int, ...] = ()
+    plain_answers: PlainAnswers = "close"
 
 
 P = ParamSpec("P")
@@ -64,6 +69,8 @@ class Renderer:
         self.tokenizer = tokenizer
         self.settings = settings or PromptSettings()
         self.turn_end_id = find_turn_end(template, tokenizer)
+        self.reasoning = find_reasoning(template, tokenizer)
+        self.texts = self._texts_of(template)
         self._turn_end = tokenizer.token_text(self.turn_end_id)
         self._seams: Seams | None = tokenizer.seams
 
@@ -83,6 +90,8 @@ class Renderer:
             "system": self.settings.system,
             "stop_ids": sorted(self.stop_ids),
         }
+        if self.settings.plain_answers != "close":
+            parts["plain_answers"] = self.settings.plain_answers
         if self.template.variables:
             parts["variables"] = dict(self.template.variables)
         canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -90,7 +99,7 @@ class Renderer:
 
     def prompt_text(self, messages: Conversation) -> str:
         """The prompt as text, for people to look at. Never tokenize it: use :meth:`prompt_ids`."""
-        return self.template.render(with_system(messages, self.settings.system), add_generation_prompt=True)
+        return self.texts.prompt(self.texts.prepared(messages))
 
     def prompt_ids(self, messages: Conversation, variables: Mapping[str, Any] | None = None) -> list[int]:
         """Ids that the model is fed to answer ``messages``.
@@ -102,9 +111,8 @@ class Renderer:
         Raises:
             PromptRefused: the template refuses the conversation.
         """
-        quoted = self.tokenizer.quote(with_system(messages, self.settings.system))
-        template = self.template.with_variables(variables or {})
-        return self.tokenizer.encode(template.render(quoted, add_generation_prompt=True))
+        texts = self._texts_of(self.template.with_variables(variables)) if variables else self.texts
+        return self.tokenizer.encode(texts.prompt(self.tokenizer.quote(texts.prepared(messages))))
 
     def example(self, messages: Conversation) -> Example:
         """The training sample of a conversation that ends with an assistant turn.
@@ -146,6 +154,18 @@ class Renderer:
             else _or_refusal(self._samples, list(messages), answers, encode)
             for messages, answers in zip(conversations, rendered, strict=True)
         ]
+
+    def separated(self, messages: Conversation) -> list[Message]:
+        """The same conversation; reasoning in an answer's content stands under a key of its own instead."""
+        return self.texts.separated(messages)
+
+    def training_text(self, messages: Conversation) -> str:
+        """A conversation as it is trained on, for comparisons. Never tokenise it: use :meth:`example`.
+
+        Raises:
+            PromptRefused: as :meth:`example`, where it is about the text.
+        """
+        return self.texts.through(self.texts.prepared(messages))
 
     def refuses_system(self, messages: Conversation) -> bool:
         """Whether the template takes a conversation that it refuses once the system turn is left out."""
@@ -212,19 +232,24 @@ class Renderer:
         text = "".join((found.opening, *found.inside, found.again or "", found.end))
         return frozenset(i for i in self.tokenizer.encode(text) if self.tokenizer.is_special(i))
 
+    @cached_property
+    def answers(self) -> Answers:
+        """Parts answers into reasoning and text."""
+        return Answers(self.tokenizer, self.reasoning, self.stop_ids, self.texts.closes)
+
+    def _texts_of(self, template: PromptTemplate) -> Texts:
+        return Texts(template, self.reasoning, self.settings.system, self.settings.plain_answers)
+
     def _answers(self, messages: Conversation) -> list[_Answer]:
-        turns = with_system(messages, self.settings.system)
+        turns = self.texts.prepared(messages)
         if not turns or turns[-1]["role"] != "assistant":
             raise _refused("no-target", "the conversation does not end with an assistant turn")
         quoted = self.tokenizer.quote(turns)
+        places = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
+        prompts = [self.texts.prompt(quoted[:index]) for index in places]
         return [
-            _Answer(
-                index,
-                self.template.render(quoted[:index], add_generation_prompt=True),
-                self.template.render(quoted[: index + 1], add_generation_prompt=False),
-            )
-            for index, turn in enumerate(turns)
-            if turn["role"] == "assistant"
+            _Answer(index, prompt, self.texts.through(quoted[: index + 1], prompt))
+            for index, prompt in zip(places, prompts, strict=True)
         ]
 
     def _samples(self, messages: list[Message], answers: list[_Answer], encode: Encode) -> Samples:

@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from tunebuild.errors import fail
 from tunebuild.prompt._twin import make_twin
-from tunebuild.prompt.controls import Controls, find_controls, special_controls
+from tunebuild.prompt.controls import Controls, find_controls, opens_thinking, special_controls
 from tunebuild.prompt.messages import Conversation, Message
 from tunebuild.prompt.seams import Seams
 from tunebuild.prompt.template import PromptRefused, PromptTemplate
@@ -114,6 +114,15 @@ class PromptTokenizer:
     def token_text(self, token_id: int) -> str:
         """Spelling of a token, for messages."""
         return self._plain.id_to_token(token_id) or f"<{token_id}>"
+
+    @property
+    def think_tokens(self) -> list[str]:
+        """Added tokens that open a think block."""
+        return [token.content for token in self._added.values() if opens_thinking(token.content)]
+
+    def special_ids(self, text: str) -> frozenset[int]:
+        """Tokens marked special whose spelling a text holds: what :meth:`decode` leaves out of it."""
+        return frozenset(i for i, t in self._added.items() if t.special and t.content and t.content in text)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a rendered prompt, in which :meth:`quote` may have marked user text."""

@@ -14,6 +14,7 @@ from tunebuild.prompt.messages import Message
 
 #: Roles that templates know. OpenAI's clients call the system role ``developer`` for newer models.
 ROLES = frozenset(("system", "user", "assistant", "tool"))
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
 class TurnRefused(Exception):
@@ -42,7 +43,22 @@ def plain_turn(turn: Mapping[str, Any]) -> Message:
         else:
             plain.setdefault("content", "")
     plain["content"] = joined_text(plain.get("content"))
+    if plain.get("role") == "assistant":
+        _read_reasoning(plain)
     return plain
+
+
+def _read_reasoning(turn: dict[str, Any]) -> None:
+    """Put an answer's reasoning under one key, whichever of the usual ones it has."""
+    found = {key: turn.pop(key) for key in _REASONING if key in turn}
+    texts = {joined_text(value) if isinstance(value, list) else value for value in found.values()}
+    if odd := next((key for key, value in found.items() if not isinstance(value, str | list)), None):
+        raise TurnRefused(f"has a '{odd}' that is no text")
+    texts = {text for text in texts if text.strip()}
+    if len(texts) > 1:
+        raise TurnRefused(f"has {' and '.join(map(repr, found))} that differ")
+    for text in texts:
+        turn[_REASONING[0]] = text
 
 
 def joined_text(content: Any) -> str:

@@ -27,6 +27,7 @@ def render_figures(facts: Facts, provenance: Mapping[str, Any]) -> str:
         "strategy": facts.evaluated["strategy"],
         "held_out": facts.held_out,
         "proof": facts.evaluated.get("proof"),
+        "answers": facts.texts["samples"],
         "figures": [asdict(row) for row in figures_of(facts, provenance["spec"], _KEY)],
     }
     return json.dumps(figures, indent=2, ensure_ascii=False) + "\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -56,6 +56,13 @@ class PromptSpec(Section):
 
     date: IsoDate | None = Field(default=None, examples=["2026-01-31"])
     """The date that a template prints as today's. Needed only by templates that print one."""
+
+    plain_answers: Literal["close", "prefill", "refuse"] = Field(default="close", examples=["prefill"])
+    """What becomes of answers without reasoning where the template's prompt opens a block for reasoning.
+    `close`: the model learns to close the block at once, and then to answer. `prefill`: the prompt itself
+    closes it, in training and when served, so the model never reasons; answers with reasoning are refused.
+    `refuse`: answers without reasoning are refused. Any but `close` is an error where the prompt opens no
+    block."""
 
     variables: dict[VariableName, Variable] = Field(
         default_factory=dict, examples=[{"enable_thinking": False}]

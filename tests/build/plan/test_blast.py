@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support import templates
 from support.models import save_base
 from tunebuild import resources
 from tunebuild.build.pipeline import Pipeline
@@ -102,6 +103,7 @@ BEFORE = {
     "tuning.peft.type": PEFT,
     "tuning.peft.virtual_tokens": PEFT,
     "prompt.template.file": ("prompt.template={file: one.jinja}",),
+    "prompt.plain_answers": ("prompt.template={file: opened.jinja}",),
     "prompt.variables": ("prompt.template={file: tone.jinja}",),
     "serving.request_variables": ("prompt.template={file: tone.jinja}",),
     "tuning.memory.fit": ("tuning.memory={fit: 10GB}",),
@@ -166,6 +168,7 @@ def build(tmp_path_factory):
     template = (resources.path("templates", "prompts") / "chatml.jinja").read_text()
     for name in ("one", "two"):
         (directory / f"{name}.jinja").write_text(template)
+    (directory / "opened.jinja").write_text(templates.OPENED)
     (directory / "tone.jinja").write_text(template + "{{ tone }}")
     (directory / "spec.yaml").write_text(SPEC)
     store = Store(directory / "store")
