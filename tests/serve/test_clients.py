@@ -124,3 +124,23 @@ def test_a_schema_is_kept_to_whatever_the_client(asked):
     body = json.loads(raw.text)
     assert raw.headers["x-request-id"]
     assert body["choices"][0]["finish_reason"] in ("stop", "length")
+
+
+def test_litellm_chats_whole_and_streamed_and_calls_tools(server):
+    import litellm
+
+    options = {"model": "openai/tiny", "api_base": f"{server.url}/v1", "api_key": "none", "messages": [USER]}
+    whole = litellm.completion(**options, temperature=0, max_tokens=8).choices[0].message.content
+    chunks = litellm.completion(**options, temperature=0, max_tokens=8, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole
+    tool = openai.pydantic_function_tool(Weather)
+    settings = {
+        **SETTINGS,
+        **options,
+        "tools": [tool],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+    }
+    reply = litellm.completion(**settings).choices[0]
+    assert reply.finish_reason == "tool_calls"
+    assert isinstance(json.loads(reply.message.tool_calls[0].function.arguments)["wanted"], bool)
