@@ -59,7 +59,7 @@ def make_tuned(bundle: Path, *, merged: bool) -> Renderer:
     """Write a bundle whose fine-tuning is in the weights, or an adapter beside them. ``base`` beside it is
     the model without."""
     bundle.mkdir()
-    renderer = make_bundle(bundle, head_dim=32)
+    renderer = make_bundle(bundle, head_dim=32, drain_seconds=90)
     base = AutoModelForCausalLM.from_pretrained(bundle / "model", dtype=torch.float32)
     adapter = make_adapter(bundle / "model", bundle / "adapter", 1)
     tuned = load_tuned(bundle)

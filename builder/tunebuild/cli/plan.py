@@ -17,8 +17,9 @@ from tunebuild.cli._options import SIZE, set_option, spec_argument, store_option
 @click.option("--markdown", "form", flag_value="markdown", help="Print Markdown for a pull request.")
 @click.option(
     "--against",
-    metavar="SPEC|IMAGE",
-    help="Show what the difference to another spec, an archive, or an engine's image sets off.",
+    metavar="git:REV|SPEC|IMAGE",
+    help="Say what differs from a revision of the repository, another spec, an archive, or an engine's "
+    "image, and what that sets off.",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Plan for training there, not here.")
 @click.option("--device-memory", type=SIZE, help="Memory of that device, e.g. 24GB.")
@@ -40,15 +41,17 @@ def command(
     rows are really read and tokenized, so the build need not do it again; nothing is trained or fetched, but
     for a hub model's files.
 
-    A spec that is compared with and has no lock of its own is taken with the lock of SPEC.
+    With --against git:REV, SPEC and every file that it names are read as they were at that revision, out of
+    Git's objects. Another spec is read as it stands. One that has no lock of its own is taken with the lock
+    of SPEC.
 
     Exit 0 if there is nothing to do, 2 if there is work, 1 on an error.
     """
     from tunebuild.build.pipeline import Pipeline
-    from tunebuild.build.plan import blast, render
+    from tunebuild.build.plan import render
+    from tunebuild.build.plan.against import compare
     from tunebuild.build.plan.make import make_plan
     from tunebuild.cli._progress import Reporter
-    from tunebuild.containers.provenance import read_provenance
     from tunebuild.errors import TunebuildError
     from tunebuild.lock.spec_lock import SpecLock, lock_path, read_lock
     from tunebuild.spec import load_spec
@@ -63,13 +66,7 @@ def command(
     try:
         compared = None
         if against:
-            other = against.endswith((".yaml", ".yml"))
-            inputs = (
-                pipeline_of(Path(against), (), pipeline.lock).own_inputs
-                if other
-                else read_provenance(against)["inputs"]
-            )
-            compared = blast.blast(against, inputs, pipeline.own_inputs)
+            compared = compare(against, pipeline, lambda file: pipeline_of(file, (), pipeline.lock))
         with Reporter() as reporter:
             plan = make_plan(pipeline, archive, reporter, against=compared)
     except TunebuildError as error:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import NEW_FILE, set_option, spec_argument, store_option
+from tunebuild.cli._options import NEW_FILE, set_option, store_option
 from tunebuild.cli._progress import Reporter
+from tunebuild.cli._registry import registry_options
 from tunebuild.cli._serving import endpoint, engine_option, ready_option
 from tunebuild.client.checks import Contract, read_contract
 from tunebuild.client.conduct import Finding, Server, begin_answer, check_conduct, end_answer
@@ -26,9 +27,12 @@ from tunebuild.errors import TunebuildError, fail
 from tunebuild.extras import require
 from tunebuild.grammar import counted, listed
 
+if TYPE_CHECKING:
+    from tunebuild.image.oci.reading import StoredImage
+
 
 @click.command("verify")
-@spec_argument
+@click.argument("spec", metavar="SPEC|ARCHIVE|REF", type=click.Path(path_type=Path))
 @click.option("--url", metavar="URL", help="Ask this running endpoint instead of starting one.")
 @click.option(
     "--min-exact",
@@ -38,8 +42,15 @@ from tunebuild.grammar import counted, listed
     help="Share of trained questions that must be answered word for word.",
 )
 @click.option("--offline", is_flag=True, help="Check the image only; start and ask nothing.")
+@click.option("--overload", is_flag=True, help="With --url: ask more at once than the endpoint takes, too.")
 @click.option("--junit", type=NEW_FILE, metavar="FILE", help="Write what was found as JUnit, for CI.")
 @click.option("--json", "as_json", type=NEW_FILE, metavar="FILE", help="Write what was found as JSON.")
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Public key (PEM) that image and provenance must be signed with.",
+)
+@registry_options
 @engine_option
 @ready_option
 @set_option
@@ -49,25 +60,34 @@ def command(
     url: str | None,
     min_exact: float,
     offline: bool,
+    overload: bool,
     junit: Path | None,
     as_json: Path | None,
+    key: Path | None,
+    plain_http: bool,
+    ca_file: Path | None,
     engine: str,
     ready_within: float,
     overrides: tuple[str, ...],
     store: Path,
 ) -> None:
-    """Prove a build: SPEC is a spec, or an archive that 'build' wrote.
+    """Prove a build: a SPEC, an ARCHIVE that 'build' or 'bundle' wrote, or REF, an image in a registry.
 
     A spec is built first where it is not built yet, as 'run' does; with --url only its rows are prepared.
-    Checks every byte of an archive against its digests, reproduces the golden prompts in the image, then
-    asks the trained questions at temperature 0 and compares answers and prompt lengths. Then it tries the
-    API's contract, more requests than the endpoint takes, a client that hangs up, and, where it started the
-    endpoint itself, a SIGTERM. Exit 1 if anything differs. $TUNEBUILD_API_KEY is sent where it is set.
+    Checks every byte of an archive, walks from the image to signature, provenance, spec, SBOMs, rows and
+    figures, reproduces the golden prompts in the image, then asks the trained questions at temperature 0 and
+    compares answers and prompt lengths. Then it tries the API's contract, more requests than the endpoint
+    takes, a client that hangs up, and, where it started the endpoint itself, a SIGTERM. Exit 1 if anything
+    differs. With --offline nothing is started. Of REF, only layers of texts are fetched; those of weights and
+    packages are checked by whoever pulls them. $TUNEBUILD_API_KEY is sent where it is set.
     """
     with TemporaryDirectory(prefix="tunebuild-") as directory:
         built = None
-        if spec.suffix == ".tar" or spec.is_dir():
-            prompt = _unpack(spec, Path(directory))
+        options = (plain_http, ca_file)
+        if stored := _stored(spec, options, Path(directory)):
+            prompt = _unpack(stored, Path(directory) / "prompt", key)
+        elif key is not None:
+            raise fail("not-signed", "a spec has no signature", "give an archive or what was pushed")
         else:
             require("plan" if url else "train", what="'verify' of a spec")
             from tunebuild.build.run import build, ensure
@@ -87,7 +107,7 @@ def command(
         root = url.rstrip("/").removesuffix("/v1")
         with log.saved(spec.name, junit, as_json):
             _question(root, contract, min_exact, log)
-            _conduct(root, log)
+            _conduct(root, log, overload=overload)
     elif built and not offline:
         with log.saved(spec.name, junit, as_json):
             with endpoint(built, engine, "127.0.0.1", 0, ready_within, quiet=True, tagged=False) as running:
@@ -95,7 +115,7 @@ def command(
                     f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True
                 )
                 _question(running.url, contract, min_exact, log)
-                _conduct(running.url, log)
+                _conduct(running.url, log, overload=True)
                 begun = begin_answer(Server(running.url), 32)
             # The endpoint has been told to end by now, and may only end once this answer is whole.
             log.note(
@@ -136,23 +156,53 @@ class _Log:
             raise fail("not-verified", f"{counted(len(wrong), 'check')} failed{lines}")
 
 
-def _conduct(url: str, log: _Log) -> None:
+def _conduct(url: str, log: _Log, *, overload: bool) -> None:
     """How the endpoint conducts itself, line by line."""
-    for finding in check_conduct(Server(url, os.environ.get("TUNEBUILD_API_KEY", ""))):
+    server = Server(url, os.environ.get("TUNEBUILD_API_KEY", ""))
+    for finding in check_conduct(server, overload=overload):
         log.note(finding)
         said = finding.problem or finding.detail
         mark = "FAILED  " if finding.problem else ""
         echo(f"  {finding.group:<8}{mark}{finding.name}" + (f" ({said})" if said else ""), err=True)
 
 
-def _unpack(archive: Path, directory: Path) -> Path:
-    """Check an archive's bytes and take out its prompt directory."""
+def _stored(source: Path, options: tuple[bool, Path | None], scratch: Path) -> StoredImage | None:
+    """An image on disk or in a registry; ``None`` for a spec."""
     from tunebuild.image.oci.reading import open_archive
+
+    if source.suffix == ".tar" or source.is_dir():
+        return open_archive(source)
+    if source.exists() or source.suffix in (".yaml", ".yml") or len(source.parts) < 2:
+        return None
+    from tunebuild.image.oci.reference import ImageReference
+
+    require("image", what="'verify' of an image in a registry")
+    from tunebuild.publish.remote import open_remote
+    from tunebuild.registry import Options, Registries
+
+    reference = ImageReference.parse(str(source))
+    registries = Registries(Options.of_machine(plain_http=options[0], ca_file=options[1]))
+    fetched = scratch / "fetched"
+    fetched.mkdir()
+    return open_remote(registries.repository(reference.registry, reference.path), reference, fetched)
+
+
+def _unpack(image: StoredImage, directory: Path, key: Path | None) -> Path:
+    """Check an image's bytes and links, and take out its prompt directory."""
     from tunebuild.image.plan import BUNDLE
 
-    image = open_archive(archive)
-    image.check()
-    echo(f"  image   {image.digest}: every byte is what its digest says", err=True)
+    if key:
+        require("image", what="checking a signature")
+    from tunebuild.publish.trust.signing import Verifier
+    from tunebuild.publish.trust.walk import Walk
+
+    if image.place.exists():
+        image.check()
+        echo(f"  image   {image.digest}: every byte is what its digest says", err=True)
+    else:
+        echo(f"  image   {image.digest} in the registry", err=True)
+    for name, text in Walk(image, Verifier.load(key) if key else None).run():
+        echo(f"  {name:<7} {text}", err=True)
     image.extract(f"{BUNDLE}/prompt", directory)
     return directory
 

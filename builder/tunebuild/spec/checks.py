@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tunebuild.spec._base import Section
 from tunebuild.spec._words import suggest
 from tunebuild.spec.data import DataSource
 from tunebuild.spec.secret_rules import secrets_stay_outside
-from tunebuild.spec.serving_rules import platform_has_wheels, vllm_serves_it
+from tunebuild.spec.serving_rules import outputs_can_be_made, platform_has_wheels, vllm_serves_it
 from tunebuild.spec.source_rules import HUB_ID, SOURCE_RULES, exists_inside
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.tuning_rules import (
@@ -24,6 +25,10 @@ from tunebuild.spec.tuning_rules import (
     shards_have_processes,
 )
 
+_OCI_NAME = re.compile(
+    r"oci://[A-Za-z0-9][\w.-]*(?::\d+)?(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)+"
+    r"(?::\w[\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
 _NEEDS_ROWS = "needs rows that are held out"
 _HOLD_OUT = "set data.eval.fraction or data.eval.files"
 
@@ -74,6 +79,16 @@ def template_exists(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
 def base_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """A local base is a model directory; a hub base is an id."""
     model, path = spec.model, "model.base"
+    if model.is_oci:
+        if not _OCI_NAME.fullmatch(model.base):
+            hint = "write oci://registry.example.com/team/name:tag, or @sha256: and a digest"
+            yield Diagnostic("bad-model", f"'{model.base}' is not a name in a registry", hint, path)
+        for name in ("revision", "token"):
+            if getattr(model, name) is not None:
+                message = f"a model in a registry has no {name}"
+                hint = "the tag or digest is in its name, and the login is that of 'docker login'"
+                yield Diagnostic(f"{name}-of-image", message, hint, f"model.{name}")
+        return
     if not model.is_local:
         if not HUB_ID.fullmatch(model.base):
             hint = f"for a directory write base: ./{model.base}"
@@ -218,4 +233,5 @@ CHECKS: tuple[Check, ...] = (
     secrets_stay_outside,
     vllm_serves_it,
     platform_has_wheels,
+    outputs_can_be_made,
 )

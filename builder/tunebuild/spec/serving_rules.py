@@ -64,6 +64,21 @@ def vllm_serves_it(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         yield Diagnostic("vllm-refuses", message, hint, path)
 
 
+def outputs_can_be_made(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+    """Each output has something to be made of, and the runnable image is among them."""
+    if "image" not in spec.outputs or len(set(spec.outputs)) < len(spec.outputs):
+        message = "outputs must name 'image', and nothing twice"
+        yield Diagnostic("outputs", message, "write outputs: [image, weights]", "outputs")
+    for index, output in enumerate(spec.outputs):
+        path = f"outputs[{index}]"
+        if output == "adapter" and spec.tuning.method == "full":
+            hint = "take it out, or train with 'tuning.method: lora'"
+            yield Diagnostic("outputs", "training all weights leaves no adapter", hint, path)
+        if output in ("weights", "modelpack") and spec.merge.strategy == "none":
+            message = f"the adapter is not merged, so '{output}' would be the base model"
+            yield Diagnostic("outputs", message, "publish the adapter: outputs: [image, adapter]", path)
+
+
 def platform_has_wheels(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     """The engine has packages for the platform."""
     if engine_of(spec) == "vllm" and spec.serving.device == "cpu" and spec.image.platform == "linux/arm64":

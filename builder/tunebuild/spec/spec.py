@@ -17,6 +17,8 @@ from tunebuild.spec.tuning import MergeSpec, TuningSpec
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$", max_length=63)]
 
+Output = Literal["image", "weights", "adapter", "modelpack"]
+
 
 class Spec(Section):
     """A tunebuild spec, `apiVersion: tunebuild/v1`."""
@@ -64,6 +66,12 @@ class Spec(Section):
 
     image: ImageSpec = Field(default_factory=ImageSpec, examples=[{"base": "apt"}])
     """The container image."""
+
+    outputs: tuple[Output, ...] = Field(default=("image",), max_length=4, examples=[["image", "weights"]])
+    """What is published. `image` runs and is always there. `weights` is `/models` alone, of the same layers:
+    a volume for Kubernetes, KServe and `vllm serve /models`. `adapter` is the adapter alone, in PEFT's
+    format. `modelpack` is the model as a CNCF ModelPack; its blobs are other ones, so a registry stores the
+    weights twice. Each has the image's tag with a dash and its name behind it."""
 
     @property
     def reference(self) -> str:

@@ -254,4 +254,4 @@ def test_sigterm_drains_refuses_and_exits_with_0(endpoint):
         assert (status, answer["error"]["code"]) == (503, "not_ready")
         assert headers["Retry-After"]
         assert {one.result()[0] for one in running} == {200}
-    assert endpoint.server.process.wait(60) == 0
+    assert endpoint.server.process.wait(120) == 0
