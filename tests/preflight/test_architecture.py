@@ -22,12 +22,13 @@ from support.models import save_base
 from tunebuild.errors import TunebuildError
 from tunebuild.merge.run import merge_adapter
 from tunebuild.models.base_model import wanted_files
+from tunebuild.models.skeleton import build_skeleton
 from tunebuild.preflight.architecture import check_architecture
 from tunebuild.serve.engines.attention import attention_of
 from tunebuild.serve.engines.model import load_model
 from tunebuild.spec.tuning import LoraSpec, PeftSpec, TuningSpec
 from tunebuild.train.model.adapter import add_adapter, save_adapter
-from tunebuild.train.plan.estimate import linear_parameters, read_tensors
+from tunebuild.train.plan.estimate import adapter_parameters, linear_parameters, read_tensors
 
 SIZE = {
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -153,6 +154,15 @@ def test_experts_are_not_counted_as_quantized(tmp_path):
     tensors = read_tensors(save("mixtral", tmp_path / "base"))
     assert any(".experts.0." in name for name in tensors)
     assert linear_parameters(tensors) < 2 * (64 * 64 * 2 + 64 * 32 * 2 + 64 * 4) + 1
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe"])
+def test_adapters_of_experts_are_counted(name, tmp_path):
+    base = save(name, tmp_path / "base")
+    with torch.device("meta"):
+        adapted = add_adapter(build_skeleton(base), tuning(), base=base)
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert adapter_parameters(read_tensors(base), tuning().lora) == trained
 
 
 def test_soft_capping_is_honored_in_serving(tmp_path):

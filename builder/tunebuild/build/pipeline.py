@@ -194,7 +194,8 @@ class Pipeline:
     def tasks(self) -> tuple[Task, ...]:
         """The tasks that are done."""
         names, gated = self.spec.evaluation.tasks, self.spec.gates.tasks
-        return read_tasks(names, self.loaded.directory, self.store.memo.digest, gated)
+        folder = self.loaded.folder
+        return read_tasks(names, folder.path, self.store.memo.digest, gated, folder.others)
 
     def check_tasks(self) -> None:
         """Refuse what only a stage after the training would miss.

@@ -28,8 +28,8 @@ class Spec(Section):
 
     extends: str | None = Field(default=None, min_length=1, examples=["../base.yaml"])
     """Another spec, relative to this file, that this one is laid over: mappings are merged key by key,
-    everything else replaces, and null takes a key away. Other relative paths always start at the directory
-    of the spec that is built."""
+    everything else replaces, and null takes a key away. Each file's relative paths start at its own
+    directory, so a base's rows and templates stay beside it."""
 
     name: Name = Field(examples=["support-bot"])
     """Name of the model: in the endpoint, and of the image unless `image.repository` says otherwise."""
