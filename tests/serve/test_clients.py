@@ -17,13 +17,13 @@ from tunebuild.spec.model import PromptSpec
 USER = {"role": "user", "content": "Sun in Rome?"}
 
 
-class Sky(BaseModel):
-    """What the sky is like."""
+class Sky(BaseModel, extra="forbid"):
+    """What the sky is like. Random weights would add properties for as long as they are let."""
 
     clear: bool
 
 
-class Weather(BaseModel):
+class Weather(BaseModel, extra="forbid"):
     """The weather in a city."""
 
     wanted: bool
@@ -126,7 +126,9 @@ def test_a_schema_is_kept_to_whatever_the_client(asked):
     assert body["choices"][0]["finish_reason"] in ("stop", "length")
 
 
-def test_litellm_chats_whole_and_streamed_and_calls_tools(server):
+def test_litellm_chats_whole_and_streamed_and_calls_tools(server, monkeypatch):
+    # Else it fetches a list of prices as it is imported.
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import litellm
 
     options = {"model": "openai/tiny", "api_base": f"{server.url}/v1", "api_key": "none", "messages": [USER]}

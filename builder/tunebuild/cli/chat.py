@@ -13,6 +13,7 @@ from tunebuild.cli._options import set_option, store_option
 from tunebuild.cli._serving import endpoint, engine_option, ready_option
 from tunebuild.client.chat import Chat
 from tunebuild.errors import TunebuildError
+from tunebuild.extras import require
 from tunebuild.printable import printable
 
 _HELP = """\
@@ -61,6 +62,7 @@ def command(
     with ExitStack() as running:
         url = target
         if not target.startswith(("http://", "https://")):
+            require("train", what="'chat' with a spec")
             from tunebuild.cli._building import build_spec
 
             built = build_spec(Path(target), store, overrides)

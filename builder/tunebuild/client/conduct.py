@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from tunebuild.errors import TunebuildError, fail
+
 _SECONDS = 120.0
 _AT_ONCE = 64
 _GONE_WITHIN = 15.0
@@ -63,7 +65,7 @@ class Server:
     def ask(
         self, method: str, path: str, body: bytes | Mapping[str, Any] | None = None
     ) -> tuple[int, Any, Mapping[str, str]]:
-        """Status, body (JSON where it is) and headers."""
+        """Status, body (JSON where it is) and headers, in lower case."""
         connection, response = self.open(method, path, body)
         text = response.read()
         connection.close()
@@ -71,7 +73,7 @@ class Server:
             value = json.loads(text)
         except ValueError:
             value = text.decode("utf-8", "replace")
-        return response.status, value, dict(response.headers)
+        return response.status, value, {name.lower(): text for name, text in response.headers.items()}
 
 
 def check_conduct(server: Server, *, overload: bool = True) -> Iterator[Finding]:
@@ -102,7 +104,7 @@ def check_conduct(server: Server, *, overload: bool = True) -> Iterator[Finding]
         problem = detail = ""
         try:
             detail = check(server)
-        except _Problem as found:
+        except (_Problem, TunebuildError) as found:
             problem = str(found)
         except (OSError, http.client.HTTPException, KeyError, TypeError, IndexError, ValueError) as error:
             problem = f"the answer cannot be read: {type(error).__name__}: {error}"
@@ -115,10 +117,14 @@ def model_of(server: Server) -> str:
 
 
 def begin_answer(server: Server, tokens: int) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    """An answer that has begun to come and is not read yet."""
+    """An answer that has begun to come and is not read yet.
+
+    Raises:
+        TunebuildError: ``endpoint-refused``.
+    """
     connection, response = server.open("POST", "/v1/completions", _long(server, tokens, stream=True))
     if response.status != 200:
-        raise _Problem(f"a stream was refused with {response.status}")
+        raise fail("endpoint-refused", f"a stream was refused with {response.status}")
     response.readline()
     return connection, response
 
@@ -221,7 +227,7 @@ def _overload(server: Server) -> str:
         if odd:
             raise _Problem(f"{count} at once: status {sorted(odd)}")
         refused = [headers for status, _, headers in answers if status == 429]
-        if any(not (headers.get("Retry-After") or "").isdigit() for headers in refused):
+        if any(not (headers.get("retry-after") or "").isdigit() for headers in refused):
             raise _Problem("429 without Retry-After")
         if refused or count >= 8 * _AT_ONCE:
             break
