@@ -20,6 +20,7 @@ from tunebuild.prompt.messages import with_tools
 from tunebuild.serve.api.answer import Answer
 from tunebuild.serve.api.arrivals import Arrivals
 from tunebuild.serve.api.errors import ApiError
+from tunebuild.serve.api.reasoning import behind_reasoning, message_parts
 from tunebuild.serve.api.schemas import ChatRequest, Common, CompletionRequest
 from tunebuild.serve.api.shapes import Shape
 from tunebuild.serve.api.stream import Events, Streamed, answer_logprobs, count_usage
@@ -150,7 +151,9 @@ def _prompts(service: Service, body: ChatRequest | CompletionRequest, use: ToolU
 def _answers(
     service: Service, body: Common, prompt: list[int], limit: int | None, use: ToolUse
 ) -> list[Answer]:
-    bundle = service.bundle
+    bundle, renderer, chat = service.bundle, service.renderer, isinstance(body, ChatRequest)
+    decoder = renderer.answer_detokenizer if chat else renderer.detokenizer
+    constraint = behind_reasoning(renderer, prompt, use.constraint)
     answers = []
     for number in range(body.n or 1):
         sampling = body.sampling(bundle.defaults.temperature, bundle.defaults.top_p, number)
@@ -161,16 +164,16 @@ def _answers(
             limit,
             sampling,
             body.wanted_logprobs(),
-            use.constraint,
+            constraint,
             whole=not (body.stream or body.stops()),
         )
         answers.append(
             Answer(
                 generation,
-                service.renderer.detokenizer(calls=use.call_format is not None),
+                decoder(calls=use.call_format is not None),
                 body.stops(),
                 service.metrics.first_token.observe,
-                use.parts(),
+                message_parts(renderer, prompt, use) if chat else None,
             )
         )
     return answers
