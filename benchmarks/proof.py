@@ -42,7 +42,7 @@ from tunebuild.store import Silent, Store
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart"
 TRAINED, HELD_OUT = 32, 32
 """Rows: two wordings of sixteen answers, and held-out wordings of these and of sixteen more."""
-GRID = ((16, 1), (16, 3), (16, 12), (4, 3), (64, 3))
+GRID = ((4, 1), (16, 3), (64, 12))
 """Ranks and epochs; an epoch has four steps."""
 HEADINGS = (
     "method", "r", "epochs", "merged into", "training KL", "merge KL", "training lost", "same token",
@@ -69,6 +69,7 @@ def spec_of(options: argparse.Namespace, method: str, rank: int, epochs: int) ->
             "learning_rate": options.learning_rate,
             "batch_size": 8,
             "max_length": 256,
+            "evaluations": 1,
             **({"compute_dtype": options.compute_dtype} if options.compute_dtype else {}),
         },
         "merge": {"strategy": "auto"},

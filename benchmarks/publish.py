@@ -21,12 +21,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.registry import FaultyProxy, docker_registry
 from tunebuild.image.oci.archive import write_archive
+from tunebuild.image.oci.content import Content
 from tunebuild.image.oci.manifest import Image
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
 from tunebuild.publish.memory import PushMemory
 from tunebuild.publish.registry import RegistryPublisher
-from tunebuild.publish.release import Content, Published, Release
+from tunebuild.publish.release import Published, Release
 from tunebuild.registry import Options, Registries
 from tunebuild.store import Silent
 

@@ -21,7 +21,7 @@ _PLAN = (
 )
 #: By extra: the modules that it brings. What several bring is looked for in the order of these lines.
 MODULES: dict[str, tuple[str, ...]] = {
-    "image": ("urllib3",),
+    "image": ("cryptography", "urllib3"),
     "plan": _PLAN,
     "docker": ("docker",),
     "train": (
@@ -29,7 +29,10 @@ MODULES: dict[str, tuple[str, ...]] = {
         *(
             "accelerate",
             "bitsandbytes",
+            "cryptography",
+            "cyclonedx",
             "numba",
+            "packageurl",
             "peft",
             "safetensors",
             "torch",
@@ -52,7 +55,11 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 
 #: Distributions whose names are not those of their modules.
-DISTRIBUTIONS = {"stdnum": "python-stdnum"}
+DISTRIBUTIONS = {
+    "cyclonedx": "cyclonedx-python-lib",
+    "packageurl": "packageurl-python",
+    "stdnum": "python-stdnum",
+}
 
 _SHOWN = 3
 

@@ -43,6 +43,7 @@ MORE = {
     "export": (("{spec}", "-o", "{new}"), "train"),
     "run": (("{spec}",), "train"),
     "verify": (("{spec}",), "train"),
+    "bundle": (("{spec}", "-o", "{new}.tar"), "train"),
     "push": (("{spec}", "localhost:1/x:1"), "train"),
     "load": (("{spec}",), "train"),
 }

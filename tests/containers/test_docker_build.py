@@ -99,7 +99,7 @@ def test_both_back_ends_give_the_same_tree_and_config(plan: ImagePlan, client: A
     trees = [_tree(client, name) for name in names]
     assert trees[0] == trees[1]
     assert trees[0] == trees[2]
-    assert "opt/tunebuild/bundle/model/model-00001-of-00002.safetensors" in trees[0]
+    assert "models/model-00001-of-00002.safetensors" in trees[0]
     assert trees[0]["tmp"].mode == 0o1777
     configs = [client.images.get(str(name)).attrs["Config"] for name in names]
     keys = "User Env Entrypoint Cmd Healthcheck ExposedPorts WorkingDir Labels StopSignal"

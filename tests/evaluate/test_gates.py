@@ -264,7 +264,8 @@ def test_a_large_vocabulary_looks_at_fewer_rows():
     ("strategy", "method", "moved", "limit"),
     [
         ("dequantized", "qlora", 3.0, 0.05),
-        ("original", "lora", 0.1, 0.1),
+        ("original", "lora", 0.1, 0.3),
+        ("original", "lora", 0.217, 0.138),
         ("original", "lora", 0.001, 0.5),
         ("trained", "full", 0.0, 0.5),
         ("none", "lora", 1.0, 0.05),
@@ -272,7 +273,7 @@ def test_a_large_vocabulary_looks_at_fewer_rows():
     ],
 )
 def test_the_limit_of_what_a_merge_may_lose_follows_the_training(strategy, method, moved, limit):
-    assert lost_limit(strategy, method, moved) == pytest.approx(limit)
+    assert lost_limit(strategy, method, moved) == pytest.approx(limit, abs=1e-3)
 
 
 def test_auto_is_held_to_the_limit_that_was_measured():

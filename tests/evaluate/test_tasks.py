@@ -25,6 +25,7 @@ from tunebuild.prompt import load_prompt, save_prompt
 from tunebuild.spec import Spec
 from tunebuild.spec.checks import broken_rules
 from tunebuild.spec.evaluation import EvaluationSpec
+from tunebuild.spec.folder import Folder
 from tunebuild.spec.gates import Bounds, GatesSpec
 from tunebuild.spec.tuning import PeftSpec, TuningSpec
 from tunebuild.store import Silent, Store
@@ -247,7 +248,7 @@ def test_a_spec_names_tasks_that_there_are(tmp_path, task, peft, said):
         "evaluation": {"tasks": [task]},
     }
     (tmp_path / "a.jsonl").touch()
-    problems = [str(found) for found in broken_rules(Spec.model_validate(spec), tmp_path)]
+    problems = [str(found) for found in broken_rules(Spec.model_validate(spec), Folder(tmp_path))]
     assert (said in "".join(problems)) if said else problems == []
 
 

@@ -21,6 +21,7 @@ from tunebuild.export.tool import requirements
 from tunebuild.prompt import save_prompt
 from tunebuild.spec import Spec
 from tunebuild.spec.checks import broken_rules
+from tunebuild.spec.folder import Folder
 from tunebuild.spec.model import PromptSpec
 from tunebuild.train.loop.rows import load_rows
 
@@ -130,7 +131,7 @@ def test_what_a_spec_may_ask_for(tmp_path: Path, changes: dict[str, object], sai
         **changes,
     }
     (tmp_path / "a.jsonl").touch()
-    problems = [str(found) for found in broken_rules(Spec.model_validate(spec), tmp_path)]
+    problems = [str(found) for found in broken_rules(Spec.model_validate(spec), Folder(tmp_path))]
     assert (len(problems) == 1 and problems[0].startswith(said)) if said else problems == []
 
 

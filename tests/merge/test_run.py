@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM
 from support.models import ALL_ARCHITECTURES, ARCHITECTURES, save_base
 from support.rows import write_rows
 from tunebuild.errors import TunebuildError
-from tunebuild.merge.adapter_file import Adapter, LowRankUpdate
+from tunebuild.merge.adapter_file import Adapter
+from tunebuild.merge.low_rank import LowRankUpdate
 from tunebuild.merge.run import merge_adapter
 from tunebuild.merge.safetensors_io import copy_tensor, list_tensors, make_shard, plan_shards
 from tunebuild.merge.tensors import TensorMerger

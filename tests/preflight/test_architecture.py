@@ -12,6 +12,7 @@ from transformers import (
     Gemma2Config,
     GPT2Config,
     Lfm2Config,
+    MambaConfig,
     MixtralConfig,
     Qwen3MoeConfig,
 )
@@ -21,12 +22,13 @@ from support.models import save_base
 from tunebuild.errors import TunebuildError
 from tunebuild.merge.run import merge_adapter
 from tunebuild.models.base_model import wanted_files
+from tunebuild.models.skeleton import build_skeleton
 from tunebuild.preflight.architecture import check_architecture
 from tunebuild.serve.engines.attention import attention_of
 from tunebuild.serve.engines.model import load_model
-from tunebuild.spec.tuning import LoraSpec, TuningSpec
+from tunebuild.spec.tuning import LoraSpec, PeftSpec, TuningSpec
 from tunebuild.train.model.adapter import add_adapter, save_adapter
-from tunebuild.train.plan.estimate import linear_parameters, read_tensors
+from tunebuild.train.plan.estimate import adapter_parameters, linear_parameters, read_tensors
 
 SIZE = {
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -64,17 +66,40 @@ def refusal(directory, spec, *, merges=True):
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen3-moe"])
-def test_experts_in_one_tensor_are_refused_and_the_hint_is_taken(name, tmp_path):
+@pytest.mark.parametrize("lora", [{"dropout": 0.1}, {"dora": True}, {"init": "pissa"}])
+def test_what_peft_cannot_do_with_experts_is_refused_and_the_hint_is_taken(name, lora, tmp_path):
     base = save(name, tmp_path / "base")
-    refused = refusal(base, tuning())
+    refused = refusal(base, tuning(**lora))
     assert "experts" in refused.message
-    named = refused.hint.partition("[")[2].rstrip("]").split(", ")
+    named = refused.hint.partition("[")[2].partition("]")[0].split(", ")
     assert {"q_proj", "v_proj"} <= set(named)
-    check_architecture(base, tuning(targets=tuple(named)), merges=True)
+    check_architecture(base, tuning(targets=tuple(named), **lora), merges=True)
 
 
-def test_state_instead_of_keys_and_values_is_refused(tmp_path):
-    assert refusal(save("lfm2", tmp_path / "base"), tuning()).code == "cache-type"
+@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe"])
+def test_experts_that_are_stored_in_one_tensor_are_not_merged(name, tmp_path):
+    base = save(name, tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    experts = sorted(key for key in weights if ".layers.0." in key and ".experts." in key)
+    assert experts
+    del weights[experts[0]]
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    assert refusal(base, tuning()).code == "not-mergeable"
+
+
+def test_state_that_no_cache_of_transformers_holds_is_refused(tmp_path):
+    config = MambaConfig(vocab_size=320, hidden_size=64, num_hidden_layers=2, state_size=8)
+    MODEL_FOR_CAUSAL_LM_MAPPING[MambaConfig](config).save_pretrained(tmp_path / "base")
+    refused = refusal(tmp_path / "base", tuning())
+    assert refused.code == "cache-type"
+
+
+def test_virtual_tokens_before_a_state_are_refused(tmp_path):
+    base = save("lfm2", tmp_path / "base")
+    check_architecture(base, tuning(), merges=True)
+    prefix = TuningSpec(method="peft", peft=PeftSpec(type="prefix_tuning"))
+    with pytest.raises(TunebuildError, match="virtual tokens"):
+        check_architecture(base, prefix, merges=False)
 
 
 @pytest.mark.parametrize("name", ["gemma2", "gpt2", "bloom"])
@@ -129,6 +154,15 @@ def test_experts_are_not_counted_as_quantized(tmp_path):
     tensors = read_tensors(save("mixtral", tmp_path / "base"))
     assert any(".experts.0." in name for name in tensors)
     assert linear_parameters(tensors) < 2 * (64 * 64 * 2 + 64 * 32 * 2 + 64 * 4) + 1
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe"])
+def test_adapters_of_experts_are_counted(name, tmp_path):
+    base = save(name, tmp_path / "base")
+    with torch.device("meta"):
+        adapted = add_adapter(build_skeleton(base), tuning(), base=base)
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert adapter_parameters(read_tensors(base), tuning().lora) == trained
 
 
 def test_soft_capping_is_honored_in_serving(tmp_path):

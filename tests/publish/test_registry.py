@@ -16,12 +16,13 @@ import pytest
 from support.registry import Fault, FaultyProxy, Request, TokenGate, docker_registry
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.archive import write_archive, write_layout
+from tunebuild.image.oci.content import Content
 from tunebuild.image.oci.layer import layer_of_blob
 from tunebuild.image.oci.manifest import Image, Runtime, make_image
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.publish.memory import PushMemory
 from tunebuild.publish.registry import RegistryPublisher
-from tunebuild.publish.release import Content, Published, Release
+from tunebuild.publish.release import Published, Release
 from tunebuild.publish.stored import release_of
 from tunebuild.registry import Options, Registries, Repository, Retry
 from tunebuild.store import Silent

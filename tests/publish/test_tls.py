@@ -8,11 +8,12 @@ import pytest
 
 from support.registry import FaultyProxy
 from tunebuild.errors import TunebuildError
+from tunebuild.image.oci.content import Content
 from tunebuild.image.oci.manifest import Image
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.publish.memory import PushMemory
 from tunebuild.publish.registry import RegistryPublisher
-from tunebuild.publish.release import Content, Release
+from tunebuild.publish.release import Release
 from tunebuild.registry import Options, Registries, Retry
 from tunebuild.store import Silent
 

@@ -180,6 +180,7 @@ image:
   tag: "1.0"
   base: apt
   platform: linux/amd64
+outputs: [image, adapter]
 """
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz_"

@@ -37,6 +37,9 @@ def directory(tmp_path):
     (here / "base").mkdir(parents=True)
     (here / "base" / "config.json").write_text("{}")
     (here / "faq.jsonl").write_text("")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    (tmp_path / "faq.jsonl").write_text("")
     (tmp_path / "base.yaml").write_text(BASE)
     return here
 
@@ -59,7 +62,8 @@ def test_mappings_merge_everything_else_replaces_and_null_takes_away(directory):
     assert (spec.name, spec.tuning.lora.r, spec.tuning.lora.alpha) == ("over", 4, 16)
     assert spec.tuning.epochs == 3  # the default, not the base's
     assert spec.prompt.system is None
-    assert [s.path for s in spec.data.train] == ["faq.jsonl"]
+    assert [s.path for s in spec.data.train] == ["../faq.jsonl"]
+    assert spec.model.base == "../base"
 
 
 def test_a_list_replaces_a_list(directory):
@@ -77,6 +81,56 @@ def test_every_mistake_is_named_in_the_file_that_made_it(directory):
     assert any(
         line.startswith("here/spec.yaml:4:3 serving.prot: unknown key; did you mean") for line in found
     )
+
+
+def test_paths_belong_to_the_file_that_names_them(tmp_path):
+    base, over = tmp_path / "base", tmp_path / "overlays" / "eu" / "prod"
+    over.mkdir(parents=True)
+    for folder in (base / "model", base / "rows", base / "tasks", over / "rows"):
+        folder.mkdir(parents=True)
+    (base / "model" / "config.json").write_text("{}")
+    for file in (
+        base / "rows" / "a.jsonl",
+        base / "rows" / "b.jsonl",
+        over / "held.jsonl",
+        over / "rows" / "c.jsonl",
+    ):
+        file.write_text("")
+    (base / "chat.jinja").write_text("")
+    text = BASE.replace("faq.jsonl", "rows/*.jsonl").replace("./base", "./model")
+    text = (
+        text.replace("system: Be brief.", "template: {file: chat.jinja}") + "evaluation: {tasks: [./tasks]}\n"
+    )
+    write(base, text)
+    write(over.parent, "extends: ../../base/spec.yaml\ntuning: {epochs: 4}\n", "eu.yaml")
+    eval_files = "data: {eval: {files: [{path: held.jsonl, format: qa}]}}\n"
+    loaded = load_spec(write(over, "extends: ../eu.yaml\nname: prod\n" + eval_files))
+    spec, here = loaded.spec, loaded.directory
+    (source,) = spec.data.train
+    assert [(here / name).resolve().name for name in source.files(here)] == ["a.jsonl", "b.jsonl"]
+    assert (here / spec.model.base / "config.json").is_file()
+    assert (here / spec.prompt.template.file).samefile(base / "chat.jinja")
+    assert (here / spec.evaluation.tasks[0]).samefile(base / "tasks")
+    assert spec.data.eval.files[0].path == "held.jsonl"
+    assert (
+        load_spec(over / "spec.yaml", ("data.train[0].path=rows/c.jsonl",)).spec.data.train[0].path
+        == "rows/c.jsonl"
+    )
+
+
+def test_a_file_that_a_base_lacks_is_missed_where_the_base_names_it(tmp_path):
+    (tmp_path / "base" / "base").mkdir(parents=True)
+    (tmp_path / "base" / "base" / "config.json").write_text("{}")
+    over = tmp_path / "over"
+    over.mkdir()
+    (over / "faq.jsonl").write_text("")
+    write(tmp_path / "base", BASE)
+    (line,) = diagnostics(write(over, "extends: ../base/spec.yaml\nname: over\n"))
+    assert line.startswith("base/spec.yaml:4:18 data.train[0].path: there is no file '../base/faq.jsonl'")
+    (tmp_path / "base" / "faq.jsonl").write_text("")
+    (tmp_path / "secret.jsonl").write_text("")
+    (line,) = diagnostics(over / "spec.yaml", "data.train[0].path=../secret.jsonl")
+    assert "'../secret.jsonl' is outside the spec's directory" in line
 
 
 def test_chains_work_and_circles_are_refused(directory):
@@ -190,7 +244,8 @@ def test_printed_text_reads_back_as_itself(text):
 
 
 def test_render_spec_is_canonical(directory):
-    one = write(directory, "extends: ../base.yaml\nname: same\n")
+    directory = directory.parent
+    one = write(directory, "extends: base.yaml\nname: same\n", "a.yaml")
     two = write(
         directory,
         BASE.replace("name: base", "name: 'same'").replace("r: 8, alpha: 16", "alpha: 16, r: 0x8"),

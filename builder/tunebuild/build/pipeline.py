@@ -6,19 +6,22 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunebuild.build.secret_scan import SecretScan
 from tunebuild.data.prompt_source import build_renderer, check_variables
 from tunebuild.data.source_files import SourceFiles
 from tunebuild.data.stage import DataStage
 from tunebuild.evaluate.exported import ExportedStage
 from tunebuild.evaluate.stage import EvaluateStage
 from tunebuild.evaluate.tasks import Task, read_tasks, require_tasks
+from tunebuild.export.chat_stage import ChatStage
 from tunebuild.export.stage import ExportStage
 from tunebuild.export.tool import Tool
 from tunebuild.extras import is_there
 from tunebuild.image.bundle import BundleParts, bundle_digests
 from tunebuild.image.oci.manifest import Variables
 from tunebuild.image.oci.reference import ImageReference
-from tunebuild.image.runtime import RuntimeStage, WantedRuntime, runtime_layers
+from tunebuild.image.runtime import RuntimeStage, WantedRuntime, locked_runtime, runtime_layers
+from tunebuild.image.sbom import Bill
 from tunebuild.image.stage import ImageStage
 from tunebuild.image.weights import WeightsStage, weight_digests
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
@@ -191,7 +194,8 @@ class Pipeline:
     def tasks(self) -> tuple[Task, ...]:
         """The tasks that are done."""
         names, gated = self.spec.evaluation.tasks, self.spec.gates.tasks
-        return read_tasks(names, self.loaded.directory, self.store.memo.digest, gated)
+        folder = self.loaded.folder
+        return read_tasks(names, folder.path, self.store.memo.digest, gated, folder.others)
 
     def check_tasks(self) -> None:
         """Refuse what only a stage after the training would miss.
@@ -205,12 +209,21 @@ class Pipeline:
         """A model's weights to digests of layers."""
         return WeightsStage(merged)
 
-    def image(self, records: Records, weights: Tree, runtime: Tree) -> ImageStage:
+    def chat(self, records: Records) -> ChatStage:
+        """The prompt to a tokenizer and a chat template for other servers."""
+        return ChatStage(records.data, records.merge)
+
+    def image(self, records: Records, weights: Tree, runtime: Tree, chat: Tree) -> ImageStage:
         """Everything to an image."""
         return ImageStage(
             self.reference,
             BundleParts(
-                self.settings_with(records), records.data, records.merge, records.train, records.evaluate
+                self.settings_with(records),
+                records.data,
+                records.merge,
+                records.train,
+                records.evaluate,
+                chat,
             ),
             runtime_layers(runtime),
             weight_digests(weights),
@@ -218,6 +231,32 @@ class Pipeline:
             self.labels,
             self.provenance,
             self.spec.image.platform,
+            self.bill(records, runtime),
+            SecretScan.of(self.spec),
+        )
+
+    def bill(self, records: Records, runtime: Tree) -> Bill:
+        """What the image is made of."""
+        spec, config = self.spec, self.base.config
+        locked = self.lock.model if self.lock else None
+        sources = self.data().own()["sources"]
+        names = [source.shown for source in self.data().sources]
+        return Bill(
+            name=spec.name,
+            version=spec.image.tag,
+            license=spec.image.license,
+            base=spec.model.base,
+            revision=(locked.commit if locked else None) or spec.model.revision or "",
+            base_files=self.base.files,
+            weights=tuple(
+                f
+                for f in records.merge.files
+                if f.path.startswith("model/") and not f.path.endswith("/generation_config.json")
+            ),
+            rows=tuple((name, row["digest"]) for name, row in zip(names, sources, strict=True)),
+            method=self.train_settings.tuning.method,
+            architecture=(str(config.get("model_type", "")), (config.get("architectures") or [""])[0]),
+            runtime=locked_runtime(runtime, self.wanted_runtime),
         )
 
     @property
@@ -328,7 +367,7 @@ class Pipeline:
         if len(self.strategies) > 1:
             # Which one is kept is measured; the candidates are among what is evaluated.
             del merge["strategy"]
-        parts, records = BundleParts(self.settings, *[UNBUILT] * 4), Records(*[UNBUILT] * 4)
+        parts, records = BundleParts(self.settings, *[UNBUILT] * 5), Records(*[UNBUILT] * 4)
         image = ImageStage(self.reference, parts, (), {}, records, self.labels, {}, self.spec.image.platform)
         own: dict[str, Any] = {
             "data": self.data().own(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tunebuild.build.pipeline import Pipeline
@@ -40,6 +41,9 @@ class Built:
         plan: the same image for the Docker back end.
         parts: what its bundle is made of, for serving without a container.
         settings: the image stage's output, with ``bundle.json``.
+        pipeline: the spec's stages.
+        records: what the stages before the image wrote.
+        runtime: the runtime stage's output.
         ran: names of the stages that were not found in the store.
     """
 
@@ -47,6 +51,9 @@ class Built:
     plan: ImagePlan
     parts: BundleParts
     settings: Tree
+    pipeline: Pipeline
+    records: Records
+    runtime: Tree
     ran: tuple[str, ...]
 
 
@@ -84,13 +91,23 @@ def build(pipeline: Pipeline, reporter: Reporter, refused: Refused | None = None
         preparing = None if found else beside.submit(prepare)
         records = running.measured(data, refused, spared_cores=1 if preparing else 0)
 
+        @cache
         def runtime() -> Tree:
             prepared = preparing.result() if preparing else running.ensure(pipeline.runtime())
             store.note_use(pipeline.runtime(), pipeline.spec.name)
             return prepared
 
         stage, output = walk_to_image(pipeline, running.ensure, records, runtime)
-    return Built(stage.image(output), stage.plan(output.root), stage.parts, output, tuple(running.ran))
+    return Built(
+        stage.image(output),
+        stage.plan(output.root),
+        stage.parts,
+        output,
+        pipeline,
+        records,
+        runtime(),
+        tuple(running.ran),
+    )
 
 
 def measured(pipeline: Pipeline, reporter: Reporter) -> Records:

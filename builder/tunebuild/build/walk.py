@@ -38,7 +38,7 @@ def walk_to_gates(pipeline: Pipeline, step: Step, data: Tree, *, spared_cores: i
 def walk_to_image(
     pipeline: Pipeline, step: Step, records: Records, runtime: Callable[[], Tree]
 ) -> tuple[ImageStage, Tree]:
-    """Weights and image.
+    """Weights, chat template and image.
 
     Args:
         pipeline: the spec's stages.
@@ -50,5 +50,6 @@ def walk_to_image(
         The image stage and its output.
     """
     weights = step(pipeline.weights(records.merge))
-    stage = pipeline.image(records, weights, runtime())
+    chat = step(pipeline.chat(records))
+    stage = pipeline.image(records, weights, runtime(), chat)
     return stage, step(stage)

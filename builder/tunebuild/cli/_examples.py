@@ -21,7 +21,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("plan spec.yaml --against git:origin/main", "say what a branch changes, and what that sets off"),
     ),
     "lock": (
-        ("lock spec.yaml", "pin data, model, packages and wheels"),
+        ("lock spec.yaml other.yaml", "pin data, model, packages and wheels of two specs"),
         ("lock spec.yaml --update model", "move to a newer commit of the model"),
     ),
     "build": (
@@ -31,6 +31,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     "push": (
         ("push spec.yaml", "push to the repository that the spec names"),
         ("push dist/support-bot.tar registry.example.com/bot:2", "push an archive under another name"),
+    ),
+    "bundle": (
+        ("bundle spec.yaml -o support-bot.tar", "image, other outputs, SBOMs and provenance in one file"),
+        ("bundle spec.yaml -o support-bot.tar --sign-key key.pem", "signed as well"),
     ),
     "load": (
         ("load spec.yaml", "load what the spec builds"),

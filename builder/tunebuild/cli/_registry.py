@@ -21,3 +21,12 @@ def registry_options(command: _Command) -> _Command:
     return click.option(
         "--plain-http", is_flag=True, help="Speak HTTP without TLS; for registries on this machine only."
     )(command)
+
+
+def sign_option(command: _Command) -> _Command:
+    """``--sign-key``."""
+    return click.option(
+        "--sign-key",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="Sign with this ECDSA P-256 key (PEM); its password is in TUNEBUILD_KEY_PASSWORD.",
+    )(command)

@@ -9,7 +9,7 @@ import click
 
 from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, store_option
-from tunebuild.cli._registry import registry_options
+from tunebuild.cli._registry import registry_options, sign_option
 from tunebuild.errors import fail
 
 
@@ -27,6 +27,8 @@ from tunebuild.errors import fail
 @click.option(
     "--parallel", type=click.IntRange(1, 32), default=4, show_default=True, help="Uploads at a time."
 )
+@sign_option
+@click.option("--no-attestations", is_flag=True, help="Push the outputs without SBOM and provenance.")
 @set_option
 @store_option
 def command(
@@ -36,6 +38,8 @@ def command(
     ca_file: Path | None,
     mounts: tuple[str, ...],
     parallel: int,
+    sign_key: Path | None,
+    no_attestations: bool,
     overrides: tuple[str, ...],
     store: Path,
 ) -> None:
@@ -44,6 +48,9 @@ def command(
     Needs no container runtime and no root. What the registry has is not sent again. REF is the name to push
     to, by default the image's own. Prints REF with the digest, which is the one that 'build' printed.
     Credentials are those of 'docker login' and 'podman login'.
+
+    SBOMs (CycloneDX, SPDX) and SLSA provenance of a SPEC go with it as OCI 1.1 referrers, as do those of a
+    bundle. With --sign-key, each output and the provenance are signed in cosign's format.
     """
     from tunebuild.extras import require
 
@@ -53,20 +60,25 @@ def command(
     from tunebuild.image.oci.reference import ImageReference
     from tunebuild.publish.memory import PushMemory
     from tunebuild.publish.registry import RegistryPublisher, summary
-    from tunebuild.publish.release import Content, Release
     from tunebuild.publish.stored import release_of
+    from tunebuild.publish.trust.attach import signed
+    from tunebuild.publish.trust.signing import Signer
     from tunebuild.registry import Options, Registries
 
+    signer = Signer.load(sign_key) if sign_key else None
     wanted = ImageReference.parse(reference) if reference else None
     if wanted is not None and wanted.digest:
         raise fail("bad-image-reference", f"{reference} names a digest", "name a tag: the digest follows")
     if stored:
         release, named = release_of(source)
+        release = signed(release, signer) if signer else release
     else:
+        from tunebuild.build.release import release_of_build
         from tunebuild.cli._building import build_spec
 
         built = build_spec(source, store, overrides)
-        release, named = Release((Content.of_image(built.image),)), built.image.reference
+        release = release_of_build(built, signer, attest=not no_attestations)
+        named = built.image.reference
     target = wanted or named
     if target is None or target.full_name.startswith("docker.io/library/"):
         shown = f"{target} names no registry" if target else f"{source} does not say what it is called"
@@ -83,4 +95,7 @@ def command(
         progress.say(f"{target}: {summary(published, time.monotonic() - started)}")
         if published.replaced:
             progress.say(f"the tag {target.tag} stood for {published.replaced} before")
+        for content in release.contents:
+            if content.output:
+                progress.say(f"{content.output}: {content.tag(target.tag)}@{content.digest}")
     echo(f"{target.full_name.partition('@')[0].rpartition(':')[0]}:{target.tag}@{release.digest}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import set_option, spec_argument, store_option
+from tunebuild.cli._options import set_option, store_option
 from tunebuild.cli._progress import Reporter
+from tunebuild.cli._registry import registry_options
 from tunebuild.cli._serving import endpoint, engine_option, ready_option
 from tunebuild.client.checks import Contract, read_contract
 from tunebuild.client.endpoint import Answer, ask
@@ -18,9 +20,12 @@ from tunebuild.data.privacy import mask
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.extras import require
 
+if TYPE_CHECKING:
+    from tunebuild.image.oci.reading import StoredImage
+
 
 @click.command("verify")
-@spec_argument
+@click.argument("spec", metavar="SPEC|ARCHIVE|REF", type=click.Path(path_type=Path))
 @click.option("--url", metavar="URL", help="Ask this running endpoint instead of starting one.")
 @click.option(
     "--min-exact",
@@ -30,6 +35,12 @@ from tunebuild.extras import require
     help="Share of trained questions that must be answered word for word.",
 )
 @click.option("--offline", is_flag=True, help="Check the image only; start and ask nothing.")
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Public key (PEM) that image and provenance must be signed with.",
+)
+@registry_options
 @engine_option
 @ready_option
 @set_option
@@ -39,22 +50,29 @@ def command(
     url: str | None,
     min_exact: float,
     offline: bool,
+    key: Path | None,
+    plain_http: bool,
+    ca_file: Path | None,
     engine: str,
     ready_within: float,
     overrides: tuple[str, ...],
     store: Path,
 ) -> None:
-    """Prove a build: SPEC is a spec, or an archive that 'build' wrote.
+    """Prove a build: a SPEC, an ARCHIVE that 'build' or 'bundle' wrote, or REF, an image in a registry.
 
     A spec is built first where it is not built yet, as 'run' does; with --url only its rows are prepared.
-    Checks every byte of an archive against its digests, reproduces the golden prompts in the image, then
-    asks the trained questions at temperature 0 and compares answers and prompt lengths. Exit 1 if
-    anything differs.
+    Checks every byte of an archive, walks from the image to signature, provenance, spec, SBOMs, rows and
+    figures, reproduces the golden prompts in the image, then asks the trained questions at temperature 0 and
+    compares answers and prompt lengths. Exit 1 if anything differs. With --offline nothing is started. Of
+    REF, only layers of texts are fetched; those of weights and packages are checked by whoever pulls them.
     """
     with TemporaryDirectory(prefix="tunebuild-") as directory:
         built = None
-        if spec.suffix == ".tar" or spec.is_dir():
-            prompt = _unpack(spec, Path(directory))
+        options = (plain_http, ca_file)
+        if stored := _stored(spec, options, Path(directory)):
+            prompt = _unpack(stored, Path(directory) / "prompt", key)
+        elif key is not None:
+            raise fail("not-signed", "a spec has no signature", "give an archive or what was pushed")
         else:
             require("plan" if url else "train", what="'verify' of a spec")
             from tunebuild.build.run import build, ensure
@@ -81,14 +99,43 @@ def command(
         echo("  answers not asked: start it and give its --url for that", err=True)
 
 
-def _unpack(archive: Path, directory: Path) -> Path:
-    """Check an archive's bytes and take out its prompt directory."""
+def _stored(source: Path, options: tuple[bool, Path | None], scratch: Path) -> StoredImage | None:
+    """An image on disk or in a registry; ``None`` for a spec."""
     from tunebuild.image.oci.reading import open_archive
+
+    if source.suffix == ".tar" or source.is_dir():
+        return open_archive(source)
+    if source.exists() or source.suffix in (".yaml", ".yml") or len(source.parts) < 2:
+        return None
+    from tunebuild.image.oci.reference import ImageReference
+
+    require("image", what="'verify' of an image in a registry")
+    from tunebuild.publish.remote import open_remote
+    from tunebuild.registry import Options, Registries
+
+    reference = ImageReference.parse(str(source))
+    registries = Registries(Options.of_machine(plain_http=options[0], ca_file=options[1]))
+    fetched = scratch / "fetched"
+    fetched.mkdir()
+    return open_remote(registries.repository(reference.registry, reference.path), reference, fetched)
+
+
+def _unpack(image: StoredImage, directory: Path, key: Path | None) -> Path:
+    """Check an image's bytes and links, and take out its prompt directory."""
     from tunebuild.image.plan import BUNDLE
 
-    image = open_archive(archive)
-    image.check()
-    echo(f"  image   {image.digest}: every byte is what its digest says", err=True)
+    if key:
+        require("image", what="checking a signature")
+    from tunebuild.publish.trust.signing import Verifier
+    from tunebuild.publish.trust.walk import Walk
+
+    if image.place.exists():
+        image.check()
+        echo(f"  image   {image.digest}: every byte is what its digest says", err=True)
+    else:
+        echo(f"  image   {image.digest} in the registry", err=True)
+    for name, text in Walk(image, Verifier.load(key) if key else None).run():
+        echo(f"  {name:<7} {text}", err=True)
     image.extract(f"{BUNDLE}/prompt", directory)
     return directory
 

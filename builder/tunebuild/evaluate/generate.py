@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from tunebuild.serve.engines._batch import Batch
+from tunebuild.serve.engines._batch import batch_for
 
 _ROWS = 32  # answered at the same time
 
@@ -38,7 +38,7 @@ def generate(
     # Prompts of like length together, so that little is padding.
     order = sorted((i for i in range(len(prompts)) if room[i] > 0), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), _ROWS):
-        batch, running = Batch(model), order[start : start + _ROWS]
+        batch, running = batch_for(model), order[start : start + _ROWS]
         logits = batch.join([prompts[index] for index in running])
         while running:
             chosen = logits.argmax(-1).tolist()

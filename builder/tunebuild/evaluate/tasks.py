@@ -14,6 +14,7 @@ import yaml
 from tunebuild.errors import fail
 from tunebuild.extras import install_command
 from tunebuild.heavy_imports import heavy_imports
+from tunebuild.spec.folder import Folder
 from tunebuild.store import Digest, Inputs
 
 _LOADERS = ("json", "csv", "parquet", "text")  # of the datasets library, for files
@@ -55,7 +56,11 @@ class Task:
 
 
 def read_tasks(
-    names: Sequence[str], directory: Path, digest: Callable[[Path], Digest], gated: Collection[str]
+    names: Sequence[str],
+    directory: Path,
+    digest: Callable[[Path], Digest],
+    gated: Collection[str],
+    others: Sequence[Path] = (),
 ) -> tuple[Task, ...]:
     """The tasks that a spec names.
 
@@ -64,6 +69,7 @@ def read_tasks(
         directory: the spec's.
         digest: computes or remembers a file's digest.
         gated: tasks that ``gates.tasks`` speaks of.
+        others: directories of the specs that it extends, where there may be tasks, too.
 
     Raises:
         TunebuildError: a task's file cannot be used, two have one name, or a gate is on none of them.
@@ -71,7 +77,7 @@ def read_tasks(
     found: dict[str, Task] = {}
     for index, name in enumerate(names):
         path = f"evaluation.tasks[{index}]"
-        for task in _meant(name, path, directory, digest):
+        for task in _meant(name, path, Folder(directory, tuple(others)), digest):
             if task.name in found:
                 raise fail("task-twice", f"there are two tasks of the name '{task.name}'", path=path)
             found[task.name] = task
@@ -99,8 +105,8 @@ def require_tasks(tasks: Sequence[Task]) -> None:
     check_tasks(tasks)
 
 
-def _meant(name: str, path: str, directory: Path, digest: Callable[[Path], Digest]) -> Iterator[Task]:
-    if not name.startswith("./"):
+def _meant(name: str, path: str, directory: Folder, digest: Callable[[Path], Digest]) -> Iterator[Task]:
+    if not name.startswith(("./", "../")):
         yield Task(name)
         return
     place = directory / name
@@ -111,7 +117,7 @@ def _meant(name: str, path: str, directory: Path, digest: Callable[[Path], Diges
         yield _read(file, path, directory, digest)
 
 
-def _read(file: Path, path: str, directory: Path, digest: Callable[[Path], Digest]) -> Task:
+def _read(file: Path, path: str, directory: Folder, digest: Callable[[Path], Digest]) -> Task:
     try:
         config = yaml.safe_load(file.read_text("utf-8"))
     except (yaml.YAMLError, ValueError, OSError) as error:
@@ -130,7 +136,7 @@ def _read(file: Path, path: str, directory: Path, digest: Callable[[Path], Diges
     names = list(dict.fromkeys(_names(data["data_files"])))
     for name in names:
         place = (file.parent / name).resolve()
-        if not place.is_relative_to(directory.resolve()) or not place.is_file():
+        if not directory.holds(str(place)) or not place.is_file():
             message = f"{file.name} names '{name}', which is no file in the spec's directory"
             raise fail("no-file", message, f"looked for {place}", path=path)
     places = tuple((name, (file.parent / name).resolve()) for name in names)

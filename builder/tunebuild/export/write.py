@@ -11,7 +11,8 @@ from typing import Any
 
 from tunebuild.export.chat_template import ChatTemplate, write_tokenizer
 from tunebuild.export.folder import RECORD, Exported
-from tunebuild.prompt import load_prompt
+from tunebuild.image.generation import FILE_NAME as GENERATION
+from tunebuild.image.generation import generation_config
 from tunebuild.report.export import render_export_card
 from tunebuild.report.facts import Records
 from tunebuild.serve.bundle import Bundle
@@ -43,7 +44,7 @@ def write_folder(
         shutil.copyfile(exported.model.path(file.path), partial / file.path.removeprefix("model/"))
     shutil.copytree(records.data.path(_PROMPT), partial / _PROMPT)
     template = write_tokenizer(partial / _PROMPT, partial)
-    _write_generation_config(partial, settings)
+    (partial / GENERATION).write_text(generation_config(partial, partial / _PROMPT, settings), "utf-8")
     record: dict[str, Any] = {
         "export": exported.export.model_dump(mode="json"),
         "tool": exported.tool.versions,
@@ -69,19 +70,3 @@ def write_folder(
     partial.rename(folder)
     shutil.rmtree(before, ignore_errors=True)
     return template
-
-
-def _write_generation_config(folder: Path, settings: Bundle) -> None:
-    """Stop where the image's server stops, and sample as it does: the base's own options are not those."""
-    path = folder / "generation_config.json"
-    known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    kept = {name: value for name, value in known.items() if name in ("bos_token_id", "pad_token_id")}
-    defaults = settings.defaults
-    config = {
-        **kept,
-        "eos_token_id": sorted(load_prompt(folder / _PROMPT).stop_ids),
-        "do_sample": defaults.temperature > 0,
-        "temperature": defaults.temperature,
-        "top_p": defaults.top_p,
-    }
-    path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")

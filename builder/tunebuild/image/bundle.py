@@ -35,6 +35,7 @@ class BundleParts:
         merged: the merge stage's output, for ``model/``.
         trained: the train stage's output, for ``adapter/`` if the settings have one.
         evaluated: the evaluate stage's output, for ``parity.json``.
+        chat: the chat stage's output: the tokenizer and the chat template as others load them.
     """
 
     settings: Bundle
@@ -42,6 +43,7 @@ class BundleParts:
     merged: Tree
     trained: Tree
     evaluated: Tree
+    chat: Tree
 
     @property
     def parity(self) -> Digest | None:
@@ -60,13 +62,15 @@ class BundleParts:
 
         Args:
             directory: where.
-            settings: the image stage's output, with ``bundle.json`` and ``build/``. It must outlive the
-                directory, since plans point at it.
+            settings: the image stage's output, with ``bundle.json``, ``build/`` and ``chat/``. It must
+                outlive the directory, since plans point at it.
         """
         (directory / "bundle.json").symlink_to((settings / "bundle.json").resolve())
         (directory / "build").symlink_to((settings / "build").resolve())
         (directory / "prompt").symlink_to(self.data.path("prompt").resolve())
         (directory / "model").symlink_to(self.merged.path("model").resolve())
+        (directory / "tokenizer").symlink_to(self.chat.path("tokenizer").resolve())
+        (directory / "chat").symlink_to((settings / "chat").resolve())
         if self.parity:
             (directory / PARITY).symlink_to(self.evaluated.path(PARITY).resolve())
         if self.settings.adapter:

@@ -1,8 +1,11 @@
 """What goes into the image, in which layer and in which order. Reads names, sizes and modes, never contents.
 
-Order is by how rarely a thing changes: base, Python packages, weights, the adapter if it is apart, then the
-app with the prompt and the settings. An edit of the prompt or of the server replaces the last layer only,
-which is kilobytes.
+Order is by how rarely a thing changes: base, Python packages, weights, what belongs to them, the adapter if
+it is apart, then the app with the prompt and the settings. An edit of the prompt or of the server replaces
+the last layers only, which are kilobytes.
+
+The model is a folder of its own, ``/models``, as transformers and vLLM load it. So its layers alone are an
+image that Kubernetes mounts beside a server of one's own choice, and the whole is one as well.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from pathlib import Path
 
 import tunebuild
 from tunebuild.errors import fail
-from tunebuild.image.oci.layer import Entry, FileRange, FilesLayer, Layer, layer_of_files
+from tunebuild.image.oci.layer import Entry, FileRange, FilesLayer, Layer, Symlink, layer_of_files
 from tunebuild.image.oci.manifest import (
     Healthcheck,
     Image,
@@ -30,6 +33,23 @@ HOME = "opt/tunebuild"
 """Everything of ours is below this path of the image."""
 
 BUNDLE = f"{HOME}/bundle"
+MODELS = "models"
+"""The model as others load it: weights, configuration, tokenizer and chat template."""
+
+MODEL_FILES = "model files"
+CHAT = "chat template"
+"""Layers of :data:`MODELS` besides the weights: what comes with them, and what prompt and serving decide."""
+
+ADAPTER = "adapter"
+"""An adapter that is not merged, in PEFT's format. Also the name of its layer."""
+
+TEXT_LAYERS = (
+    "tunebuild: model files",
+    "tunebuild: model files of the prompt",
+    "tunebuild: server, prompt and settings",
+)
+"""What the history says of the layers without weights and packages; all that is checked is in them."""
+
 PROVENANCE = "provenance.json"
 """Below ``build/`` of the bundle: the spec, each stage's own inputs, names of files."""
 APP = f"{HOME}/app"
@@ -79,7 +99,7 @@ class ImageInputs:
     Attributes:
         reference: the image's name.
         bundle: directory with ``bundle.json``, ``prompt/``, ``model/``, ``checks.jsonl`` and perhaps
-            ``adapter/``; symlinks are followed.
+            ``adapter/``, ``tokenizer/`` and ``chat/``, which go to the model's folder; symlinks are followed.
         layers: finished layers in order: the base, then the Python packages.
         port: where the server listens.
         env: variables that are added or win, by name.
@@ -119,14 +139,31 @@ def plan_image(inputs: ImageInputs) -> ImagePlan:
     """
     files = tuple(_files_below(inputs.bundle))
     _check_bundle(inputs.bundle, files)
-    adapter = [file for file in files if file.is_relative_to(inputs.bundle / "adapter")]
-    weights = [file for file in files if file.suffix == _WEIGHTS and file not in adapter]
-    rest = [file for file in files if file not in (*weights, *adapter)]
-    layers: list[Layer | FilesLayer] = [*inputs.layers, *weight_layers(inputs.bundle, weights)]
-    if adapter:
-        layers.append(FilesLayer("adapter", "tunebuild: adapter", _bundle_entries(inputs.bundle, adapter)))
-    app = (*app_entries(), *_bundle_entries(inputs.bundle, rest))
-    layers.append(FilesLayer("app", "tunebuild: server, prompt and settings", app))
+    folders = ("adapter", "model", "tokenizer", "chat")
+    parts = {name: [f for f in files if f.is_relative_to(inputs.bundle / name)] for name in folders}
+    taken = {file for part in parts.values() for file in part}
+    template = [file for file in parts["tokenizer"] if file.name == "chat_template.jinja"]
+    chat = {file.name: file for file in (*parts["chat"], *template)}
+    model = {file.name: file for file in (*parts["model"], *parts["tokenizer"]) if file.name not in chat}
+    weights = [file for file in parts["model"] if file.suffix == _WEIGHTS]
+    rest = [file for file in files if file not in taken]
+    layers: list[Layer | FilesLayer] = [*inputs.layers, *weight_layers(weights)]
+    with_it = [file for file in model.values() if file not in weights]
+    layers.append(FilesLayer(MODEL_FILES, TEXT_LAYERS[0], tuple(map(_model_entry, with_it))))
+    if chat:
+        entries = tuple(map(_model_entry, chat.values()))
+        layers.append(FilesLayer(CHAT, TEXT_LAYERS[1], entries))
+    links = [Entry(f"{BUNDLE}/model", Symlink(f"../../../{MODELS}"))]
+    if adapter := parts["adapter"]:
+        layers.append(adapter_layer(adapter))
+        links.append(Entry(f"{BUNDLE}/adapter", Symlink(f"../../../{ADAPTER}")))
+    shared = model.get("tokenizer.json")
+    app = (
+        *app_entries(),
+        *links,
+        *(_prompt_tokenizer(entry) if shared else entry for entry in _bundle_entries(inputs.bundle, rest)),
+    )
+    layers.append(FilesLayer("app", TEXT_LAYERS[2], app))
     return ImagePlan(inputs.reference, _runtime(inputs), tuple(layers))
 
 
@@ -175,23 +212,44 @@ def app_entries() -> Iterator[Entry]:
                 yield Entry.of_file(f"{APP}/tunebuild/{file.relative_to(package).as_posix()}", file)
 
 
-def weight_layers(bundle: Path, weights: list[Path]) -> Iterator[FilesLayer]:
+def weight_layers(weights: list[Path]) -> Iterator[FilesLayer]:
     """One layer a shard, so that a shard shared with another image is stored and sent once.
 
     Args:
-        bundle: the directory that becomes the bundle, or as much of it as holds the weights.
-        weights: files below it, in order.
+        weights: files, in order.
     """
     per_layer = -(-len(weights) // _MAX_WEIGHT_LAYERS) or 1
     groups = [weights[i : i + per_layer] for i in range(0, len(weights), per_layer)]
     for number, group in enumerate(groups, 1):
         name = f"weights {number}/{len(groups)}"
         created_by = f"tunebuild: {', '.join(file.name for file in group)}"
-        yield FilesLayer(name, created_by, _bundle_entries(bundle, group))
+        yield FilesLayer(name, created_by, tuple(map(_model_entry, group)))
+
+
+def adapter_layer(files: list[Path]) -> FilesLayer:
+    """The layer of an adapter's files."""
+    entries = tuple(Entry(f"{ADAPTER}/{file.name}", FileRange.whole(file), 0o644) for file in files)
+    return FilesLayer(ADAPTER, "tunebuild: adapter", entries)
+
+
+def is_model_layer(name: str) -> bool:
+    """Whether a layer belongs to the model's folder."""
+    return name.startswith("weights ") or name in (MODEL_FILES, CHAT)
+
+
+def _model_entry(file: Path) -> Entry:
+    # Always 0644: libraries write weights as 0600, which another user in the container could not read.
+    return Entry(f"{MODELS}/{file.name}", FileRange.whole(file), 0o644)
+
+
+def _prompt_tokenizer(entry: Entry) -> Entry:
+    """The prompt's tokenizer is the model's, byte for byte, and has megabytes: it is in the image once."""
+    if entry.name == f"{BUNDLE}/prompt/tokenizer.json":
+        return Entry(entry.name, Symlink(f"../../../../{MODELS}/tokenizer.json"))
+    return entry
 
 
 def _bundle_entries(bundle: Path, files: list[Path]) -> tuple[Entry, ...]:
-    # Always 0644: libraries write weights as 0600, which another user in the container could not read.
     return tuple(
         Entry(f"{BUNDLE}/{file.relative_to(bundle).as_posix()}", FileRange.whole(file), 0o644)
         for file in files

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 from tunebuild import resources
 from tunebuild.image.bundle import BundleParts
+from tunebuild.image.generation import FILE_NAME as GENERATION
+from tunebuild.image.generation import generation_config
 from tunebuild.image.oci.layer import FileRange, FilesLayer, Layer, layer_of_files
 from tunebuild.image.oci.manifest import Image, Platform, Variables, make_image
 from tunebuild.image.oci.reference import ImageReference
@@ -26,6 +28,7 @@ from tunebuild.image.plan import (
     device_environment,
     plan_image,
 )
+from tunebuild.image.sbom import CYCLONEDX, SPDX, Bill, cyclonedx, spdx
 from tunebuild.image.weights import digests_of
 from tunebuild.report.facts import Records
 from tunebuild.report.render import CARD, REPORT, TEMPLATES, render_card, render_report
@@ -44,6 +47,17 @@ from tunebuild.store import (
 _LAYERS = "layers.json"
 
 
+class Scan(Protocol):
+    """Looks into an image before it is made."""
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """What decides besides the image."""
+
+    def check(self, plan: ImagePlan) -> None:
+        """Raise ``TunebuildError`` if it must not be made."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageStage:
     """Plans the image and learns its digests.
@@ -56,6 +70,8 @@ class ImageStage:
         records: what the report and the card tell of.
         labels: labels that describe where the image came from.
         platform: e.g. ``linux/amd64``.
+        bill: what the image is made of, for its bills of materials; ``None`` only where nothing is run.
+        scan: looks into the planned image, and raises where it must not be made.
         provenance: the spec, each stage's own inputs, and the names of the files of rows; it travels in the
             image.
     """
@@ -68,6 +84,8 @@ class ImageStage:
     labels: Variables
     provenance: Mapping[str, Any]
     platform: str = "linux/amd64"
+    bill: Bill | None = None
+    scan: Scan | None = None
     name: str = "image"
     version: int = 6
 
@@ -91,9 +109,12 @@ class ImageStage:
             "weights": {f.path: f.digest for f in in_model},
             "adapter": {f.path: f.digest for f in self.parts.adapter},
             "parity": self.parts.parity,
+            "chat": {f.path: f.digest for f in self.parts.chat.files if f.path.startswith("tokenizer/")},
             "runtime": [layer.digest for layer in self.runtime],
             "provenance": digest_json(self.provenance),
             "records": {name: file.digest for name, file in self.records.files.items()},
+            "bill": self.bill.digest if self.bill else None,
+            "scan": self.scan.inputs if self.scan else None,
         }
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
@@ -102,10 +123,16 @@ class ImageStage:
         (out / "build").mkdir()
         (out / "build" / PROVENANCE).write_bytes(canonical_json(self.provenance))
         self._write_report(out / "build")
+        (out / "chat").mkdir()
+        merged, prompt = self.parts.merged.path("model"), self.parts.data.path("prompt")
+        generation = generation_config(merged, prompt, self.parts.settings)
+        (out / "chat" / GENERATION).write_text(generation, "utf-8")
         plan = self.plan(out)
+        if self.scan:
+            self.scan.check(plan)
         layers = []
         measured: dict[Path, Digest] = {}
-        for tree in (self.parts.data, self.parts.merged, self.parts.trained):
+        for tree in (self.parts.data, self.parts.merged, self.parts.trained, self.parts.chat):
             measured |= digests_of(tree)
         for number, layer in enumerate(plan.layers, 1):
             if layer.name in self.weights:
@@ -125,6 +152,9 @@ class ImageStage:
         (directory / REPORT).write_text(render_report(facts, self.provenance), "utf-8")
         (directory / CARD).write_text(render_card(facts, self.provenance), "utf-8")
         (directory / FIGURES).write_text(render_figures(facts, self.provenance), "utf-8")
+        if self.bill:
+            (directory / CYCLONEDX).write_bytes(cyclonedx(self.bill, facts.metrics))
+            (directory / SPDX).write_bytes(spdx(self.bill))
 
     def plan(self, settings_dir: Path) -> ImagePlan:
         """The plan; ``settings_dir`` holds this stage's ``bundle.json``."""

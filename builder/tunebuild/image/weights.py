@@ -23,7 +23,7 @@ class WeightsStage:
 
     merged: Tree
     name: str = "weights"
-    version: int = 1
+    version: int = 2
 
     def own(self) -> Inputs:
         """Nothing: layers follow from the weights."""
@@ -36,7 +36,7 @@ class WeightsStage:
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Hash each layer, and find files that are not those which were measured."""
         files = [self.merged.path(f.path) for f in self.merged.files if f.path.endswith(_WEIGHTS)]
-        layers = tuple(weight_layers(self.merged.root, files))
+        layers = tuple(weight_layers(files))
         digests = {}
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
             finished = pool.map(partial(layer_of_files, measured=digests_of(self.merged)), layers)

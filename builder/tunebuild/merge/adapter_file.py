@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 
 from tunebuild.errors import fail
+from tunebuild.merge.low_rank import LowRankUpdate
 from tunebuild.merge.safetensors_io import StoredTensor, list_tensors, tensors_of
 
 _PREFIX = "base_model.model."
@@ -30,51 +31,6 @@ _UNSUPPORTED = (
 
 
 @dataclass(frozen=True, slots=True)
-class LowRankUpdate:
-    """``scale * b @ a``, to be added to a weight; with DoRA, whose rows are then scaled to ``magnitude``.
-
-    Attributes:
-        a: ``[rank, inputs]``.
-        b: ``[outputs, rank]``.
-        scale: alpha / rank, or alpha / sqrt(rank) for rsLoRA.
-        magnitude: ``[outputs]``, the length of each row; ``None`` without DoRA.
-    """
-
-    a: torch.Tensor
-    b: torch.Tensor
-    scale: float
-    magnitude: torch.Tensor | None = None
-
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether it belongs to a weight of this shape."""
-        outputs, inputs = self.b.shape[0], self.a.shape[1]
-        rows = None if self.magnitude is None else tuple(self.magnitude.shape)
-        return shape == (outputs, inputs) and rows in (None, (outputs,))
-
-    def add_to(self, weight: torch.Tensor, first: int, out: torch.Tensor) -> torch.Tensor:
-        """Some updated rows in float32; in the order of operations of PEFT, so bit-equal to it.
-
-        Args:
-            weight: ``[rows, inputs]``, rows of the weight in any floating dtype.
-            first: the number of their first row.
-            out: ``[rows, inputs]`` of float32, which gets the result.
-        """
-        rows = slice(first, first + len(weight))
-        torch.mm(self.b[rows].float(), self.a.float(), out=out)
-        out.mul_(self.scale).add_(weight)
-        if self.magnitude is not None:
-            lengths = torch.linalg.norm(out, dim=1)
-            out.mul_((self.magnitude[rows].float() / lengths)[:, None])
-        return out
-
-    @property
-    def size(self) -> float:
-        """Frobenius norm of what is added, from the factors alone: ``|BA|^2 = trace((B^T B)(A A^T))``."""
-        a, b = self.a.double(), self.b.double()
-        return abs(self.scale) * math.sqrt(max(0.0, float(((b.T @ b) * (a @ a.T)).sum())))
-
-
-@dataclass(frozen=True, slots=True)
 class Adapter:
     """What an adapter does to the weights of its base, by their names (``....q_proj.weight``).
 
@@ -88,8 +44,12 @@ class Adapter:
     replacements: dict[str, StoredTensor]
 
 
-def read_adapter(directory: Path) -> Adapter:
+def read_adapter(directory: Path, base: Path | None = None) -> Adapter:
     """Read an adapter in PEFT's format.
+
+    Args:
+        directory: of the adapter.
+        base: directory of its base, which an adapter of experts cannot be read without.
 
     Raises:
         TunebuildError: the adapter uses a feature that this merge does not have, or a part is missing.
@@ -117,7 +77,15 @@ def read_adapter(directory: Path) -> Adapter:
                 message = f"cannot merge the adapter's tensor {stored}"
                 raise fail("merge-unsupported", message, "adapt linear modules only", path="tuning.lora")
     wanted = {"A", "B", "magnitude_vector"} if config.get("use_dora") else {"A", "B"}
-    updates = {}
+    updates: dict[str, LowRankUpdate] = {}
+    if config.get("target_parameters") and base is not None:
+        from tunebuild.merge.experts import wrapped_parameters
+
+        for name, wrapped in wrapped_parameters(base, directory).items():
+            one = parts.pop(name, {})
+            if one.keys() != {"A", "B"}:
+                raise fail("adapter-broken", f"the adapter of {wrapped.parameter} lacks a part")
+            updates.update(wrapped.split(one["A"], one["B"]))
     for module, found in parts.items():
         if found.keys() != wanted:
             raise fail("adapter-broken", f"the adapter of {module} lacks a part, or has one too many")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from tunebuild.errors import fail
-from tunebuild.merge.adapter_file import Adapter, LowRankUpdate
+from tunebuild.merge.adapter_file import Adapter
+from tunebuild.merge.low_rank import LowRankUpdate
 from tunebuild.merge.nf4 import NF4RoundTrip
 from tunebuild.merge.safetensors_io import StoredTensor
 
@@ -31,14 +32,18 @@ def under_stored_names(
     named = {*adapter.updates, *adapter.replacements, *weights}
     if named <= stored and not any(map(_PERHAPS_TRANSPOSED.search, adapter.updates)):
         return adapter, round_trip  # which spares most adapters the import of transformers
-    from tunebuild.models.skeleton import build_skeleton, stored_names, transposed_layers
+    from tunebuild.merge.experts import under_experts_names
+    from tunebuild.models.skeleton import build_skeleton, stored_parts, transposed_layers
 
     skeleton = build_skeleton(base)
     transposed = {f"{name}.weight" for name in transposed_layers(skeleton)}
-    names = stored_names(skeleton, stored)
+    parts = stored_parts(skeleton, sorted(stored))
+    names = {part.parameter: name for name, part in parts.items() if part.expert is None}
     updates = {
         name: _transpose(update) if name in transposed else update for name, update in adapter.updates.items()
     }
+    rows = {tensor.name: tensor.shape[0] for tensor in tensors if tensor.shape}
+    updates = under_experts_names(updates, parts, rows)
     adapter = replace(
         adapter, updates=_renamed(updates, names), replacements=_renamed(adapter.replacements, names)
     )

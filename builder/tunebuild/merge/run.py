@@ -62,7 +62,7 @@ def merge_adapter(
     round_trip = NF4RoundTrip.read(trained / "quantization.json") if strategy == "dequantized" else None
     tensors = list_tensors(base)
     whole = strategy == "trained"
-    adapter = read_model(trained / "model") if whole else read_adapter(trained / "adapter")
+    adapter = read_model(trained / "model") if whole else read_adapter(trained / "adapter", base)
     adapter, round_trip = under_stored_names(adapter, round_trip, base, tensors)
     adapter = respect_ties(adapter, base, frozenset(t.name for t in tensors), whole=whole)
     _check_targets(tensors, {*adapter.updates, *(round_trip.weights if round_trip else ())}, matrices=True)

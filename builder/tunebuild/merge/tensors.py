@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from tunebuild.errors import fail
-from tunebuild.merge.adapter_file import Adapter, LowRankUpdate
+from tunebuild.merge.adapter_file import Adapter
+from tunebuild.merge.low_rank import LowRankUpdate
 from tunebuild.merge.nf4 import NF4RoundTrip
 from tunebuild.merge.safetensors_io import Place, StoredTensor, copy_tensor, write_at
 

@@ -51,12 +51,9 @@ def respect_ties(adapter: Adapter, base: Path, stored: frozenset[str], *, whole:
 
 def tied_weights(base: Path) -> frozenset[str]:
     """Names of the embedding's and the head's weights if they are one tensor; builds no weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from tunebuild.models.skeleton import build_skeleton
 
-    config = AutoConfig.from_pretrained(base, trust_remote_code=False, local_files_only=True)
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    skeleton.tie_weights()
+    skeleton = build_skeleton(base)
     embedding, head = skeleton.get_input_embeddings(), skeleton.get_output_embeddings()
     if head is None or head.weight is not embedding.weight:
         return frozenset()

@@ -14,6 +14,7 @@ from tunebuild.lock.spec_lock import RepositoryLock
 from tunebuild.models.positions import positions_of
 from tunebuild.models.safetensors_header import read_header
 from tunebuild.sources.hub import MODEL_FILES, HubRepository, is_second_copy
+from tunebuild.sources.oci import OciModel
 from tunebuild.sources.repository import Wanted
 from tunebuild.spec.model import ModelSpec
 from tunebuild.store import Digest, TreeFile
@@ -165,5 +166,7 @@ def _damaged(file: Path, problem: str) -> TunebuildError:
     return fail("bad-model", f"{file} {problem}", "fetch or save the model again", path="model.base")
 
 
-def _wanted(model: ModelSpec) -> Wanted:
+def _wanted(model: ModelSpec) -> Wanted | OciModel:
+    if model.is_oci:
+        return OciModel(model.base)
     return Wanted(HubRepository("model", model.base, "model.base"), model.revision, model.token, MODEL_FILES)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,37 @@ def build_skeleton(directory: Path) -> Any:
         ValueError, KeyError, OSError, ImportError: transformers cannot make one, in its own words.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
+
+    from tunebuild.serve.engines.classes import model_class
 
     config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        skeleton = model_class(config).from_config(config, trust_remote_code=False)
     skeleton.tie_weights()
     return skeleton
 
 
-def stored_names(skeleton: Any, stored: Iterable[str]) -> dict[str, str]:
-    """The stored tensor of each parameter that loading only renames, by the parameter's name.
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """A parameter of the model, or the part of one, that a stored tensor holds as it is.
 
-    transformers adds or drops a prefix and follows names that changed between versions. A parameter that it
-    makes of several tensors, or of one in another layout, is left out.
+    Attributes:
+        parameter: its name in the model.
+        expert: which matrix of a parameter that stacks those of all experts; ``None`` of any other.
+        before: the tensors that hold the rows before it in that matrix.
+    """
+
+    parameter: str
+    expert: int | None = None
+    before: tuple[str, ...] = ()
+
+
+def stored_parts(skeleton: Any, stored: Iterable[str]) -> dict[str, StoredPart]:
+    """What each stored tensor is in the model, by the tensor's name.
+
+    transformers adds or drops a prefix, follows names that changed between versions, and stacks experts. A
+    tensor that it rearranges in another way is left out.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -38,12 +57,44 @@ def stored_names(skeleton: Any, stored: Iterable[str]) -> dict[str, str]:
     parameters = skeleton.state_dict()
     found = {}
     for name in stored:
-        renamed, converter = rename_source_key(
+        renamed, pattern = rename_source_key(
             name, renamings, converters, skeleton.base_model_prefix, parameters
         )
-        if converter is None and renamed in parameters:
-            found[renamed] = name
+        if renamed not in parameters:
+            continue
+        if pattern is None:
+            found[name] = StoredPart(renamed)
+            continue
+        rule = next(rule for rule in converters if pattern in rule.source_patterns)
+        if part := _of_expert(name, renamed, pattern, rule):
+            found[name] = part
     return found
+
+
+def stored_names(skeleton: Any, stored: Iterable[str]) -> dict[str, str]:
+    """The stored tensor of each parameter that loading only renames, by the parameter's name."""
+    parts = stored_parts(skeleton, stored)
+    return {part.parameter: name for name, part in parts.items() if part.expert is None}
+
+
+def _of_expert(name: str, renamed: str, pattern: str, rule: Any) -> StoredPart | None:
+    """The place of an expert's matrix, if stacking them, and joining rows before, is all that is done."""
+    operations = [type(one).__name__ for one in rule.operations]
+    plain = [_plain(one) for one in rule.source_patterns]
+    own = _plain(pattern)
+    match = re.search(re.escape(own).replace(r"\*", r"(\d+)"), name)
+    if operations not in (["MergeModulelist"], ["MergeModulelist", "Concatenate"]) or match is None:
+        return None
+    before = plain[: plain.index(own)]
+    return StoredPart(
+        renamed,
+        int(match[1]),
+        tuple(name[: match.start()] + one.replace("*", match[1]) + name[match.end() :] for one in before),
+    )
+
+
+def _plain(pattern: str) -> str:
+    return pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
 
 
 def transposed_layers(skeleton: Any) -> frozenset[str]:
@@ -51,3 +102,23 @@ def transposed_layers(skeleton: Any) -> frozenset[str]:
     from transformers.pytorch_utils import Conv1D
 
     return frozenset(name for name, module in skeleton.named_modules() if isinstance(module, Conv1D))
+
+
+def outside_of_text(model: Any) -> tuple[str, ...]:
+    """Names of the parts of a multimodal model that text does not run through, such as its vision tower."""
+    config = getattr(model, "config", None)
+    if config is None or config.get_text_config() is config:
+        return ()
+    decoder = model.get_decoder()
+    path = next((name for name, module in model.named_modules() if module is decoder), "")
+    if not path:
+        return ()
+    head = model.get_output_embeddings()
+    return tuple(
+        name
+        for name, module in model.named_modules()
+        if name
+        and module is not head
+        and name.count(".") <= path.count(".")
+        and not f"{path}.".startswith(f"{name}.")
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +12,10 @@ from tunebuild.errors import TunebuildError, fail
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.spec.tuning import TuningSpec
 
-# Layers whose cache is keys and values for each token; others keep a state, which cannot be padded.
-_PADDED_CACHES = {"full_attention", "sliding_attention", "chunked_attention", "attention", "local", "global"}
+# First values of an adapter that PEFT makes of a layer's weight, which experts in one tensor have not.
+_FROM_WEIGHTS = ("orthogonal", "pissa", "olora", "loftq")
+# What decides neither where an adapter goes nor whether that is stored.
+_PLAIN = {"init": "default", "dropout": 0.0, "dora": False}
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -73,21 +76,49 @@ def check_architecture(
         message = (str(error).strip() or type(error).__name__).splitlines()[0]
         hint = "it must be a causal language model that the installed transformers knows"
         raise fail("base-model", f"the base cannot be built: {message}", hint, path="model.base") from error
-    _check_cache(skeleton)
+    _check_cache(skeleton, tuning, engine)
+    if tuning.method == "full":
+        _check_full(skeleton, directory)
     if tuning.method in ("lora", "qlora"):
         _check_targets(skeleton, directory, tuning, merges)
 
 
-def _check_cache(skeleton: Any) -> None:
-    kinds = getattr(skeleton.config.get_text_config(), "layer_types", None) or ()
-    other = sorted({kind for kind in kinds if kind not in _PADDED_CACHES})
-    if other or getattr(skeleton, "_is_stateful", False):
+def _check_cache(skeleton: Any, tuning: TuningSpec, engine: Literal["transformers", "vllm"]) -> None:
+    from tunebuild.serve.engines.caches import cache_kind
+
+    kind = cache_kind(skeleton)
+    if kind == "state" and tuning.peft and tuning.peft.type != "ia3":
         raise fail(
             "cache-type",
-            f"{type(skeleton).__name__} keeps a state instead of keys and values "
-            f"({', '.join(other) or 'recurrent'}), which evaluation and the transformers engine cannot batch",
-            "choose a base of which every layer is attention",
+            f"{type(skeleton).__name__} keeps a state, which virtual tokens cannot be put before",
+            "use tuning.method: lora",
+            path="tuning.peft",
+        )
+    if kind == "unknown":
+        raise fail(
+            "cache-type",
+            f"{type(skeleton).__name__} keeps a state of its own instead of a cache of transformers, with "
+            "which the evaluation cannot write answers" + ("" if engine == "vllm" else ", nor the server"),
+            "choose a base of which every layer is attention, linear attention or a convolution",
             path="model.base",
+        )
+
+
+def _check_full(skeleton: Any, directory: Path) -> None:
+    from tunebuild.models.skeleton import outside_of_text, stored_parts
+    from tunebuild.train.plan.estimate import read_tensors
+
+    tensors = read_tensors(directory)
+    parts = stored_parts(skeleton, tensors)
+    left = sorted(tensors.keys() - parts.keys())
+    if left or outside_of_text(skeleton):
+        raise fail(
+            "full-multimodal",
+            "the base holds more than the model that reads text"
+            + (f" ({left[0]} and {len(left) - 1} more)" if left else " (a vision tower)")
+            + ", which training all weights would not carry over",
+            "use tuning.method: lora or qlora, which leave the rest as published",
+            path="tuning.method",
         )
 
 
@@ -96,7 +127,7 @@ def _check_targets(skeleton: Any, directory: Path, tuning: TuningSpec, merges: b
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    from tunebuild.models.skeleton import stored_names
+    from tunebuild.models.skeleton import stored_parts
     from tunebuild.train.model.adapter import add_adapter
     from tunebuild.train.plan.estimate import read_tensors
 
@@ -114,28 +145,56 @@ def _check_targets(skeleton: Any, directory: Path, tuning: TuningSpec, merges: b
             path="tuning.method",
         )
     tensors = read_tensors(directory)
-    names = stored_names(skeleton, tensors)
+    parts = stored_parts(skeleton, tensors)
     parameters = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
     # Only where adapters go is asked, not what they begin with, which needs weights.
-    plain = tuning.model_copy(update={"lora": tuning.lora.model_copy(update={"init": "default"})})
+    plain = tuning.model_copy(update={"lora": tuning.lora.model_copy(update=_PLAIN)})
     import torch
 
     with torch.device("meta"):
         adapted = add_adapter(skeleton, plain, base=directory)
+    whole = {part.parameter: name for name, part in parts.items() if part.expert is None}
+    firsts = [part for part in parts.values() if part.expert is not None and not part.before]
+    experts = Counter(part.parameter for part in firsts)
     for name, module in adapted.get_base_model().named_modules():
-        if not isinstance(module, BaseTunerLayer) or not merges:
+        if not isinstance(module, BaseTunerLayer):
             continue
         kind = module.get_base_layer()
         name = name.replace(".base_layer", "")
-        if not isinstance(kind, nn.Linear | Conv1D):
+        if wrapped := getattr(module, "parameter_name", None):
+            _check_experts(tuning, modules)
+            weight = f"{name}.{wrapped}"
+            fits = tensors[whole[weight]] == parameters[weight] if weight in whole else False
+            fits = fits if module.num_experts == 1 else experts[weight] == module.num_experts
+        elif isinstance(kind, nn.Linear | Conv1D):
+            weight = f"{name}.weight"
+            fits = weight in whole and tensors[whole[weight]] == parameters[weight]
+        else:
             raise _not_linear(name, kind, modules)
-        weight = f"{name}.weight"
-        if weight not in names or tensors[names[weight]] != parameters[weight]:
+        if merges and not fits:
             raise fail(
                 "not-mergeable",
-                f"{name} is stored in another layout than in the model, so its update cannot be merged",
+                f"{weight} is stored in another layout than in the model, so its update cannot be merged",
                 _attention_targets(modules),
                 path="tuning.lora.targets",
+            )
+
+
+def _check_experts(tuning: TuningSpec, modules: Mapping[str, Any]) -> None:
+    """Refuse what PEFT cannot do with a parameter that is no linear layer's."""
+    lora = tuning.lora
+    found = {
+        "dropout": bool(lora.dropout) and f"dropout of {lora.dropout}",
+        "dora": lora.dora and "DoRA",
+        "init": lora.init in _FROM_WEIGHTS and f"first values of the kind {lora.init}",
+    }
+    for field, what in found.items():
+        if what:
+            raise fail(
+                "lora-experts",
+                f"the experts are one tensor, for which PEFT has no {what}",
+                f"leave out tuning.lora.{field}, or {_attention_targets(modules)}",
+                path=f"tuning.lora.{field}",
             )
 
 
@@ -167,13 +226,9 @@ def _check_head(targets: Iterable[str], skeleton: Any, modules: Mapping[str, Any
 
 
 def _not_linear(name: str, module: Any, modules: Mapping[str, Any]) -> TunebuildError:
-    experts = any("experts" in type(one).__name__.lower() for one in modules.values())
-    what = "is no linear layer"
-    if experts:
-        what += ", nor are the experts, which are one tensor in the model"
     return fail(
         "not-mergeable",
-        f"{name} ({type(module).__name__}) {what}, so its update cannot be merged",
+        f"{name} ({type(module).__name__}) is no linear layer, so its update cannot be merged",
         _attention_targets(modules),
         path="tuning.lora.targets",
     )

@@ -9,9 +9,10 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunebuild.image.oci.content import Blob, Content
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.publish.memory import PushMemory
-from tunebuild.publish.release import Blob, Content, Published, Release
+from tunebuild.publish.release import Published, Release
 from tunebuild.registry.client import INDEX_TYPE, Repository, referrers_tag
 from tunebuild.registry.upload import Pieces, Source, Upload
 from tunebuild.store import Progress
@@ -45,7 +46,7 @@ class RegistryPublisher:
         Raises:
             TunebuildError: what the registry, or the way to it, refuses.
         """
-        tag = self.reference.tag or release.contents[0].tag
+        tag = self.reference.tag
         before = self.repository.manifest_digest(tag) if tag else None
         blobs = release.blobs()
         present = self._present(blobs)
@@ -54,8 +55,9 @@ class RegistryPublisher:
         mounted = self._send(missing, counter)
         for content in release.contents:
             self._put(content)
-        for content in release.contents:
-            if name := tag if content is release.contents[0] else content.tag:
+        # The runnable image's comes last: who sees it finds everything else.
+        for content in (*release.contents[1:], release.contents[0]):
+            if tag and (name := content.tag(tag)):
                 self.repository.put_manifest(name, content.manifest, content.media_type)
         self.memory.remember(self.repository.host, self.repository.name, [blob.digest for blob in blobs])
         counter.close()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from tunebuild.errors import fail
 from tunebuild.image.oci.layer import Layer
 from tunebuild.image.oci.manifest import Image
-from tunebuild.image.oci.reading import StoredImage, open_archive
+from tunebuild.image.oci.reading import open_archive
 from tunebuild.image.oci.reference import ImageReference
-from tunebuild.publish.release import Blob, Content, Release
-from tunebuild.store.digest import Digest
+from tunebuild.publish.release import Release
 
 
 def release_of(path: Path) -> tuple[Release, ImageReference | None]:
@@ -22,7 +20,7 @@ def release_of(path: Path) -> tuple[Release, ImageReference | None]:
     """
     image = open_archive(path)
     name = ImageReference.parse(image.name) if image.name else None
-    return Release((_content(image, name.tag if name else ""),)), name
+    return Release(image.contents()), name
 
 
 def image_of(path: Path) -> Image:
@@ -39,19 +37,3 @@ def image_of(path: Path) -> Image:
     *blobs, config = content.blobs
     layers = (Layer(b.label, "", b.segments, b.digest, b.size) for b in blobs)
     return Image(name, tuple(layers), b"".join(config.read()), content.manifest)
-
-
-def _content(image: StoredImage, tag: str) -> Content:
-    manifest = json.loads(image.manifest)
-    try:
-        blobs = [
-            Blob(Digest(entry["digest"]), (image.blob(Digest(entry["digest"])),), label)
-            for entry, label in (
-                *((entry, f"layer {number}") for number, entry in enumerate(manifest["layers"], 1)),
-                (manifest["config"], "config"),
-            )
-        ]
-    except LookupError as error:
-        hint = "it was cut short; build or fetch it again"
-        raise fail("bad-archive", f"{image.place} lacks a layer: {error}", hint) from error
-    return Content(image.manifest, tuple(blobs), tag, media_type=manifest["mediaType"])

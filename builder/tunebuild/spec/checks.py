@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from tunebuild.errors import Diagnostic
 from tunebuild.spec._base import Section
 from tunebuild.spec._words import suggest
 from tunebuild.spec.data import DataSource
+from tunebuild.spec.folder import Folder
 from tunebuild.spec.secret_rules import secrets_stay_outside
-from tunebuild.spec.serving_rules import platform_has_wheels, vllm_serves_it
+from tunebuild.spec.serving_rules import outputs_can_be_made, platform_has_wheels, vllm_serves_it
 from tunebuild.spec.source_rules import HUB_ID, SOURCE_RULES, exists_inside
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.tuning_rules import (
@@ -24,14 +26,18 @@ from tunebuild.spec.tuning_rules import (
     shards_have_processes,
 )
 
+_OCI_NAME = re.compile(
+    r"oci://[A-Za-z0-9][\w.-]*(?::\d+)?(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)+"
+    r"(?::\w[\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
 _NEEDS_ROWS = "needs rows that are held out"
 _HOLD_OUT = "set data.eval.fraction or data.eval.files"
 
 #: A rule: the spec and its directory in, diagnostics without positions out.
-Check = Callable[[Spec, Path], Iterator[Diagnostic]]
+Check = Callable[[Spec, Folder], Iterator[Diagnostic]]
 
 
-def broken_rules(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def broken_rules(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """Everything in which a spec breaks a rule.
 
     Args:
@@ -44,7 +50,7 @@ def broken_rules(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
     yield from _as_far_as_readable(_source_problems(spec, directory))
 
 
-def _source_problems(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def _source_problems(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     for path, source in _sources(spec):
         for rule in SOURCE_RULES:
             yield from _as_far_as_readable(rule(source, path, directory))
@@ -65,22 +71,32 @@ def _sources(spec: Spec) -> Iterator[tuple[str, DataSource]]:
         yield f"data.eval.files[{index}]", source
 
 
-def template_exists(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def template_exists(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """A template of the author's own is there."""
     if not isinstance(spec.prompt.template, str):
         yield from exists_inside(spec.prompt.template.file, "prompt.template.file", directory)
 
 
-def base_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def base_is_named_well(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """A local base is a model directory; a hub base is an id."""
     model, path = spec.model, "model.base"
+    if model.is_oci:
+        if not _OCI_NAME.fullmatch(model.base):
+            hint = "write oci://registry.example.com/team/name:tag, or @sha256: and a digest"
+            yield Diagnostic("bad-model", f"'{model.base}' is not a name in a registry", hint, path)
+        for name in ("revision", "token"):
+            if getattr(model, name) is not None:
+                message = f"a model in a registry has no {name}"
+                hint = "the tag or digest is in its name, and the login is that of 'docker login'"
+                yield Diagnostic(f"{name}-of-image", message, hint, f"model.{name}")
+        return
     if not model.is_local:
         if not HUB_ID.fullmatch(model.base):
             hint = f"for a directory write base: ./{model.base}"
             yield Diagnostic("bad-model", f"'{model.base}' is not a hub id such as org/name", hint, path)
         return
     # A link inside the directory may lead elsewhere: that is how a shared model directory is used.
-    if Path(model.base).is_absolute() or ".." in Path(model.base).parts:
+    if Path(model.base).is_absolute() or not directory.holds(model.base, follow=False):
         yield Diagnostic(
             "outside", f"'{model.base}' is outside the spec's directory", "link it into the directory", path
         )
@@ -92,7 +108,7 @@ def base_is_named_well(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         )
 
 
-def weights_matter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def weights_matter(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """What is held out is measured once a row, so a weight there would do nothing."""
     for index, source in enumerate(spec.data.eval.files):
         if source.weight != 1.0:
@@ -101,19 +117,19 @@ def weights_matter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
             yield Diagnostic("weight-of-held-out", message, "remove it", path)
 
 
-def early_stopping_has_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def early_stopping_has_rows(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """What waits for a better loss on held-out rows has some."""
     if spec.tuning.early_stopping and not spec.data.eval.holds_out:
         yield Diagnostic("early-stopping", _NEEDS_ROWS, _HOLD_OUT, "tuning.early_stopping")
 
 
-def best_has_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def best_has_rows(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """What is best on held-out rows has some."""
     if spec.tuning.keep == "best" and not spec.data.eval.holds_out:
         yield Diagnostic("keep-best", _NEEDS_ROWS, _HOLD_OUT, "tuning.keep")
 
 
-def gates_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def gates_have_rows(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """A limit on what held-out rows show needs held-out rows."""
     limits = ("eval_loss", "eval_perplexity", "eval_accuracy", "exact_match", "token_f1", "rouge_l")
     if not spec.data.eval.holds_out:
@@ -121,7 +137,7 @@ def gates_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
             yield Diagnostic("gate", _NEEDS_ROWS, _HOLD_OUT, path)
 
 
-def exports_have_weights(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def exports_have_weights(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """What is exported is one model, with the adapter in its weights; each export has a folder of its own."""
     names: list[str] = []
     for index, export in enumerate(spec.exports):
@@ -135,7 +151,7 @@ def exports_have_weights(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         names.append(export.name)
 
 
-def gates_have_answers(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def gates_have_answers(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """A limit on written answers needs answers."""
     limits = ("exact_match", "token_f1", "rouge_l", "regression_kl", "regression_top1")
     if spec.evaluation.samples == 0:
@@ -143,25 +159,24 @@ def gates_have_answers(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
             yield Diagnostic("gate", "needs answers", "raise evaluation.samples", path)
 
 
-def tasks_exist(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def tasks_exist(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """A task beside the spec is there and inside its directory."""
     for index, name in enumerate(spec.evaluation.tasks):
         path = f"evaluation.tasks[{index}]"
-        if name.startswith("./"):
-            place = (directory / name).resolve()
-            if not (place.is_dir() and place.is_relative_to(directory.resolve())):
+        if name.startswith(("./", "../")):
+            if not ((directory / name).is_dir() and directory.holds(name)):
                 yield from exists_inside(name, path, directory)
         elif name.endswith(".yaml") or "/" in name:
             yield Diagnostic("bad-task", f"'{name}' is no name of a task", f"did you mean ./{name}?", path)
 
 
-def task_gates_can_hold(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def task_gates_can_hold(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """A limit on a task's figure is on a task that is done, has an end, and some figure passes."""
     names = spec.evaluation.tasks
     for task, limits in spec.gates.tasks.items():
         path = f"gates.tasks.{task}"
         # What tasks beside the spec are called stands in their files, which are read by a plan.
-        if task not in names and not any(name.startswith("./") for name in names):
+        if task not in names and not any(name.startswith(("./", "../")) for name in names):
             hint = f"there are: {', '.join(names) or 'none'}"
             yield Diagnostic("gate", f"no task '{task}' is in evaluation.tasks", hint, path)
         for metric, limit in limits.items():
@@ -185,7 +200,7 @@ def _export_gates(spec: Spec, names: Sequence[str]) -> Iterator[str]:
                 yield f"exports[{index}].gates.{name}"
 
 
-def template_is_known(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def template_is_known(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """A template that is named by a word is one that ships with tunebuild."""
     name = spec.prompt.template
     known = ("base", *resources.shipped_templates())
@@ -218,4 +233,5 @@ CHECKS: tuple[Check, ...] = (
     secrets_stay_outside,
     vllm_serves_it,
     platform_has_wheels,
+    outputs_can_be_made,
 )

@@ -42,7 +42,7 @@ class LostAtMost(Section):
 
     max: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(default="auto", examples=[0.2])
     """The highest value that passes, between 0 and 1. `auto` follows strategy and training: 0.05, or what
-    rounding to 16 bits may take of a light training (0.01 nats, at most 0.5); 0.5 where `original` was asked
+    rounding to 16 bits may take of a light training (0.03 nats, at most 0.5); 0.5 where `original` was asked
     for after `qlora`."""
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from tunebuild.errors import Diagnostic, TunebuildError
 from tunebuild.spec._words import dotted
 from tunebuild.spec.checks import broken_rules
+from tunebuild.spec.folder import Folder
 from tunebuild.spec.overlay import compose
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.yaml_loader import Document, parse_dotted
@@ -35,6 +36,11 @@ class LoadedSpec:
     def directory(self) -> Path:
         """The directory that relative paths start from."""
         return self.file.resolve().parent
+
+    @property
+    def folder(self) -> Folder:
+        """That, and the directories of what the spec extends, where it may have files, too."""
+        return _folder(self.file, self.document)
 
     def place(self, error: TunebuildError) -> TunebuildError:
         """The same error with positions in this spec, where its diagnostics name a path in it."""
@@ -62,11 +68,16 @@ def load_spec(file: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
     if spec is not None:
         problems += [
             replace(d, position=document.position(parse_dotted(d.path)))
-            for d in broken_rules(spec, file.resolve().parent)
+            for d in broken_rules(spec, _folder(file, document))
         ]
     if problems or spec is None:
         raise TunebuildError(_in_order(problems))
     return LoadedSpec(spec, file, document)
+
+
+def _folder(file: Path, document: Document) -> Folder:
+    directory = file.resolve().parent
+    return Folder(directory, tuple(directory / name for name in document.folders))
 
 
 def _read(document: Document) -> tuple[Spec | None, list[Diagnostic]]:

@@ -15,12 +15,17 @@ VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]
 Variable = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
 
 
+#: What the name of a model in a registry starts with.
+OCI = "oci://"
+
+
 class ModelSpec(Section):
     """The base model."""
 
     base: str = Field(min_length=1, examples=["mistralai/Mistral-7B-Instruct-v0.1", "./base"])
-    """A model's id on the hub, or a directory beside the spec that starts with `./`. Weights must be
-    safetensors; code that comes with a model is never run."""
+    """A model's id on the hub, a directory beside the spec that starts with `./`, or `oci://` and the name of
+    an image in a registry that has `/models`, or of a CNCF ModelPack; a lock pins that by digest. Weights
+    must be safetensors; code that comes with a model is never run."""
 
     revision: Revision | None = Field(default=None, examples=["73068f3702d050a2fd5aa2ca1e612e5036429398"])
     """Commit of the hub repository, all 40 digits; or a branch or tag, which `tunebuild lock` resolves to
@@ -34,6 +39,11 @@ class ModelSpec(Section):
     def is_local(self) -> bool:
         """Whether `base` names a directory."""
         return self.base.startswith(("./", "../", "/"))
+
+    @property
+    def is_oci(self) -> bool:
+        """Whether `base` names a model in a registry."""
+        return self.base.startswith(OCI)
 
 
 class TemplateFile(Section):

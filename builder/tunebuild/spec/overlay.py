@@ -1,7 +1,8 @@
 """``extends:`` and ``--set``: one document out of several, in which every value keeps its place.
 
 Mappings are merged key by key, everything else is replaced, and ``null`` takes a key of the base away.
-Relative paths in a spec start at the directory of the spec that is built, whichever file wrote them.
+A relative path belongs to the file that wrote it: what a base names is beside the base. In the one document
+that comes out, all paths start at the directory of the spec that is built.
 """
 
 from __future__ import annotations
@@ -55,11 +56,56 @@ def _read(file: Path, shown: str, chain: tuple[Path, ...]) -> Document:
         raise _at(where, "extends-depth", f"the chain is longer than {_MAX_CHAIN} files")
     if not base.is_file():
         raise _at(where, "no-file", f"there is no file '{name}'", f"looked for {base}")
-    return _merged(_read(base, os.path.normpath(Path(shown).parent / name), chain), own)
+    below = _read(base, os.path.normpath(Path(shown).parent / name), chain)
+    _rebase(below, os.path.dirname(name))  # noqa: PTH120 - as written: a link in it stays one
+    return _merged(below, own)
+
+
+def _rebase(document: Document, to: str) -> None:
+    """Have a base's relative paths start at another directory, from which ``to`` leads to its own."""
+    document.folders = [_led(to, folder) for folder in (*document.folders, ".")]
+    value = document.value
+    if os.path.normpath(to) == "." or not isinstance(value, dict):
+        return
+    data = _section(value, "data")
+    for source in (*_list(data, "train"), *_list(_section(data, "eval"), "files")):
+        if isinstance(source, dict) and source.get("hub") is None:
+            _lead(source, "path", to)
+    _lead(_section(_section(value, "prompt"), "template"), "file", to)
+    model, tasks = _section(value, "model"), _list(_section(value, "evaluation"), "tasks")
+    if isinstance(base := model.get("base"), str) and base.startswith(("./", "../")):
+        model["base"] = _marked(_led(to, base))
+    for index, name in enumerate(tasks):
+        if isinstance(name, str) and name.startswith(("./", "../")):
+            tasks[index] = _marked(_led(to, name))
+
+
+def _section(value: dict[str, Any], name: str) -> dict[str, Any]:
+    # Nothing has been validated yet; what is no mapping is left for the schema to name.
+    return found if isinstance(found := value.get(name), dict) else {}
+
+
+def _list(value: dict[str, Any], name: str) -> list[Any]:
+    return found if isinstance(found := value.get(name), list) else []
+
+
+def _lead(section: dict[str, Any], name: str, to: str) -> None:
+    if isinstance(path := section.get(name), str) and path:
+        section[name] = _led(to, path)
+
+
+def _led(to: str, path: str) -> str:
+    return os.path.normpath(os.path.join(to, path))  # noqa: PTH118 - an absolute path stays one
+
+
+def _marked(path: str) -> str:
+    """A path of a directory, as it is told from a name."""
+    return path if path.startswith(("../", "/")) else f"./{path}"
 
 
 def _merged(base: Document, over: Document) -> Document:
     result = Document(over.file, notes=[*base.notes, *over.notes], problems=[*base.problems, *over.problems])
+    result.folders = [*base.folders, *over.folders]
     result.value = _merge(base, over, base.value, over.value, (), result)
     return result
 

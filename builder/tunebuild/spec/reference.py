@@ -22,7 +22,7 @@ first line is
 (the path or address of that file) is completed and checked as it is written.
 
 YAML 1.2: `2e-4` is a number, `no` is text. An unknown key is an error at every depth. Relative paths start at
-the directory of the spec that is built.
+the directory of the file that names them; those of `--set` at that of the spec that is built.
 
 """
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from tunebuild.errors import Diagnostic
 from tunebuild.spec._words import dotted
+from tunebuild.spec.folder import Folder
 from tunebuild.spec.schema import schema_at
 from tunebuild.spec.secret import MARK
 from tunebuild.spec.spec import Spec
@@ -21,7 +21,7 @@ _TOKEN = re.compile(
 )
 
 
-def secrets_stay_outside(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def secrets_stay_outside(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """References to variables stand only where a secret is expected, and secrets stand nowhere."""
     for path, text in _texts(spec.model_dump(mode="json", by_alias=True, warnings=False), ()):
         if any(schema.get("writeOnly") for schema in schema_at(path)):

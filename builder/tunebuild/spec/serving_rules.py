@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 from tunebuild.errors import Diagnostic
+from tunebuild.spec.folder import Folder
 from tunebuild.spec.spec import Spec
 
 _MAX_RANK = 512  # vLLM has kernels up to there
@@ -53,7 +53,7 @@ def refused_by_vllm(spec: Spec) -> Iterator[tuple[str, str]]:
             yield "tuning.lora.targets", f"vLLM serves no adapter of {name}"
 
 
-def vllm_serves_it(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def vllm_serves_it(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """vLLM is asked for nothing that it refuses after hours of training."""
     if spec.serving.engine != "vllm":
         return
@@ -64,7 +64,22 @@ def vllm_serves_it(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         yield Diagnostic("vllm-refuses", message, hint, path)
 
 
-def platform_has_wheels(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def outputs_can_be_made(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
+    """Each output has something to be made of, and the runnable image is among them."""
+    if "image" not in spec.outputs or len(set(spec.outputs)) < len(spec.outputs):
+        message = "outputs must name 'image', and nothing twice"
+        yield Diagnostic("outputs", message, "write outputs: [image, weights]", "outputs")
+    for index, output in enumerate(spec.outputs):
+        path = f"outputs[{index}]"
+        if output == "adapter" and spec.tuning.method == "full":
+            hint = "take it out, or train with 'tuning.method: lora'"
+            yield Diagnostic("outputs", "training all weights leaves no adapter", hint, path)
+        if output in ("weights", "modelpack") and spec.merge.strategy == "none":
+            message = f"the adapter is not merged, so '{output}' would be the base model"
+            yield Diagnostic("outputs", message, "publish the adapter: outputs: [image, adapter]", path)
+
+
+def platform_has_wheels(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """The engine has packages for the platform."""
     if engine_of(spec) == "vllm" and spec.serving.device == "cpu" and spec.image.platform == "linux/arm64":
         message = "vLLM's CPU build needs its own build of torch, which is only there for linux/amd64"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from tunebuild.errors import Diagnostic
 from tunebuild.spec._words import suggest
 from tunebuild.spec.data import Condition, DataSource
 from tunebuild.spec.endings import ENDINGS, ENDINGS_SHOWN
+from tunebuild.spec.folder import Folder
 
 #: What a repository on the hub is called.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -25,13 +25,13 @@ _COLUMNS = {
 }
 
 #: A rule: the source, its path in the spec, and the spec's directory in; diagnostics without positions out.
-SourceRule = Callable[[DataSource, str, Path], Iterator[Diagnostic]]
+SourceRule = Callable[[DataSource, str, Folder], Iterator[Diagnostic]]
 
 
-def exists_inside(name: str, path: str, directory: Path) -> Iterator[Diagnostic]:
+def exists_inside(name: str, path: str, directory: Folder) -> Iterator[Diagnostic]:
     """A named file is there, and inside the spec's directory so that the repository is complete."""
     file = directory / name
-    if not file.resolve().is_relative_to(directory.resolve()):
+    if not directory.holds(name):
         yield Diagnostic(
             "outside", f"'{name}' is outside the spec's directory", "copy it beside the spec", path
         )
@@ -39,23 +39,23 @@ def exists_inside(name: str, path: str, directory: Path) -> Iterator[Diagnostic]
         yield Diagnostic("no-file", f"there is no file '{name}'", f"looked for {file}", path)
 
 
-def files_exist(source: DataSource, path: str, directory: Path) -> Iterator[Diagnostic]:
+def files_exist(source: DataSource, path: str, directory: Folder) -> Iterator[Diagnostic]:
     """The files of a source that is beside the spec are there."""
     if source.hub is None:
-        for name in source.files(directory) or ([source.path] if source.path else []):
+        for name in source.files(directory.path) or ([source.path] if source.path else []):
             yield from exists_inside(name, f"{path}.path", directory)
 
 
-def files_can_be_read(source: DataSource, path: str, directory: Path) -> Iterator[Diagnostic]:
+def files_can_be_read(source: DataSource, path: str, directory: Folder) -> Iterator[Diagnostic]:
     """There is a reader for files of these names."""
     named = [source.path] if source.path else []
-    for name in source.files(directory) if source.hub is None else named:
+    for name in source.files(directory.path) if source.hub is None else named:
         if not name.lower().endswith(ENDINGS):
             message = f"cannot read '{name}'"
             yield Diagnostic("no-reader", message, f"use one of {ENDINGS_SHOWN}", f"{path}.path")
 
 
-def hub_is_named_well(source: DataSource, path: str, directory: Path) -> Iterator[Diagnostic]:
+def hub_is_named_well(source: DataSource, path: str, directory: Folder) -> Iterator[Diagnostic]:
     """Rows come from a repository with an id, and only such rows have a revision and a token."""
     if source.hub is not None and not HUB_ID.fullmatch(source.hub):
         yield Diagnostic("bad-hub", f"'{source.hub}' is not a hub id such as org/name", "", f"{path}.hub")
@@ -74,7 +74,7 @@ def hub_is_named_well(source: DataSource, path: str, directory: Path) -> Iterato
             yield Diagnostic("not-hub", message, "remove it, or name its hub", f"{path}.{name}")
 
 
-def conditions_can_hold(source: DataSource, path: str, directory: Path) -> Iterator[Diagnostic]:
+def conditions_can_hold(source: DataSource, path: str, directory: Folder) -> Iterator[Diagnostic]:
     """A condition says something, is a regular expression where it should be one, and some value meets it."""
     for column, wanted in source.where.items():
         here = f"{path}.where.{column}"
@@ -92,7 +92,7 @@ def conditions_can_hold(source: DataSource, path: str, directory: Path) -> Itera
             yield Diagnostic("condition", message, "see Python's re module", f"{here}.matches")
 
 
-def columns_belong(source: DataSource, path: str, directory: Path) -> Iterator[Diagnostic]:
+def columns_belong(source: DataSource, path: str, directory: Folder) -> Iterator[Diagnostic]:
     """A format that is named has the columns that are mapped to it."""
     known = _COLUMNS.get(source.format, ())
     for name in source.columns:

@@ -17,6 +17,8 @@ from tunebuild.spec.tuning import MergeSpec, TuningSpec
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$", max_length=63)]
 
+Output = Literal["image", "weights", "adapter", "modelpack"]
+
 
 class Spec(Section):
     """A tunebuild spec, `apiVersion: tunebuild/v1`."""
@@ -26,8 +28,8 @@ class Spec(Section):
 
     extends: str | None = Field(default=None, min_length=1, examples=["../base.yaml"])
     """Another spec, relative to this file, that this one is laid over: mappings are merged key by key,
-    everything else replaces, and null takes a key away. Other relative paths always start at the directory
-    of the spec that is built."""
+    everything else replaces, and null takes a key away. Each file's relative paths start at its own
+    directory, so a base's rows and templates stay beside it."""
 
     name: Name = Field(examples=["support-bot"])
     """Name of the model: in the endpoint, and of the image unless `image.repository` says otherwise."""
@@ -64,6 +66,12 @@ class Spec(Section):
 
     image: ImageSpec = Field(default_factory=ImageSpec, examples=[{"base": "apt"}])
     """The container image."""
+
+    outputs: tuple[Output, ...] = Field(default=("image",), max_length=4, examples=[["image", "weights"]])
+    """What is published. `image` runs and is always there. `weights` is `/models` alone, of the same layers:
+    a volume for Kubernetes, KServe and `vllm serve /models`. `adapter` is the adapter alone, in PEFT's
+    format. `modelpack` is the model as a CNCF ModelPack; its blobs are other ones, so a registry stores the
+    weights twice. Each has the image's tag with a dash and its name behind it."""
 
     @property
     def reference(self) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from tunebuild.errors import Diagnostic
+from tunebuild.spec.folder import Folder
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.tuning import LoraSpec
 
 
-def batch_divides(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def batch_divides(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """Rows per step divide evenly into pieces."""
     tuning = spec.tuning
     if tuning.micro_batch_size and tuning.batch_size % tuning.micro_batch_size:
@@ -22,7 +22,7 @@ def batch_divides(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         )
 
 
-def processes_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def processes_have_rows(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """Processes have rows of a step to share."""
     tuning = spec.tuning
     if (count := tuning.nodes * tuning.processes) > tuning.batch_size:
@@ -31,7 +31,7 @@ def processes_have_rows(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         yield Diagnostic("processes", message, "raise tuning.batch_size", path)
 
 
-def shards_have_processes(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def shards_have_processes(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """What is split is split over several processes, and is made of tensors that can be."""
     tuning, path = spec.tuning, "tuning.shard"
     if not tuning.shard:
@@ -44,7 +44,7 @@ def shards_have_processes(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         yield Diagnostic("shard", message, "say which, or remove it", path)
 
 
-def full_has_no_adapter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def full_has_no_adapter(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """Where all weights are trained there is no adapter, and nothing to merge it into."""
     if spec.tuning.method != "full":
         return
@@ -55,7 +55,7 @@ def full_has_no_adapter(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         yield Diagnostic("strategy", message, "leave it at auto", "merge.strategy")
 
 
-def peft_says_which(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def peft_says_which(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """``method: peft`` names a family, no other method has one, and what it trains stays beside the base."""
     tuning = spec.tuning
     if tuning.method != "peft":
@@ -71,7 +71,7 @@ def peft_says_which(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
         yield Diagnostic("strategy", message, "leave it at auto", "merge.strategy")
 
 
-def dequantized_needs_qlora(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def dequantized_needs_qlora(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """Only a quantized base can be dequantized."""
     if spec.merge.strategy == "dequantized" and spec.tuning.method not in ("qlora", "auto"):
         yield Diagnostic(
@@ -82,7 +82,7 @@ def dequantized_needs_qlora(spec: Spec, directory: Path) -> Iterator[Diagnostic]
         )
 
 
-def init_suits_the_base(spec: Spec, directory: Path) -> Iterator[Diagnostic]:
+def init_suits_the_base(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """First values that come from the base's weights need them as they are, and a merge that knows them."""
     init, path = spec.tuning.lora.init, "tuning.lora.init"
     if init in ("default", "gaussian", "orthogonal"):

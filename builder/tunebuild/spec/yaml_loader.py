@@ -49,6 +49,8 @@ class Document:
     """What people should know though nothing is wrong, such as a migration."""
     problems: list[Diagnostic] = field(default_factory=list)
     """What is wrong with it as YAML, where it could be read all the same."""
+    folders: list[str] = field(default_factory=list)
+    """Directories of the files that it extends, from its own."""
 
     def position(self, path: NodePath, *, key: bool = False) -> Position | None:
         """Position of a path's value (or its key), or of the nearest parent that is in the file."""

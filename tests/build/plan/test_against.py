@@ -118,7 +118,7 @@ def test_prompts_and_settings_are_told_with_what_follows(repository):
         "serving.limits.queue: 64 -> 9; no training",
         "tuning.checkpoints: 2 -> 5; nothing follows",
     )
-    edit(here / "chat.jinja", "system", "System")
+    edit(here / "chat.jinja", "ChatML.", "Ours.")
     assert "chat.jinja: the prompt template has changed; retrains" in compared().words
 
 

@@ -62,6 +62,7 @@ OTHERS = {
     "serving.request_variables": ["[tone]"],
     "serving.cors": ["[https://app.example.com]"],
     "tuning.lora.targets": ["[q_proj]"],
+    "outputs": ["[image, adapter]"],
     "image.repository": ["example.com/other"],
     "image.tag": ["other"],
     "image.source": ["https://git.example.com/x"],

@@ -38,6 +38,7 @@ _LEVELS = {
 PRESENTATION_ONLY = (
     "apiVersion",
     "extends",
+    "outputs",
     "tuning.checkpoints",
     "tuning.report_to",
     "data.train[].path",

@@ -10,7 +10,7 @@ from tunebuild.build.walk import walk_to_gates, walk_to_image
 from tunebuild.image.oci.manifest import Image
 from tunebuild.store import Progress, Stage, Tree
 
-_ORDER = ("data", "train", "merge", "evaluate", "weights", "runtime", "image")
+_ORDER = ("data", "train", "merge", "evaluate", "weights", "chat", "runtime", "image")
 
 
 class _NotThere(Exception):

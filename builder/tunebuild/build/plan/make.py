@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tunebuild.build.plan.report import (
     ImagePlanned,
     LayerPlan,
     MemoryPlan,
+    OutputPlan,
     Plan,
     ServingPlan,
     TrainingPlan,
@@ -34,6 +35,7 @@ from tunebuild.train.plan.estimate import read_tensors
 from tunebuild.train.plan.execution import ComputePlan, plan_training
 from tunebuild.train.plan.lengths import read_lengths
 
+_MANIFEST_BYTES = 4096  # manifest and config
 _APP_BYTES = 1 << 19  # the server, prompt and settings, where they are not laid out yet
 
 
@@ -87,6 +89,7 @@ def make_plan(
         ),
         disk=plan_disk(pipeline, outputs, (archive, _to_write(pipeline, planned, archive))),
         image=planned,
+        outputs=tuple(_outputs(pipeline)),
         lock="behind" if drift else "matches" if pipeline.lock else "none",
         drift=tuple(map(str, drift)),
         against=against,
@@ -161,6 +164,18 @@ def _image(pipeline: Pipeline, runtime: Tree | None, built: Image | None, archiv
         estimated=unknown,
         send=None if None in sizes else sum(size or 0 for size in sizes),
     )
+
+
+def _outputs(pipeline: Pipeline) -> Iterator[OutputPlan]:
+    adds = {
+        "weights": 0,
+        "adapter": 0 if pipeline.keeps_adapter else trained_bytes(pipeline),
+        "modelpack": weight_bytes(pipeline),
+    }
+    for output in pipeline.spec.outputs:
+        if output != "image":
+            reference = f"{pipeline.spec.reference}-{output}"
+            yield OutputPlan(name=output, reference=reference, adds=adds[output] + _MANIFEST_BYTES)
 
 
 def _layer(name: str, size: int | None, reused: bool) -> LayerPlan:

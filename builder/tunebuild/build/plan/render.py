@@ -134,6 +134,9 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield f"          {tools(plan)}"
     yield from _disk(plan)
     yield from _image(plan)
+    for output in plan.outputs:
+        twice = ": the weights again" if output.name == "modelpack" else ""
+        yield f"output    {output.reference} adds {size(output.adds)} to a registry with the image{twice}"
     lock = {"none": "there is none: 'tunebuild lock' makes one", "matches": "says what would be built"}
     yield f"lock      {lock.get(plan.lock, 'is behind:')}"
     yield from (f"          {line}" for line in plan.drift)

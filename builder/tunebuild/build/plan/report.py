@@ -28,7 +28,7 @@ class StagePlan(_Part):
     """One stage."""
 
     name: str
-    """`data`, `train`, `merge`, `evaluate`, `weights`, `runtime` or `image`."""
+    """`data`, `train`, `merge`, `evaluate`, `weights`, `chat`, `runtime` or `image`."""
     status: Literal["unchanged", "run", "resume"]
     """`run`: it has to; `resume`: it goes on from a checkpoint."""
     why: Change | None = None
@@ -165,6 +165,17 @@ class ImagePlanned(_Part):
     """Bytes that a registry or engine with that image still needs; null before they can be known."""
 
 
+class OutputPlan(_Part):
+    """What is published besides the runnable image."""
+
+    name: str
+    """`weights`, `adapter` or `modelpack`."""
+    reference: str
+    """Its name."""
+    adds: int
+    """Bytes that a registry which has the runnable image stores more, about."""
+
+
 class Blast(_Part):
     """What a change sets off."""
 
@@ -214,6 +225,8 @@ class Plan(_Part):
     """Disk space."""
     image: ImagePlanned
     """The image."""
+    outputs: tuple[OutputPlan, ...]
+    """What is published besides it."""
     lock: Literal["none", "matches", "behind"]
     """Whether there is a lock, and says what would be built."""
     drift: tuple[str, ...]

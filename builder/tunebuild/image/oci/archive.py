@@ -14,16 +14,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tunebuild.errors import TunebuildError, fail
+from tunebuild.image.oci.content import OUTPUT, Content
 from tunebuild.image.oci.copy import copy_range
 from tunebuild.image.oci.layer import FileRange, Segment, changed_since, size_of
-from tunebuild.image.oci.manifest import Image, blob_path, docker_manifest_json, index_json
+from tunebuild.image.oci.manifest import (
+    Image,
+    blob_path,
+    docker_manifest_json,
+    index_entry,
+    index_json,
+    names_of,
+)
 from tunebuild.image.oci.tar import END, aligned_header, padding
 from tunebuild.store import Digest, Progress, Silent
 from tunebuild.store.atomic import sync
 from tunebuild.store.digest import canonical_json
+
+LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
+"""The file ``oci-layout``."""
 
 _LARGEST_END = 64 << 20
 """Bytes of an archive's end that are replaced in place."""
@@ -46,24 +57,44 @@ class LayoutFile:
         return sum(size_of(segment) for segment in self.segments)
 
 
-def layout_files(image: Image) -> tuple[LayoutFile, ...]:
-    """All files of the image's layout, equal blobs once; those that name others come last."""
+def layout_files(image: Image, others: Sequence[Content] = ()) -> tuple[LayoutFile, ...]:
+    """All files of a layout, equal blobs once; those that name others come last.
+
+    Args:
+        image: the runnable image, which comes first in the index.
+        others: the build's other outputs, and what refers to them and to the image.
+    """
+    contents = (Content.of_image(image), *others)
     blobs = {
-        layer.digest: LayoutFile(blob_path(layer.digest), layer.segments, layer.name, layer.digest)
-        for layer in image.layers
+        blob.digest: LayoutFile(blob_path(blob.digest), blob.segments, blob.label, blob.digest)
+        for content in contents
+        for blob in content.blobs
     }
-    config, manifest = image.config_digest, image.digest
+    manifests = (
+        LayoutFile(blob_path(content.digest), (content.manifest,), "manifest", content.digest)
+        for content in contents
+    )
+    entries = [index_entry(image), *(_entry(content, image) for content in others)]
     return (
         *blobs.values(),
-        LayoutFile(blob_path(config), (image.config,), "config", config),
-        LayoutFile(blob_path(manifest), (image.manifest,), "manifest", manifest),
-        LayoutFile("oci-layout", (canonical_json({"imageLayoutVersion": "1.0.0"}),), "oci-layout"),
+        *manifests,
+        LayoutFile("oci-layout", (LAYOUT,), "oci-layout"),
         LayoutFile("manifest.json", (docker_manifest_json(image),), "manifest.json"),
-        LayoutFile("index.json", (index_json(image),), "index.json"),
+        LayoutFile("index.json", (index_json(entries),), "index.json"),
     )
 
 
-def write_archive(image: Image, target: Path, progress: Progress | None = None) -> None:
+def _entry(content: Content, image: Image) -> dict[str, Any]:
+    entry = content.descriptor()
+    if content.output:
+        named = names_of(image.reference, content.tag(image.reference.tag))
+        entry["annotations"] = {**entry.get("annotations", {}), **named, OUTPUT: content.output}
+    return entry
+
+
+def write_archive(
+    image: Image, target: Path, progress: Progress | None = None, others: Sequence[Content] = ()
+) -> None:
     """Write the image as one tar, under a temporary name until it is whole and on disk.
 
     Raises:
@@ -74,8 +105,8 @@ def write_archive(image: Image, target: Path, progress: Progress | None = None) 
     An archive that begins with the same layers is taken over and only its end is written, so that an edit of
     the prompt or the server writes kilobytes. Where that fails the old end is put back; a kill leaves none.
     """
-    counter = _Counter(image.size, progress or Silent())
-    files = layout_files(image)
+    files = layout_files(image, others)
+    counter = _Counter(sum(file.size for file in files), progress or Silent())
     kept, position = _common_start(files, target)
     if kept and not _partial(target).exists():  # a killed run's file is dealt with by writing anew
         with explained(target), _taken_over(target, position) as sink:
@@ -95,7 +126,9 @@ def _append(files: Iterable[LayoutFile], sink: BinaryIO, counter: _Counter) -> N
     sink.write(END)
 
 
-def write_layout(image: Image, target: Path, progress: Progress | None = None) -> None:
+def write_layout(
+    image: Image, target: Path, progress: Progress | None = None, others: Sequence[Content] = ()
+) -> None:
     """Write the image as an OCI layout into the directory ``target``, which must be new, empty or a layout.
 
     Blobs that are there already are kept, so an edit of the app writes kilobytes. ``index.json`` is replaced
@@ -105,8 +138,8 @@ def write_layout(image: Image, target: Path, progress: Progress | None = None) -
         raise fail("not-a-layout", f"{target} is not empty and not an OCI layout", "name another directory")
     with explained(target):
         (target / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
-    counter = _Counter(image.size, progress or Silent())
-    files = layout_files(image)
+    files = layout_files(image, others)
+    counter = _Counter(sum(file.size for file in files), progress or Silent())
     for file in files:
         path = target / file.path
         if file.digest and path.is_file() and path.stat().st_size == file.size:

@@ -10,7 +10,10 @@ from typing import BinaryIO, Protocol, cast
 
 from tunebuild.errors import Diagnostic
 from tunebuild.image.oci.layer import FileRange
-from tunebuild.image.oci.tar import BLOCK
+from tunebuild.image.oci.tar import BLOCK, END, aligned_header, padding
+
+BLOCK_SIZE = 512
+_LONGEST_NAME = 1 << 16  # bytes; the record is stretched to align what follows
 
 
 class DirectoryFiles:
@@ -75,6 +78,57 @@ class ArchiveFiles:
         if name not in self._places:
             raise LookupError(f"there is no {name}")
         return self._places[name]
+
+
+def check_framing(path: Path) -> Diagnostic | None:
+    """``None`` if everything between an archive's files is what we write there, else what is not.
+
+    Digests cover the files; this covers headers, padding and the end. An archive that another program wrote
+    has other bytes there throughout, and is not looked at.
+    """
+    hint = "copy or build the image again"
+    problems, entries, position, size = [], 0, 0, path.stat().st_size
+    with path.open("rb") as file:
+        while position + len(END) < size:
+            entries += 1
+            try:
+                name, length, header = _read_header(file, position)
+            except (tarfile.HeaderError, UnicodeDecodeError, ValueError):
+                what = f"the header of its file number {entries}, at byte {position:,}, is damaged"
+                problems.append(what)
+                break
+            if header != aligned_header(name, size=length, position=position):
+                problems.append(f"the header of {name}, at byte {position:,}, is not what was written")
+            position += len(header) + length
+            file.seek(position)
+            if file.read(-length % BLOCK_SIZE) != padding(length):
+                problems.append(f"what follows {name}, at byte {position:,}, is not what was written")
+            position += len(padding(length))
+        else:
+            file.seek(position)
+            if file.read() != END:
+                problems.append(f"its end, at byte {position:,}, is not what was written")
+    foreign = entries > 1 and len(problems) >= entries
+    if not problems or foreign:
+        return None
+    return Diagnostic("corrupt-image", f"{path}: {'; '.join(problems)}", hint)
+
+
+def _read_header(file: BinaryIO, position: int) -> tuple[str, int, bytes]:
+    """Name and length of a file of a tar, and its header with the record of a long name."""
+    file.seek(position)
+    header = file.read(BLOCK_SIZE)
+    info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
+    name = info.name
+    if info.type == tarfile.GNUTYPE_LONGNAME:
+        if info.size > _LONGEST_NAME:
+            raise ValueError("no name is that long")
+        header += file.read(info.size + -info.size % BLOCK_SIZE)
+        name = header[BLOCK_SIZE:].partition(b"\0")[0].decode()
+        last = file.read(BLOCK_SIZE)
+        info = tarfile.TarInfo.frombuf(last, "utf-8", "strict")
+        header += last
+    return name, info.size, header
 
 
 class _Window(io.RawIOBase):

@@ -5,7 +5,7 @@ Source: OCI image specification 1.0; the ``Healthcheck`` key is Docker's extensi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 
 _SECOND = 10**9  # durations in the config are nanoseconds
 
@@ -93,8 +94,8 @@ def make_image(reference: ImageReference, runtime: Runtime, layers: tuple[Layer,
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
-            "config": _descriptor(CONFIG_TYPE, digest_bytes(config), len(config)),
-            "layers": [_descriptor(LAYER_TYPE, layer.digest, layer.size) for layer in layers],
+            "config": descriptor(CONFIG_TYPE, digest_bytes(config), len(config)),
+            "layers": [descriptor(LAYER_TYPE, layer.digest, layer.size) for layer in layers],
         }
     )
     return Image(reference, layers, config, manifest)
@@ -137,14 +138,23 @@ def healthcheck_json(check: Healthcheck) -> dict[str, Any]:
     }
 
 
-def index_json(image: Image) -> bytes:
-    """``index.json`` of a layout that holds one image, named so that containerd and skopeo find it."""
-    descriptor = _descriptor(MANIFEST_TYPE, image.digest, len(image.manifest))
-    descriptor["annotations"] = {
-        "io.containerd.image.name": image.reference.full_name,
-        "org.opencontainers.image.ref.name": image.reference.tag,
+def index_entry(image: Image) -> dict[str, Any]:
+    """How a layout's index names the image, so that containerd and skopeo find it."""
+    return {
+        **descriptor(MANIFEST_TYPE, image.digest, len(image.manifest)),
+        "annotations": names_of(image.reference, image.reference.tag),
     }
-    return canonical_json({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [descriptor]})
+
+
+def names_of(reference: ImageReference, tag: str) -> dict[str, str]:
+    """Annotations of an index by which containerd and skopeo find an image."""
+    name = ImageReference(reference.repository, tag)
+    return {"io.containerd.image.name": name.full_name, "org.opencontainers.image.ref.name": tag}
+
+
+def index_json(entries: Iterable[Mapping[str, Any]]) -> bytes:
+    """``index.json`` of a layout."""
+    return canonical_json({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": list(entries)})
 
 
 def docker_manifest_json(image: Image) -> bytes:
@@ -173,5 +183,6 @@ def merge_variables(*groups: Variables) -> Variables:
     return tuple(merged.items())
 
 
-def _descriptor(media_type: str, digest: Digest, size: int) -> dict[str, Any]:
+def descriptor(media_type: str, digest: Digest, size: int) -> dict[str, Any]:
+    """How a manifest or an index names a blob."""
     return {"mediaType": media_type, "digest": digest, "size": size}

@@ -6,18 +6,22 @@ No engine is needed, so ``verify`` and ``explain`` work on a build machine that 
 from __future__ import annotations
 
 import json
+import posixpath
 import shutil
 import tarfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from tunebuild.errors import TunebuildError, fail
-from tunebuild.image.oci.blobs import ArchiveFiles, DirectoryFiles, check_digest
-from tunebuild.image.oci.layer import FileRange
+from tunebuild.errors import Diagnostic, TunebuildError, fail
+from tunebuild.image.oci.archive import layout_files
+from tunebuild.image.oci.blobs import ArchiveFiles, DirectoryFiles, check_digest, check_framing
+from tunebuild.image.oci.content import OUTPUT, Content, read_content
+from tunebuild.image.oci.layer import FileRange, Layer
 from tunebuild.image.oci.manifest import Image, blob_path
+from tunebuild.image.oci.reference import ImageReference
 from tunebuild.store.digest import Digest, digest_bytes
 
 _INDEX = "index.json"
@@ -51,7 +55,10 @@ class StoredLayer:
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image that was read from ``place``. ``config`` is the parsed image config."""
+    """An image that was read from ``place``.
+
+    ``config`` is the parsed image config; ``index`` what the layout's index lists, this image first.
+    """
 
     place: Path
     digest: Digest
@@ -59,6 +66,7 @@ class StoredImage:
     name: str
     config: Mapping[str, Any]
     layers: tuple[StoredLayer, ...]
+    index: tuple[Mapping[str, Any], ...]
     _files: LayoutFiles
 
     @property
@@ -75,11 +83,52 @@ class StoredImage:
         """The manifest's exact bytes."""
         return _read(self._files, blob_path(self.digest))
 
+    def contents(self) -> tuple[Content, ...]:
+        """Everything that the layout holds: the image, the build's other outputs, and what refers to them.
+
+        Raises:
+            TunebuildError: ``bad-archive``: a blob is missing, or a manifest is not what its digest says.
+        """
+        return self._contents(self.index)
+
+    def _contents(self, entries: Iterable[Mapping[str, Any]]) -> tuple[Content, ...]:
+        try:
+            return tuple(
+                read_content(
+                    _read_checked(self._files, Digest(entry["digest"]), "manifest"),
+                    self.blob,
+                    _notes(entry).get(OUTPUT, ""),
+                )
+                for entry in entries
+            )
+        except (LookupError, TypeError, ValueError) as error:
+            hint = "it was cut short; build or fetch it again"
+            raise fail("bad-archive", f"{self.place} lacks something: {error}", hint) from error
+
+    def referrers(self) -> tuple[Content, ...]:
+        """What refers to the image or to another output. Raises as :meth:`contents`."""
+        return self._contents([e for e in self.index if e.get("artifactType") and OUTPUT not in _notes(e)])
+
+    def file(self, path: str) -> bytes | None:
+        """A regular file of the image; ``None`` if there is none. Links are not followed."""
+        for layer in reversed(self.layers):
+            with (
+                self._files.open(blob_path(layer.digest)) as blob,
+                tarfile.open(fileobj=blob, mode="r:*") as tar,
+            ):
+                for member in tar:
+                    if member.isfile() and member.name.removeprefix("./") == path:
+                        stream = tar.extractfile(member)
+                        assert stream is not None
+                        return stream.read()
+        return None
+
     def files(self, prefix: str) -> Generator[tuple[str, bytes]]:
         """Name (without ``prefix``) and content of the regular files below ``prefix``, such as ``opt/x``.
 
-        Where two layers have the same file, the upper one counts. Whiteouts are not followed: our own layers
-        have none. Contents are held in memory one by one: meant for the small files of a bundle.
+        Where two layers have the same file, the upper one counts. Symlinks to what a layer below holds are
+        followed; whiteouts are not, as our own layers have none. Contents are held in memory one by one:
+        meant for the small files of a bundle.
         """
         for name, stream, _ in self._members(prefix):
             yield name, stream.read()
@@ -107,7 +156,21 @@ class StoredImage:
         Raises:
             TunebuildError: ``corrupt-image``, with every blob that is wrong and what it belongs to.
         """
-        roles = {blob_path(self.digest): "manifest", blob_path(self.config_digest): "config"}
+        try:
+            problems = self._problems()
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            message = f"{self.place}: one of its own files cannot be read: {error}"
+            raise fail("corrupt-image", message, "copy or build the image again") from error
+        if problems:
+            raise TunebuildError(tuple(problems))
+
+    def _problems(self) -> list[Diagnostic]:
+        roles = {
+            blob_path(blob): f"{entry.get('artifactType') or _notes(entry).get(OUTPUT, '')}"
+            for entry, content in zip(self.index[1:], self.contents()[1:], strict=True)
+            for blob in (content.digest, *(blob.digest for blob in content.blobs))
+        }
+        roles |= {blob_path(self.digest): "manifest", blob_path(self.config_digest): "config"}
         for number, layer in enumerate(self.layers, 1):
             roles[blob_path(layer.digest)] = f"layer {number} of {len(self.layers)} ({layer.created_by})"
         problems = [
@@ -116,13 +179,14 @@ class StoredImage:
             if (problem := check_digest(self._files, name, role, self.place)) is not None
         ]
         if not problems:
-            problems = [*_disagreements(self)]
-        if problems:
-            raise TunebuildError(tuple(problems))
+            problems = [*_disagreements(self), *_not_as_written(self)]
+        if self.place.is_file() and (framing := check_framing(self.place)):
+            problems.append(framing)
+        return problems
 
     def _members(self, prefix: str) -> Iterator[tuple[str, BinaryIO, int]]:
         start = prefix.strip("/") + "/"
-        seen: set[str] = set()
+        places, seen = [(start, "")], set[str]()
         for layer in reversed(self.layers):
             with (
                 self._files.open(blob_path(layer.digest)) as blob,
@@ -130,12 +194,21 @@ class StoredImage:
             ):
                 for member in tar:
                     name = member.name.removeprefix("./")
-                    if not member.isfile() or not name.startswith(start) or name in seen:
+                    if member.issym() and name.startswith(start):
+                        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+                        places.append((target.lstrip("/"), name.removeprefix(start)))
+                    if not member.isfile():
                         continue
-                    seen.add(name)
-                    stream = tar.extractfile(member)
-                    assert stream is not None
-                    yield name.removeprefix(start), cast(BinaryIO, stream), member.mode
+                    for place, shown in places:
+                        inside = name.removeprefix(place)
+                        if inside == name or (shown and inside and not inside.startswith("/")):
+                            continue
+                        if (found := shown + inside) in seen:
+                            continue
+                        seen.add(found)
+                        stream = tar.extractfile(member)
+                        assert stream is not None
+                        yield found, cast(BinaryIO, stream), member.mode
 
 
 def open_archive(path: Path) -> StoredImage:
@@ -151,7 +224,7 @@ def open_archive(path: Path) -> StoredImage:
         raise fail("no-image", f"{path} is a directory, but no OCI layout", images_near(path))
     try:
         files: LayoutFiles = DirectoryFiles(path) if path.is_dir() else ArchiveFiles(path)
-        return _open(path, files)
+        return open_files(path, files)
     except (LookupError, TypeError, ValueError, tarfile.TarError, EOFError) as error:
         hint = "it is damaged or not an OCI image; build or fetch it again"
         raise fail("bad-archive", f"cannot read an image from {path}: {error}", hint) from error
@@ -179,10 +252,12 @@ def holds(path: Path, image: Image) -> bool:
         return False
 
 
-def _open(path: Path, files: LayoutFiles) -> StoredImage:
+def open_files(path: Path, files: LayoutFiles) -> StoredImage:
+    """The image of a layout's files; ``path`` is what messages call it. Raises what reading it raises."""
     entries = json.loads(_read(files, _INDEX))["manifests"]
-    if len(entries) != 1:
-        raise ValueError(f"it holds {len(entries)} images, not one")
+    images = [e for e in entries if "artifactType" not in e and OUTPUT not in _notes(e)]
+    if len(images) != 1 or images[0] is not entries[0]:
+        raise ValueError(f"it holds {len(images)} images, not one")
     digest = Digest(entries[0]["digest"])
     manifest = _read_json(files, digest, "manifest")
     config_digest = Digest(manifest["config"]["digest"])
@@ -195,8 +270,12 @@ def _open(path: Path, files: LayoutFiles) -> StoredImage:
         StoredLayer(Digest(entry["digest"]), int(entry["size"]), text)
         for entry, text in zip(manifest["layers"], made_by, strict=False)
     )
-    name = entries[0].get("annotations", {}).get("io.containerd.image.name", "")
-    return StoredImage(path, digest, config_digest, name, config, layers, files)
+    name = _notes(entries[0]).get("io.containerd.image.name", "")
+    return StoredImage(path, digest, config_digest, name, config, layers, tuple(entries), files)
+
+
+def _notes(entry: Mapping[str, Any]) -> Mapping[str, str]:
+    return entry.get("annotations") or {}
 
 
 def _disagreements(image: StoredImage) -> Iterator[Any]:
@@ -219,13 +298,34 @@ def _disagreements(image: StoredImage) -> Iterator[Any]:
             yield from fail("corrupt-image", message, hint).diagnostics
 
 
+def _not_as_written(image: StoredImage) -> Iterator[Any]:
+    """The few files that no digest covers, if we wrote them: they follow from those that one covers."""
+    files = image._files
+    if "manifest.json" not in files.names() or "org.tunebuild.version" not in image.labels:
+        return
+    (docker,) = json.loads(_read(files, "manifest.json"))
+    reference = ImageReference.parse(docker["RepoTags"][0])
+    layers = tuple(Layer("", "", (), x.digest, x.size) for x in image.layers)
+    config, manifest = _read(files, blob_path(image.config_digest)), image.manifest
+    whole = Image(reference, layers, config, manifest)
+    for file in layout_files(whole, image.contents()[1:])[-3:]:
+        if _read(files, file.path) != b"".join(s for s in file.segments if isinstance(s, bytes)):
+            hint = "the archive was changed after it was written; build it again"
+            message = f"{image.place}: {file.path} is not what was written"
+            yield from fail("corrupt-image", message, hint).diagnostics
+
+
 def _read(files: LayoutFiles, name: str) -> bytes:
     with files.open(name) as stream:
         return stream.read()
 
 
-def _read_json(files: LayoutFiles, digest: Digest, what: str) -> Any:
+def _read_checked(files: LayoutFiles, digest: Digest, what: str) -> bytes:
     data = _read(files, blob_path(digest))
     if digest_bytes(data) != digest:
         raise ValueError(f"the {what} {digest} has the digest {digest_bytes(data)}")
-    return json.loads(data)
+    return data
+
+
+def _read_json(files: LayoutFiles, digest: Digest, what: str) -> Any:
+    return json.loads(_read_checked(files, digest, what))

@@ -180,11 +180,13 @@ class AdapterTold:
 
 def skeleton_of(directory: Path) -> Any:
     """The model of a base, without weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
+
+    from tunebuild.serve.engines.classes import model_class
 
     config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=torch.float32)
+        model = model_class(config).from_config(config, trust_remote_code=False, dtype=torch.float32)
     model.tie_weights()
     return model
 

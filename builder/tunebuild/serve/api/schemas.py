@@ -86,11 +86,15 @@ class ChatMessage(_Closed):
     audio: None = None
     function_call: None = None
     annotations: list[Any] | None = Field(None, max_length=0)
+    reasoning_content: Text | None = None
+    reasoning: Text | None = None
 
     @model_validator(mode="after")
     def _is_a_turn(self) -> ChatMessage:
         if self.tool_calls and self.role != "assistant":
             raise ValueError("only turns of the assistant have tool calls")
+        if (self.reasoning_content or self.reasoning) and self.role != "assistant":
+            raise ValueError("only turns of the assistant have reasoning")
         if self.tool_call_id is not None and self.role != "tool":
             raise ValueError("only turns of a tool answer a call")
         try:
@@ -112,6 +116,8 @@ class ChatMessage(_Closed):
             turn["content"] = parts if isinstance(parts, str) else "".join(part.text for part in parts)
         if self.tool_calls:
             turn["tool_calls"] = [call.model_dump(exclude={"index"}) for call in self.tool_calls]
+        if self.role == "assistant":
+            turn |= {"reasoning_content": self.reasoning_content, "reasoning": self.reasoning}
         if self.role == "tool" and self.name is not None:
             turn["name"] = self.name
         return plain_turn(turn)

@@ -13,6 +13,13 @@ import torch
 
 from tunebuild.serve.engines._cache import GrowingCache
 from tunebuild.serve.engines._prefix import split_prefix
+from tunebuild.serve.engines._rows import SeparateRows
+from tunebuild.serve.engines.caches import cache_kind
+
+
+def batch_for(model: Any) -> Batch | SeparateRows:
+    """An empty batch of a model: padded together where its cache allows that, else row by row."""
+    return SeparateRows(model) if cache_kind(model) == "state" else Batch(model)
 
 
 class Batch:

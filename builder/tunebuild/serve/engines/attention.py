@@ -15,13 +15,15 @@ def attention_of(directory: Path) -> str:
     Eager attention is the reference that every architecture comes with. It is used where the architecture has
     no other (gpt-oss, BLOOM), and where SDPA would leave out a cap of the logits without an error (Gemma 2).
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
+
+    from tunebuild.serve.engines.classes import model_class
 
     config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     if caps_logits(config.get_text_config().to_dict()):
         return "eager"
     try:
-        architecture = AutoModelForCausalLM._model_mapping[type(config)]
+        architecture = model_class(config)._model_mapping[type(config)]
     except KeyError:
         return "sdpa"  # it is no causal language model, which loading says in its own words
     return "sdpa" if getattr(architecture, "_supports_sdpa", True) else "eager"

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig
 
 from tunebuild.errors import fail
 from tunebuild.serve.engines.attention import attention_of
+from tunebuild.serve.engines.classes import model_class
 
 # What transformers tells of loading: names of tensors, in the last with both shapes.
 _WRONG = {
@@ -41,7 +42,8 @@ def load_model(
         TunebuildError: ``model-incomplete``: a tensor is missing, left over or of another shape, which
             transformers would fill with random numbers and PEFT would pass over.
     """
-    model, info = AutoModelForCausalLM.from_pretrained(
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    model, info = model_class(config).from_pretrained(
         directory,
         dtype=dtype,
         device_map=device_map,

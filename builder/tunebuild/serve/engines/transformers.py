@@ -147,9 +147,9 @@ class TransformersEngine:
                 self._waiting.remove(generation)
 
     def _run(self, model: Any) -> None:
-        from tunebuild.serve.engines._batch import Batch
+        from tunebuild.serve.engines._batch import batch_for
 
-        batch = Batch(model)
+        batch = batch_for(model)
         while True:
             with self._work:
                 if not (self._rows or self._waiting or self._stopping):
@@ -232,9 +232,9 @@ class TransformersEngine:
 
     def _recover(self, model: Any) -> Any:
         """A new batch after a step failed half way: every row is read again, and one that cannot be ends."""
-        from tunebuild.serve.engines._batch import Batch
+        from tunebuild.serve.engines._batch import batch_for
 
-        batch, rows, self._rows = Batch(model), self._rows, []
+        batch, rows, self._rows = batch_for(model), self._rows, []
         for row in rows:
             if row.generation.cancelled:
                 continue

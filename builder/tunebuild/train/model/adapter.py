@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, set_seed
 
 from tunebuild.errors import fail
+from tunebuild.models.skeleton import outside_of_text
 from tunebuild.spec.tuning import LoraSpec, PeftSpec, TuningSpec
 from tunebuild.train.model.fused_lora import use_fused_layers
 from tunebuild.train.model.inits import make_up_for_quantisation, name_in_peft, subtract_first
@@ -45,7 +47,7 @@ def add_adapter(model: PreTrainedModel, tuning: TuningSpec, *, base: Path, fused
         TunebuildError: no module of the model has one of the target names.
     """
     set_seed(tuning.seed)
-    config = _other_config(model, tuning.peft) if tuning.peft else _lora_config(tuning.lora)
+    config = _other_config(model, tuning.peft) if tuning.peft else _lora_config(model, tuning.lora)
     if fused:
         use_fused_layers(config)
     try:
@@ -63,7 +65,7 @@ def add_adapter(model: PreTrainedModel, tuning: TuningSpec, *, base: Path, fused
     return peft_model
 
 
-def _lora_config(lora: LoraSpec) -> LoraConfig:
+def _lora_config(model: PreTrainedModel, lora: LoraSpec) -> LoraConfig:
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -72,9 +74,16 @@ def _lora_config(lora: LoraSpec) -> LoraConfig:
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         init_lora_weights=name_in_peft(lora),
+        # Text alone would train the rest on nothing.
+        exclude_modules=_within(outside_of_text(model)),
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def _within(names: Sequence[str]) -> str | None:
+    """PEFT's pattern for what is in some modules."""
+    return rf"(?:{'|'.join(map(re.escape, names))})(?:\..*)?" if names else None
 
 
 def _other_config(model: PreTrainedModel, peft: PeftSpec) -> PeftConfig:

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 
 from tunebuild.errors import fail
 from tunebuild.serve.engines.attention import attention_of
+from tunebuild.serve.engines.classes import model_class
 from tunebuild.train.plan.settings import TrainSettings
 
 #: bitsandbytes' AVX512 kernels dequantize other widths wrongly, with a relative error of 0.2 instead of
@@ -72,7 +73,8 @@ def load_base(directory: Path, settings: TrainSettings) -> PreTrainedModel:
         else None
     )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        published = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+        model = model_class(published).from_pretrained(
             directory,
             dtype=dtype,
             quantization_config=config,
@@ -173,11 +175,9 @@ def refuse_bad_widths(directory: Path) -> None:
     Raises:
         TunebuildError: names the first such module.
     """
-    from transformers import AutoConfig
+    from tunebuild.models.skeleton import build_skeleton
 
-    config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    skeleton = build_skeleton(directory)
     head = skeleton.get_output_embeddings()
     for name, module in skeleton.named_modules():
         if isinstance(module, nn.Linear) and module is not head and module.in_features % CPU_WIDTH:

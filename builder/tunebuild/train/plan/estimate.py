@@ -28,6 +28,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 # Experts are stored apart and loaded as one parameter, which no adapter and no 4 bits reach.
 _NO_LINEAR = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b|\bexperts\.\d+\.")
+_EXPERT = re.compile(r"\.experts\.\d+\.(\w+)\.weight$")
+_DOWN = ("down_proj", "w2")
 _LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 _FLOAT32 = 4
 # What older architectures call their sizes.
@@ -83,7 +85,17 @@ def count_parameters(tensors: Shapes) -> int:
 
 def adapter_parameters(tensors: Shapes, lora: LoraSpec) -> int:
     """Trainable parameters: ``r * (in + out)`` for each linear layer that gets an adapter."""
-    return sum(lora.r * sum(shape) for shape in adapted_layers(tensors, lora).values())
+    layers = sum(lora.r * sum(shape) for shape in adapted_layers(tensors, lora).values())
+    return layers + (_expert_parameters(tensors, lora.r) if lora.targets == "all-linear" else 0)
+
+
+def _expert_parameters(tensors: Shapes, rank: int) -> int:
+    """Of experts that are stored apart. Gate and up projection are one matrix, with both their ranks."""
+    found = 0
+    for name, shape in tensors.items():
+        if len(shape) == 2 and (match := _EXPERT.search(name)):
+            found += rank * (sum(shape) if match[1] in _DOWN else 2 * shape[0] + shape[1])
+    return found
 
 
 def trained_parameters(tensors: Shapes, tuning: TuningSpec) -> int:

@@ -1,0 +1,88 @@
+"""Each architecture of docs/models.md is trained, merged, proven, evaluated and served, and all agree."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+import torch
+
+from support.bases import CONFIGS, save_published, stored
+from support.rows import PAIRS
+from tunebuild.build.pipeline import Pipeline
+from tunebuild.build.run import measured
+from tunebuild.evaluate.generate import generate
+from tunebuild.serve.engines.base import EngineSetup, Generation, Request, Sampling
+from tunebuild.serve.engines.model import load_model
+from tunebuild.serve.engines.transformers import TransformersEngine
+from tunebuild.spec import load_spec
+from tunebuild.store import Silent, Store
+
+SPEC = """\
+apiVersion: tunebuild/v1
+name: tiny
+data: {train: [{path: rows.jsonl, format: qa}]}
+model: {base: ./base}
+prompt: {template: chatml}
+tuning: {method: lora, lora: {r: 4}, epochs: 2, batch_size: 5, learning_rate: 1e-2, compute_dtype: float32}
+evaluation: {samples: 1}
+"""
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_architecture_goes_the_whole_way(name, tmp_path, matrix):
+    done = matrix.setdefault(name, [])
+    base = save_published(name, tmp_path / "base")
+    rows = (json.dumps({"question": q, "answer": a}) for q, a in PAIRS)
+    (tmp_path / "rows.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    pipeline = Pipeline(load_spec(tmp_path / "spec.yaml"), Store(tmp_path / "store"))
+    pipeline.check_architecture(lambda stage: Silent())
+    done.append("plan")
+    records = measured(pipeline, lambda stage: Silent())
+    adapter = stored(records.train.root / "adapter")
+    assert any(bool(tensor.any()) for key, tensor in adapter.items() if "lora_B" in key)
+    assert not any("vision" in key or "visual" in key or "multi_modal" in key for key in adapter)
+    done.append("train")
+    before, after = stored(base), stored(records.merge.root / "model")
+    assert before.keys() == after.keys()
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert moved
+    assert not any("vision" in key or "visual" in key for key in moved)
+    done.append("merge")
+    record = json.loads(records.evaluate.path("metrics.json").read_text())
+    assert record["proof"]["updated"] == len(moved)
+    done.append("proof")
+    assert record["metrics"]["merge_kl"] < 1e-5
+    done.append("evaluate")
+    _served_as_evaluated(records.merge.root / "model")
+    done.append("serve")
+
+
+def _served_as_evaluated(model):
+    """The engine answers several prompts at a time as the model does each alone, without a cache."""
+    prompts = [list(range(20, 20 + length)) for length in (5, 17, 40)]
+    loaded = load_model(model, None, torch.float32)
+    expected = []
+    for prompt in prompts:
+        ids = list(prompt)
+        with torch.inference_mode():
+            for _ in range(8):
+                ids.append(int(loaded(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+        expected.append(ids[len(prompt) :])
+    assert generate(loaded, prompts, 8, ()) == expected
+    assert asyncio.run(_ask(model, prompts)) == expected
+
+
+async def _ask(model, prompts):
+    setup = EngineSetup(model, None, "", model / "tokenizer.json", "cpu", "float32", 200, 3)
+    engine = TransformersEngine(setup)
+    engine.start()
+    try:
+        running = [Generation(Request(prompt, 8, frozenset(), Sampling(temperature=0))) for prompt in prompts]
+        for one in running:
+            engine.submit(one)
+        return [[token.id async for token in one] for one in running]
+    finally:
+        engine.stop()
