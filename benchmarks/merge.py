@@ -181,12 +181,13 @@ def differing(one: Path, other: Path) -> int:
 
 
 def run(name: str, directory: Path) -> dict[str, float]:
-    """One contender in a process of its own: ``seconds``, and ``peak`` and ``libraries`` in bytes."""
+    """One contender on its own: ``seconds`` and ``cpu`` seconds; ``peak``, ``libraries`` in bytes."""
     shutil.rmtree(directory / name, ignore_errors=True)
     argv = [sys.executable, __file__, "--run", name, "--directory", str(directory)]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    text = f"{name:<18} {found['seconds']:7.1f} s  peak {found['peak'] / 1e6:8,.0f} MB"
+    text = f"{name:<18} {found['seconds']:7.1f} s, of CPU {found['cpu']:6.1f} s, "
+    text += f"peak {found['peak'] / 1e6:8,.0f} MB"
     print(f"{text}, {found['libraries'] / 1e6:,.0f} MB of it before it began", flush=True)
     return found
 
@@ -212,10 +213,10 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.run:
-        libraries, started = peak(), time.monotonic()
+        libraries, started, worked = peak(), time.monotonic(), time.process_time()
         CONTENDERS[options.run](options.directory)
-        seconds = time.monotonic() - started
-        print(json.dumps({"seconds": seconds, "peak": peak(), "libraries": libraries}))
+        seconds, cpu = time.monotonic() - started, time.process_time() - worked
+        print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak(), "libraries": libraries}))
         return
     with tempfile.TemporaryDirectory(dir=options.directory) as scratch:
         directory = Path(scratch)
@@ -234,7 +235,8 @@ def main() -> None:
         for name, seconds in zip(TURNS[1:], merged, strict=True):
             proven = found[f"prove {name}"]
             share = min(one["seconds"] for one in proven) / seconds
-            text = f"prove {name} / {name}: {share:.2f} in time (goal 0.5)"
+            cpu = min(one["cpu"] for one in proven) / min(one["cpu"] for one in found[name])
+            text = f"prove {name} / {name}: {share:.2f} in time (goal 0.5), {cpu:.2f} in CPU time"
             over = max(one["peak"] - one["libraries"] for one in proven) / 1e6
             print(f"{text}, {over:,.0f} MB over the libraries")
             highest = max(one["peak"] for one in found[name])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.quickstart import Quickstart
+from support.quickstart import Quickstart, tunebuild
 from support.registry import docker_registry
 
 
@@ -28,6 +28,11 @@ def test_a_spec_is_pushed_from_the_store_under_the_printed_digest(
             check=True,
         )
         assert inspected.stdout.strip() == quickstart.digest
+        # From the registry back to the spec, over what was attached.
+        verified = tunebuild("verify", f"{name}:v1", "--offline", "--plain-http")
+        assert verified.code == 0, verified.err
+        for said in ("SLSA provenance, unsigned", "CycloneDX", "attached", "faq.jsonl", "golden vectors"):
+            assert said in verified.err
         again = quickstart.run("push", f"{name}:v2", "--plain-http")
         assert again.out == f"{name}:v2@{quickstart.digest}\n"
         assert "0.0 MB sent" in again.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from support.attested import Attested, make_attested
 from support.containers import need_engine
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.image.oci.archive import write_archive
-from tunebuild.image.plan import ImageInputs
+from tunebuild.image.plan import ImageInputs, assemble, plan_image
 from tunebuild.prompt import save_prompt
 from tunebuild.spec.model import PromptSpec
 
@@ -65,7 +66,9 @@ def test_a_bundle_is_verified_without_a_network(bundle: Path, made: Attested) ->
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", ["docker", "podman"])
-def test_a_bundle_is_loaded_without_a_network(bundle: Path, made: Attested, name: str) -> None:
+def test_a_bundle_is_loaded_without_a_network(
+    bundle: Path, made: Attested, inputs: ImageInputs, name: str
+) -> None:
     engine, image = need_engine(name), made.outputs.image
     try:
         done = _alone("load", bundle, "--engine", name)
@@ -74,5 +77,11 @@ def test_a_bundle_is_loaded_without_a_network(bundle: Path, made: Attested, name
         assert engine.image_id(image.reference) == image.config_digest
         again = _alone("load", bundle, "--engine", name)
         assert "stood for" not in again.stderr
+        # Another image takes the name, and that is said.
+        edited = assemble(plan_image(replace(inputs, env=(("EDITED", "yes"),))))
+        write_archive(edited, bundle.with_name("edited.tar"))
+        replacing = _alone("load", bundle.with_name("edited.tar"), "--engine", name)
+        assert f"stood for {image.config_digest[:19]} before" in replacing.stderr
+        assert engine.image_id(image.reference) == edited.config_digest
     finally:
         engine.remove(image.reference)

@@ -28,9 +28,13 @@ class Answers:
     stop_ids: frozenset[int]
     closed: bool
 
-    def detokenizer(self) -> Detokenizer:
-        """A fresh incremental decoder for one answer, to which the markers of reasoning are text."""
-        return Detokenizer(self.tokenizer, self._markers)
+    def detokenizer(self, others: frozenset[int] = frozenset()) -> Detokenizer:
+        """A fresh incremental decoder for one answer, to which the markers of reasoning are text.
+
+        Args:
+            others: special tokens that are text, too.
+        """
+        return Detokenizer(self.tokenizer, self._markers | others)
 
     def stream(self, prompt: Sequence[int]) -> ReasoningStream | None:
         """Parts the text of an answer to a prompt as it comes; ``None`` where there is no reasoning."""
@@ -40,6 +44,15 @@ class Answers:
         end = list(prompt[-len(self.reasoning.opening) - 8 :])
         opened = self.reasoning.opened_by(self._text(end))
         return ReasoningStream(self.reasoning, opened=bool(opened))
+
+    def before_plain(self, prompt: Sequence[int]) -> str:
+        """What an answer without reasoning begins with: a block that is closed at once, say."""
+        if self.reasoning is None:
+            return ""
+        tail = self._text(list(prompt[-len(self.reasoning.closing) - 8 :]))
+        if self.reasoning.opened_by(tail):
+            return self.reasoning.closes_at_once
+        return "" if self.reasoning.closed_by(tail) else self.reasoning.plain
 
     def separate(self, prompt: Sequence[int], answer: Sequence[int]) -> tuple[str, str]:
         """Reasoning and text of an answer's tokens; what ended it is left out."""

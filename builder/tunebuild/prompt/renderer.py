@@ -204,8 +204,12 @@ class Renderer:
         return self.tokenizer.decode([i for i in ids if i not in self.stop_ids])
 
     def detokenizer(self, *, calls: bool = False) -> Detokenizer:
-        """A fresh incremental decoder for one answer; ``calls`` has it spell what tool calls are made of."""
+        """A fresh incremental decoder for plain text; ``calls`` has it spell what tool calls are made of."""
         return Detokenizer(self.tokenizer, self._call_ids if calls else frozenset())
+
+    def answer_detokenizer(self, *, calls: bool = False) -> Detokenizer:
+        """The same for an answer in a conversation; spells the markers of reasoning, too."""
+        return self.answers.detokenizer(self._call_ids if calls else frozenset())
 
     @cached_property
     def call_format(self) -> CallFormat | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from tunebuild.prompt import Detokenizer
-from tunebuild.serve.api.tools import MessageParts
 from tunebuild.serve.engines.base import Finish, Generation, Token
 
 
@@ -55,6 +55,19 @@ class Piece:
     offset: int
 
 
+class Parts(Protocol):
+    """Splits the text of one answer into what a message is made of."""
+
+    def push(self, text: str) -> list[dict[str, Any]]:
+        """Deltas of a piece of text."""
+
+    def flush(self) -> list[dict[str, Any]]:
+        """Deltas of what was held back."""
+
+    def finish(self, finish: Finish | None) -> str | None:
+        """Why the answer ended, as clients are told."""
+
+
 class Answer:
     """One answer as text.
 
@@ -72,7 +85,7 @@ class Answer:
         detokenizer: Detokenizer,
         stops: Sequence[str],
         on_first: Callable[[float], None] = lambda _: None,
-        parts: MessageParts | None = None,
+        parts: Parts | None = None,
     ) -> None:
         self.generation = generation
         self.parts = parts

@@ -20,6 +20,7 @@ from tunebuild.prompt.messages import with_tools
 from tunebuild.serve.api.answer import Answer
 from tunebuild.serve.api.arrivals import Arrivals
 from tunebuild.serve.api.errors import ApiError
+from tunebuild.serve.api.reasoning import behind_reasoning, message_parts
 from tunebuild.serve.api.schemas import ChatRequest, Common, CompletionRequest
 from tunebuild.serve.api.shapes import Shape
 from tunebuild.serve.api.stream import Events, Streamed, answer_logprobs, count_usage
@@ -29,10 +30,6 @@ from tunebuild.serve.engines._constraint import grammar_problem
 from tunebuild.serve.service import Service
 
 _HUNG_UP = 499  # as nginx logs it; nobody reads the answer
-
-# Bytes of a body that is tokenized on the event loop, in about the time of a streamed token. Beside a busy
-# loop a thread waits 5 ms for the interpreter lock each time it wants it: 256 short ones took 4 s, in turn.
-_SHORT = 16 * 1024
 
 
 async def respond(
@@ -55,10 +52,7 @@ async def respond(
     check_model(service, body.model)
     with ExitStack() as stack:
         places = stack.enter_context(service.admission.enter())  # before any work: a full house costs nothing
-        if _is_short(http, body):
-            prompts, use = _asked(service, body)
-        else:
-            prompts, use = await service.in_background(lambda: _asked(service, body))
+        prompts, use = await service.in_background(lambda: _asked(service, body))
         count = len(prompts) * (body.n or 1)
         if count > service.admission.places:
             message = (
@@ -104,13 +98,6 @@ async def respond(
         )
 
 
-def _is_short(http: Request, body: ChatRequest | CompletionRequest) -> bool:
-    """Whether tokenizing the request is over before anybody else could notice; compiling a grammar is not."""
-    announced = http.headers.get("content-length", "")
-    grammar = isinstance(body, ChatRequest) and (body.tools or body.response_format)
-    return announced.isdecimal() and int(announced) <= _SHORT and not grammar
-
-
 def check_model(service: Service, name: str) -> None:
     """Refuse a request that means another model.
 
@@ -150,7 +137,9 @@ def _prompts(service: Service, body: ChatRequest | CompletionRequest, use: ToolU
 def _answers(
     service: Service, body: Common, prompt: list[int], limit: int | None, use: ToolUse
 ) -> list[Answer]:
-    bundle = service.bundle
+    bundle, renderer, chat = service.bundle, service.renderer, isinstance(body, ChatRequest)
+    decoder = renderer.answer_detokenizer if chat else renderer.detokenizer
+    constraint = behind_reasoning(renderer, prompt, use.constraint)
     answers = []
     for number in range(body.n or 1):
         sampling = body.sampling(bundle.defaults.temperature, bundle.defaults.top_p, number)
@@ -161,16 +150,16 @@ def _answers(
             limit,
             sampling,
             body.wanted_logprobs(),
-            use.constraint,
+            constraint,
             whole=not (body.stream or body.stops()),
         )
         answers.append(
             Answer(
                 generation,
-                service.renderer.detokenizer(calls=use.call_format is not None),
+                decoder(calls=use.call_format is not None),
                 body.stops(),
                 service.metrics.first_token.observe,
-                use.parts(),
+                message_parts(renderer, prompt, use) if chat else None,
             )
         )
     return answers

@@ -88,11 +88,15 @@ class ChatMessage(_Closed):
     function_call: None = None
     annotations: list[Any] | None = Field(None, max_length=0)
     parsed: Any = None  # what the official client adds when it parses an answer
+    reasoning_content: Text | None = None
+    reasoning: Text | None = None
 
     @model_validator(mode="after")
     def _is_a_turn(self) -> ChatMessage:
         if self.tool_calls and self.role != "assistant":
             raise ValueError("only turns of the assistant have tool calls")
+        if (self.reasoning_content or self.reasoning) and self.role != "assistant":
+            raise ValueError("only turns of the assistant have reasoning")
         if self.tool_call_id is not None and self.role != "tool":
             raise ValueError("only turns of a tool answer a call")
         try:
@@ -117,6 +121,8 @@ class ChatMessage(_Closed):
                 call.model_dump(exclude={"index": True, "function": {"parsed_arguments"}})
                 for call in self.tool_calls
             ]
+        if self.role == "assistant":
+            turn |= {"reasoning_content": self.reasoning_content, "reasoning": self.reasoning}
         if self.role == "tool" and self.name is not None:
             turn["name"] = self.name
         return plain_turn(turn)

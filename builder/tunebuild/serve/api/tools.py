@@ -123,6 +123,8 @@ class MessageParts:
 def joined(deltas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The message that deltas add up to. Text that is not there is null beside calls, else empty."""
     texts: list[str] = []
+    reasoning = "".join(delta.get("reasoning_content", "") for delta in deltas)
+    apart = {"reasoning_content": reasoning} if reasoning else {}
     calls: list[dict[str, Any]] = []
     for delta in deltas:
         texts.append(delta.get("content", ""))
@@ -132,7 +134,7 @@ def joined(deltas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             else:
                 calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
     text = "".join(texts)
-    return {"content": text or None, "tool_calls": calls} if calls else {"content": text}
+    return {"content": text or None, **apart, "tool_calls": calls} if calls else {"content": text, **apart}
 
 
 def _call_id() -> str:
