@@ -36,9 +36,13 @@ class FiniteStage:
     name: str = "numbers"
     version: int = 1
 
-    def inputs(self) -> Inputs:
+    def own(self) -> Inputs:
         """The weights."""
         return {"weights": {f.path: f.digest for f in self.base.files if f.path.endswith(".safetensors")}}
+
+    def upstream(self) -> Inputs:
+        """Nothing: it comes before all other stages."""
+        return {}
 
     def run(self, work: Path, out: Path, progress: Progress) -> None:
         """Read them.
@@ -46,7 +50,7 @@ class FiniteStage:
         Raises:
             TunebuildError: ``weights-not-finite``, with the tensors.
         """
-        files = [self.base.directory / name for name in self.inputs()["weights"]]
+        files = [self.base.directory / name for name in self.own()["weights"]]
         check_finite(files, progress)
         (out / "passed.json").write_text(json.dumps({"passed": True}) + "\n", "utf-8")
 
