@@ -42,6 +42,7 @@ MORE = {
     "render": (("{spec}", "-o", "{new}"), "train"),
     "export": (("{spec}", "-o", "{new}"), "train"),
     "run": (("{spec}",), "train"),
+    "chat": (("{spec}",), "train"),
     "verify": (("{spec}",), "train"),
     "bundle": (("{spec}", "-o", "{new}.tar"), "train"),
     "push": (("{spec}", "localhost:1/x:1"), "train"),

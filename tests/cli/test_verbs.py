@@ -79,3 +79,14 @@ def test_out_of_memory_hint_names_a_setting_that_is_not_set_yet(spec):
     for method, hint in (("lora", ", or use tuning.method: qlora"), ("qlora", "")):
         error = run("plan", spec, *small, "--set", f"tuning.method={method}").exception
         assert str(error).endswith(f"allow more, lower tuning.max_length{hint}")
+
+
+def test_a_check_of_several_locks_tells_of_each(spec):
+    other = spec.with_name("other.yaml")
+    other.write_text(SPEC)
+    error = run("lock", spec, other, "--check").exception
+    assert isinstance(error, TunebuildError)
+    assert [d.code for d in error.diagnostics] == ["no-lock", "no-lock"]
+    assert {d.message for d in error.diagnostics} == {
+        f"there is no {file.with_suffix('.lock')}" for file in (spec, other)
+    }

@@ -43,6 +43,7 @@ _VERBS = {
         "Write the tuned model quantized (GPTQ, AWQ), for vLLM and transformers.",
     ),
     "run": ("tunebuild.cli.run", "Start the endpoint of a built spec."),
+    "chat": ("tunebuild.cli.chat", "Talk to an endpoint in the terminal."),
     "verify": (
         "tunebuild.cli.verify",
         "Check an image or endpoint against its training prompts and answers.",

@@ -21,7 +21,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("plan spec.yaml --against git:origin/main", "say what a branch changes, and what that sets off"),
     ),
     "lock": (
-        ("lock spec.yaml", "pin data, model, packages and wheels"),
+        ("lock spec.yaml other.yaml", "pin data, model, packages and wheels of two specs"),
         ("lock spec.yaml --update model", "move to a newer commit of the model"),
     ),
     "build": (

@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import set_option, spec_argument, store_option
-from tunebuild.errors import TunebuildError, fail
+from tunebuild.cli._options import set_option, store_option
+from tunebuild.errors import Diagnostic, TunebuildError, fail
 from tunebuild.grammar import counted
 
 
 @click.command("lock")
-@spec_argument
+@click.argument("specs", type=click.Path(path_type=Path), metavar="SPEC...", nargs=-1, required=True)
 @click.option(
     "--update",
     multiple=True,
@@ -25,9 +25,9 @@ from tunebuild.grammar import counted
 @set_option
 @store_option
 def command(
-    spec: Path, update: tuple[str, ...], check: bool, overrides: tuple[str, ...], store: Path
+    specs: tuple[Path, ...], update: tuple[str, ...], check: bool, overrides: tuple[str, ...], store: Path
 ) -> None:
-    """Pin everything that SPEC names in a lock file beside it, SPEC with the ending .lock.
+    """Pin everything that each SPEC names in a lock file beside it, SPEC with the ending .lock.
 
     Data files, the template and the base model are pinned by SHA-256, what is on a hub also by commit, and
     what the image stands on by version and SHA-256. Builds take from the lock what they fetch; with
@@ -35,6 +35,19 @@ def command(
 
     Running it again keeps what was fetched and notes what you changed; --update lets one thing move.
     """
+    if check and update:
+        raise fail("lock-check", "--check changes nothing, so --update has no meaning with it", "drop one")
+    problems: list[Diagnostic] = []
+    for spec in specs:
+        try:
+            _lock(spec, update, check, overrides, store)
+        except TunebuildError as error:
+            problems += error.diagnostics  # the others are still told, or locked
+    if problems:
+        raise TunebuildError(tuple(problems))
+
+
+def _lock(spec: Path, update: tuple[str, ...], check: bool, overrides: tuple[str, ...], store: Path) -> None:
     from tunebuild.build.lock import make_lock, require_no_drift
     from tunebuild.build.pipeline import Pipeline
     from tunebuild.cli._progress import Reporter
@@ -42,8 +55,6 @@ def command(
     from tunebuild.spec import load_spec
     from tunebuild.store import Store
 
-    if check and update:
-        raise fail("lock-check", "--check changes nothing, so --update has no meaning with it", "drop one")
     loaded = load_spec(spec, overrides)
     path = lock_path(spec)
     old = read_lock(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -13,6 +14,8 @@ from typing import Any
 
 from tunebuild.client.checks import Check
 from tunebuild.errors import fail
+from tunebuild.prompt import Message
+from tunebuild.prompt.messages import split_tools
 
 # Few enough to stay below any sensible queue limit, enough to have the server batch.
 _AT_ONCE = 8
@@ -29,6 +32,7 @@ class Answer:
         reasoning: what it says apart from that.
         prompt_tokens: length of the prompt as the endpoint counted it.
         seconds: time to the whole answer.
+        calls: names and arguments of the tools that it calls.
     """
 
     check: Check
@@ -36,11 +40,13 @@ class Answer:
     reasoning: str
     prompt_tokens: int
     seconds: float
+    calls: tuple[tuple[str, Any], ...] = ()
 
     @property
     def exact(self) -> bool:
-        """Word for word what was trained, reasoning and answer each."""
-        return self.text == self.check.expected and self.reasoning == self.check.reasoning
+        """Word for word what was trained: reasoning, answer and calls each."""
+        said = (self.text, self.reasoning, self.calls)
+        return said == (self.check.expected, self.check.reasoning, _functions(self.check.calls))
 
     @property
     def same_prompt(self) -> bool:
@@ -81,8 +87,9 @@ def _model(url: str) -> str:
 
 def _ask_one(url: str, model: str, check: Check) -> Answer:
     started = time.monotonic()
-    request = {"model": model, "messages": check.messages, "temperature": 0}
-    reply = _call(url, "/v1/chat/completions", request)
+    tools, turns = split_tools(check.messages)
+    request = {"model": model, "messages": [_as_request(turn) for turn in turns], "temperature": 0}
+    reply = _call(url, "/v1/chat/completions", {**request, **({"tools": tools} if tools else {})})
     message = reply["choices"][0]["message"]
     return Answer(
         check,
@@ -90,14 +97,52 @@ def _ask_one(url: str, model: str, check: Check) -> Answer:
         message.get("reasoning_content") or "",
         reply["usage"]["prompt_tokens"],
         time.monotonic() - started,
+        _functions(message.get("tool_calls") or ()),
     )
+
+
+def _as_request(turn: Message) -> Message:
+    """A trained turn as clients send it: arguments of calls are JSON in a text."""
+    if not turn.get("tool_calls"):
+        return turn
+    calls = [
+        {
+            "id": str(call.get("id", f"call{number:05}")),
+            "type": "function",
+            "function": {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)},
+        }
+        for number, (call, (name, arguments)) in enumerate(
+            zip(turn["tool_calls"], _functions(turn["tool_calls"]), strict=True)
+        )
+    ]
+    return {**turn, "tool_calls": calls}
+
+
+def _functions(calls: Sequence[Message]) -> tuple[tuple[str, Any], ...]:
+    """Names and arguments of calls, in the rows' form or the API's."""
+    functions = [call.get("function", call) for call in calls]
+    return tuple((function["name"], _arguments(function.get("arguments"))) for function in functions)
+
+
+def _arguments(arguments: Any) -> Any:
+    if not isinstance(arguments, str):
+        return arguments or {}
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
+
+
+def _key() -> dict[str, str]:
+    key = os.environ.get("TUNEBUILD_API_KEY", "")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _call(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
     request = urllib.request.Request(  # noqa: S310 - the user names the endpoint
         url + path,
         data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", **_key()},
     )
     for attempt in range(_RETRIES):
         try:

@@ -74,6 +74,9 @@ _ENVIRONMENT: Variables = (
     ("HOME", "/home/nonroot"),
     ("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"),
     ("TUNEBUILD_HOST", "0.0.0.0"),  # noqa: S104
+    # Threads that wait for others spin otherwise, on a core that what they wait for may need. How many there
+    # are is the server's to say, by the cores that are free.
+    ("OMP_WAIT_POLICY", "passive"),
 )
 
 # What NVIDIA's container toolkit reads, and where it or another runtime may put the driver's libraries.

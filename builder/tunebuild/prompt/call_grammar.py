@@ -68,6 +68,6 @@ def _schema(function: Mapping[str, Any], strict: frozenset[str]) -> str:
     schema = dict(function.get("parameters") or {})
     # A call's arguments are an object, whatever the schema leaves out.
     schema.setdefault("type", "object")
-    if function["name"] not in strict:
-        schema["x-guidance"] = {"lenient": True}
+    # Templates print a blank behind separators at most; without a bound a model may write blanks without end.
+    schema["x-guidance"] = {"lenient": function["name"] not in strict, "whitespace_pattern": "[ ]?"}
     return json.dumps(schema)

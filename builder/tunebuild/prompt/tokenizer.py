@@ -87,9 +87,9 @@ class PromptTokenizer:
         """Ids of the control tokens: what a user types can never become one of them."""
         return frozenset(self._control)
 
-    @property
+    @cached_property
     def vocabulary_size(self) -> int:
-        """Highest id + 1, added tokens included."""
+        """Highest id + 1, added tokens included. Kept: the whole vocabulary is copied to find it."""
         return max(self._plain.get_vocab(with_added_tokens=True).values()) + 1
 
     def token_id(self, token: str) -> int | None:
@@ -173,6 +173,10 @@ class PromptTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; control tokens marked as special in the tokenizer are left out."""
         return self._plain.decode(list(ids), skip_special_tokens=True)
+
+    def spell(self, ids: Sequence[int]) -> str:
+        """Text of ids with every token in it, for people to look at."""
+        return self._plain.decode(list(ids), skip_special_tokens=False)
 
     def _quote(self, value: Any, *, answering: bool) -> Any:
         if isinstance(value, str):

@@ -31,10 +31,6 @@ from tunebuild.serve.service import Service
 
 _HUNG_UP = 499  # as nginx logs it; nobody reads the answer
 
-# Bytes of a body that is tokenized on the event loop, in about the time of a streamed token. Beside a busy
-# loop a thread waits 5 ms for the interpreter lock each time it wants it: 256 short ones took 4 s, in turn.
-_SHORT = 16 * 1024
-
 
 async def respond(
     service: Service, http: Request, body: ChatRequest | CompletionRequest, limit: int | None, shape: Shape
@@ -56,10 +52,7 @@ async def respond(
     check_model(service, body.model)
     with ExitStack() as stack:
         places = stack.enter_context(service.admission.enter())  # before any work: a full house costs nothing
-        if _is_short(http, body):
-            prompts, use = _asked(service, body)
-        else:
-            prompts, use = await service.in_background(lambda: _asked(service, body))
+        prompts, use = await service.in_background(lambda: _asked(service, body))
         count = len(prompts) * (body.n or 1)
         if count > service.admission.places:
             message = (
@@ -103,13 +96,6 @@ async def respond(
         return JSONResponse(
             {"object": shape.whole, **head, "choices": choices, "usage": count_usage(answers)}
         )
-
-
-def _is_short(http: Request, body: ChatRequest | CompletionRequest) -> bool:
-    """Whether tokenizing the request is over before anybody else could notice; compiling a grammar is not."""
-    announced = http.headers.get("content-length", "")
-    grammar = isinstance(body, ChatRequest) and (body.tools or body.response_format)
-    return announced.isdecimal() and int(announced) <= _SHORT and not grammar
 
 
 def check_model(service: Service, name: str) -> None:

@@ -58,7 +58,7 @@ def make_router(service: Service) -> APIRouter:
 
     @router.post("/render")
     async def render(body: RenderRequest) -> dict[str, Any]:
-        """The exact prompt of a conversation: token ids, and each token's own spelling."""
+        """The exact prompt of a conversation: token ids, each token's own spelling, and the text."""
         _check_ready(service)
         if body.tools and (reason := service.renderer.no_calls):
             raise ApiError(400, f"this model takes no tools: {reason}", "unsupported_parameter", "tools")
@@ -66,8 +66,9 @@ def make_router(service: Service) -> APIRouter:
         messages = with_tools([message.plain() for message in body.messages], tools)
         variables = allowed_variables(service, body.chat_template_kwargs)
         ids = await service.in_background(lambda: service.chat_prompt(messages, variables))
-        spelled = [service.renderer.tokenizer.token_text(i) for i in ids]
-        return {"tokens": ids, "count": len(ids), "spelled": spelled}
+        tokenizer = service.renderer.tokenizer
+        spelled = [tokenizer.token_text(i) for i in ids]
+        return {"tokens": ids, "count": len(ids), "spelled": spelled, "text": tokenizer.spell(ids)}
 
     return router
 

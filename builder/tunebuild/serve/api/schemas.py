@@ -63,6 +63,7 @@ class CalledFunction(_Closed):
 
     name: Annotated[Text, Field(min_length=1, max_length=256)]
     arguments: Text = ""
+    parsed_arguments: Any = None  # what the official client adds when it parses an answer
 
 
 class ToolCall(_Closed):
@@ -86,6 +87,7 @@ class ChatMessage(_Closed):
     audio: None = None
     function_call: None = None
     annotations: list[Any] | None = Field(None, max_length=0)
+    parsed: Any = None  # what the official client adds when it parses an answer
     reasoning_content: Text | None = None
     reasoning: Text | None = None
 
@@ -115,7 +117,10 @@ class ChatMessage(_Closed):
         if parts is not None:
             turn["content"] = parts if isinstance(parts, str) else "".join(part.text for part in parts)
         if self.tool_calls:
-            turn["tool_calls"] = [call.model_dump(exclude={"index"}) for call in self.tool_calls]
+            turn["tool_calls"] = [
+                call.model_dump(exclude={"index": True, "function": {"parsed_arguments"}})
+                for call in self.tool_calls
+            ]
         if self.role == "assistant":
             turn |= {"reasoning_content": self.reasoning_content, "reasoning": self.reasoning}
         if self.role == "tool" and self.name is not None:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
+from tunebuild.serve.engines._cache import GrowingCache
 from tunebuild.serve.engines._prefix import split_prefix
 from tunebuild.serve.engines._rows import SeparateRows
 from tunebuild.serve.engines.caches import cache_kind
@@ -37,7 +37,7 @@ class Batch:
 
     def _clear(self) -> None:
         self.mask = torch.zeros(0, 0, dtype=torch.long, device=self._device)
-        self.cache = DynamicCache()
+        self.cache = GrowingCache([])
 
     def __len__(self) -> int:
         return self.mask.shape[0]
@@ -53,9 +53,9 @@ class Batch:
         longest = max(map(len, prompts))
         ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=self._device)
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self._device)
-        # No configuration: sliding-window layers then keep all keys, so that rows can be padded alike; the
-        # window itself is in the attention mask.
-        cache = DynamicCache(self._prefix or None)
+        # Sliding-window layers keep all keys, so that rows can be padded alike; the window itself is in the
+        # attention mask.
+        cache = GrowingCache(self._prefix)
         if self._prefix:
             mask = _pad_left(mask, longest + cache.get_seq_length(), 1)
         positions = (mask.cumsum(1) - 1).clamp_min(0)[:, -longest:]
@@ -91,7 +91,7 @@ class Batch:
             layer.values = layer.values[index, :, spare:]
 
     def _forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: GrowingCache
     ) -> torch.Tensor:
         with torch.inference_mode():
             output = self._model(

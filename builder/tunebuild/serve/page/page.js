@@ -204,8 +204,9 @@ async function showPrompt() {
   try {
     const found = await (await call("render", { messages: all })).json();
     tell("");
-    $("prompt-count").textContent = `${found.count} tokens; every other one is marked.`;
-    $("prompt-text").replaceChildren(
+    $("prompt-count").textContent = `${found.count} tokens`;
+    $("prompt-text").textContent = found.text;
+    $("prompt-tokens").replaceChildren(
       ...found.spelled.map((token) => {
         const part = document.createElement("span");
         part.textContent = token;
