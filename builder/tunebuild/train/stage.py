@@ -38,7 +38,7 @@ class TrainStage:
     spared_cores: int = 0
     together: Together | None = None
     name: str = "train"
-    version: int = 1
+    version: int = 2
 
     def own(self) -> Inputs:
         """Settings and base weights."""
