@@ -60,6 +60,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("run spec.yaml --port 8000", "serve until Ctrl-C"),
         ('run spec.yaml --port 0 --ask "How do I return an item?"', "ask one question and stop"),
     ),
+    "chat": (
+        ("chat spec.yaml", "build if needed, start the endpoint, and talk to it"),
+        ("chat http://127.0.0.1:8080", "talk to an endpoint that is running"),
+    ),
     "verify": (
         ("verify spec.yaml --min-exact 0.9", "build, start and ask the trained questions"),
         ("verify spec.yaml --url http://127.0.0.1:8080", "check an endpoint that is running"),
