@@ -29,12 +29,14 @@ _SLOW = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # the scheduler of several processes reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = tuple(_TESTS / path for path in _SLOW)
+    # A file's tests share its fixtures, so they run in one process. So do all files that share the built toy
+    # example, and its image in a container runtime.
+    toy = {item.path for item in items if "quickstart" in getattr(item, "fixturenames", ())}
     for item in items:
         if any(item.path.is_relative_to(path) for path in slow):
             item.add_marker(pytest.mark.slow)
-        # A file's tests share its fixtures, so they run in one process; the ones that share the built toy
-        # example, and its image in a container runtime, run in one, too.
-        shared = "toy" if "quickstart" in getattr(item, "fixturenames", ()) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(shared))
+        group = "toy" if item.path in toy else item.path.relative_to(_TESTS).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
