@@ -1,4 +1,4 @@
-"""Marks tests by where they are: ``slow`` for ``make quick``, ``alone`` for what bears no other test beside it."""
+"""Marks tests by where they are: ``slow`` for ``make quick``, ``alone`` for what bears no test beside it."""
 
 from __future__ import annotations
 
