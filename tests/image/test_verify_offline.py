@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from support import tokenizers as families
 from tunebuild.cli import app
-from tunebuild.cli.verify import _question
+from tunebuild.cli.verify import _Log, _question
 from tunebuild.client.checks import read_contract
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.errors import TunebuildError
@@ -62,7 +62,7 @@ def test_rows_of_plain_text_alone_leave_nothing_to_ask_and_that_is_said(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     contract = read_contract(bundle)
-    _question("http://127.0.0.1:9", contract, 0.0)
+    _question("http://127.0.0.1:9", contract, 0.0, _Log())
     assert "there is nothing to ask" in capsys.readouterr().err
     with pytest.raises(TunebuildError, match="there is nothing to ask"):
-        _question("http://127.0.0.1:9", contract, 1.0)
+        _question("http://127.0.0.1:9", contract, 1.0, _Log())
