@@ -35,11 +35,11 @@ def test_two_adapters_share_all_layers_but_their_own(quickstart, archives):
     for stage in ("merge", "weights", "runtime"):
         assert re.search(rf"{stage}\s+unchanged", again), again
     one, two, merged = (open_archive(path) for path in (first, second, quickstart.archive))
-    assert len(one.layers) == len(two.layers) == 7
+    assert len(one.layers) == len(two.layers) == 9
     same = [a.digest == b.digest for a, b in zip(one.layers, two.layers, strict=True)]
-    assert same == [True] * 5 + [False, False]
+    assert same == [True] * 7 + [False, False]
     assert [x.digest for x in one.layers[:3]] == [x.digest for x in merged.layers[:3]]
-    assert one.layers[5].size < 2_000_000
+    assert one.layers[7].size < 2_000_000
 
 
 def test_the_weights_are_the_bases_own(quickstart, archives, tmp_path):
@@ -75,6 +75,8 @@ def test_the_container_answers_word_for_word(quickstart, archives):
 def test_plan_and_explain_know_of_it(quickstart, archives):
     plan = quickstart.run("plan", *APART)
     assert plan.code == 0, plan.out
-    assert re.search(r"= packages .*\n *\+ peft .*\n *\+ weights 1/1 .*\n *\+ adapter .*\n *\+ app", plan.out)
+    new = ("peft", "weights 1/1", "model files", "adapter", "app")
+    assert all(re.search(rf"^ *\+ {name} ", plan.out, re.MULTILINE) for name in new), plan.out
+    assert re.search(r"^ *= packages ", plan.out, re.MULTILINE)
     told = tunebuild("explain", archives[0][0], "--card")
     assert "belongs on top" in told.out

@@ -30,6 +30,9 @@ class _Said:
     def __call__(self, stage):
         return self
 
+    def step(self, done, total, note=""):
+        pass
+
     def say(self, text):
         self.lines.append(text)
 
