@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 
+from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, store_option
 from tunebuild.cli._serving import endpoint, engine_option, ready_option
 from tunebuild.client.chat import Chat
 from tunebuild.errors import TunebuildError
 from tunebuild.extras import require
-from tunebuild.printable import printable
 
 _HELP = """\
 /system TEXT   set the system message; without TEXT, the model's own
@@ -71,7 +71,7 @@ def command(
             ).url
         root = url.rstrip("/").removesuffix("/v1")
         chat = Chat(root, os.environ.get(key_env, ""), settings, system)
-        click.echo(f"{printable(chat.model)} at {root}; /help lists the commands", err=True)
+        echo(f"{chat.model} at {root}; /help lists the commands", err=True)
         _talk(chat)
 
 
@@ -82,10 +82,10 @@ def _talk(chat: Chat) -> None:
         try:
             line = input("> " if sys.stdin.isatty() else "")
         except EOFError:
-            click.echo(err=True)
+            echo(err=True)
             return
         except KeyboardInterrupt:
-            click.echo("\nCtrl-D or /quit leaves", err=True)
+            echo("\nCtrl-D or /quit leaves", err=True)
             continue
         if line.strip() == "/quit":
             return
@@ -95,7 +95,7 @@ def _talk(chat: Chat) -> None:
             # A conversation outlives a refused question, but nobody reads on in a pipe.
             if not sys.stdin.isatty():
                 raise
-            click.echo(str(error), err=True)
+            echo(str(error), err=True)
 
 
 def _do(chat: Chat, line: str) -> None:
@@ -104,14 +104,14 @@ def _do(chat: Chat, line: str) -> None:
         return
     if word == "/reset":
         chat.turns.clear()
-        click.echo("forgotten", err=True)
+        echo("forgotten", err=True)
     elif word == "/system":
         chat.system = rest.strip()
-        click.echo("system message set" if chat.system else "the model's own system message", err=True)
+        echo("system message set" if chat.system else "the model's own system message", err=True)
     elif word == "/prompt":
-        click.echo(printable(chat.prompt()) if chat.turns or chat.system else "nothing was said yet")
+        echo(chat.prompt() if chat.turns or chat.system else "nothing was said yet")
     elif word.startswith("/"):
-        click.echo(_HELP if word == "/help" else f"no such command: {word}\n{_HELP}", err=True)
+        echo(_HELP if word == "/help" else f"no such command: {word}\n{_HELP}", err=True)
     else:
         _answer(chat, line)
 
@@ -120,9 +120,9 @@ def _answer(chat: Chat, question: str) -> None:
     pieces = chat.answer(question)
     try:
         for piece in pieces:
-            click.echo(printable(piece), nl=False)
+            echo(piece, nl=False)
     except KeyboardInterrupt:
         pieces.close()  # type: ignore[attr-defined]
-        click.echo(" (stopped)", nl=False, err=True)
+        echo(" (stopped)", nl=False, err=True)
     finally:
-        click.echo()
+        echo()
