@@ -115,7 +115,7 @@ def test_nothing_changed_does_nothing(quickstart):
     assert done.code == 0
     assert done.out.strip() == quickstart.digest
     assert "nothing changed" in done.err
-    assert done.err.count("unchanged") == 7
+    assert done.err.count("unchanged") == 8
     assert "is up to date" in done.err
 
 
