@@ -78,7 +78,7 @@ def _tree(root: Path) -> None:
     (root / "link").symlink_to("../nowhere")
 
 
-def test_a_tree_is_sorted_and_normalised(tmp_path: Path) -> None:
+def test_a_tree_is_sorted_and_normalized(tmp_path: Path) -> None:
     _tree(tmp_path)
     sink = io.BytesIO()
     result = write_tree(tmp_path, "opt/x", sink)

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from support import tokenizers as families
+from support.images import save_real_prompt
 from tunebuild.cli import app
 from tunebuild.cli.verify import _Log, _question
 from tunebuild.client.checks import read_contract
-from tunebuild.data.prompt_source import build_renderer
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.archive import write_archive, write_layout
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
-from tunebuild.prompt import save_prompt
-from tunebuild.spec.model import PromptSpec
 
 
 @pytest.fixture
 def bundle(inputs: ImageInputs, tmp_path: Path) -> Path:
-    base = families.save(families.byte_level(), tmp_path / "base")
-    prompt = inputs.bundle / "prompt"
-    shutil.rmtree(prompt)
-    save_prompt(prompt, build_renderer(PromptSpec(), base, base), base)
-    (prompt / "checks.jsonl").write_text("")
-    return prompt
+    return save_real_prompt(inputs, tmp_path / "base")
 
 
 def verified(place: Path) -> tuple[int, str]:

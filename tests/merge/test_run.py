@@ -27,7 +27,7 @@ from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.loop.run import train_adapter
 from tunebuild.train.model.adapter import save_adapter
-from tunebuild.train.model.base import describe_quantisation, load_base
+from tunebuild.train.model.base import describe_quantization, load_base
 from tunebuild.train.plan.settings import TrainSettings
 
 
@@ -161,7 +161,7 @@ def shard_digests(model, kind):
 def test_adapters_of_a_base_share_what_they_do_not_touch(tmp_path, strategy, shard):
     base = save_base("mistral", tmp_path / "base", dtype=torch.bfloat16, shard=shard)
     settings = TrainSettings(TuningSpec(), "cpu", "bfloat16")
-    record = describe_quantisation(load_base(base, settings), settings)
+    record = describe_quantization(load_base(base, settings), settings)
     models = []
     for name, targets in (
         ("one", ["q_proj", "v_proj"]),
@@ -232,7 +232,7 @@ def test_dequantized_is_the_model_that_was_trained(tmp_path, architecture):
     truth = logits(PeftModel.from_pretrained(load_base(base, settings), adapter), ids)
     plain = AutoModelForCausalLM.from_pretrained(ours, dtype=torch.float32)
     assert not any("quant" in key for key in plain.config.to_dict())
-    requantised = PeftModel.from_pretrained(load_base(base, settings), adapter).merge_and_unload()
+    requantized = PeftModel.from_pretrained(load_base(base, settings), adapter).merge_and_unload()
     original = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter
     ).merge_and_unload()
@@ -241,17 +241,17 @@ def test_dequantized_is_the_model_that_was_trained(tmp_path, architecture):
         return float((logits(model, ids) - truth).norm() / truth.norm())
 
     assert distance(plain) < 0.02
-    assert distance(requantised) > 4 * distance(plain)
+    assert distance(requantized) > 4 * distance(plain)
     assert distance(original) > 4 * distance(plain)
 
 
 @pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
-def test_dequantized_equals_bitsandbytes_own_dequantisation(tmp_path, dora):
+def test_dequantized_equals_bitsandbytes_own_dequantization(tmp_path, dora):
     base = save_base("llama", tmp_path / "base")
     settings = TrainSettings(TuningSpec(), "cpu", "float32")
     trained = make_adapter(base, tmp_path / "trained", torch.float32, **LINEAR, use_dora=dora)
     model = load_base(base, settings)
-    record = describe_quantisation(model, settings)
+    record = describe_quantization(model, settings)
     (trained / "quantization.json").write_text(json.dumps(record.to_json()))
     ours = {t.name: t.read() for t in list_tensors(merged(base, trained, tmp_path, "dequantized"))}
     plain = model.dequantize()
@@ -263,7 +263,7 @@ def test_another_bitsandbytes_is_refused(tmp_path):
     base = save_base("llama", tmp_path / "base")
     settings = TrainSettings(TuningSpec(), "cpu", "float32")
     trained = make_adapter(base, tmp_path / "trained", torch.float32, r=4, target_modules="all-linear")
-    record = replace(describe_quantisation(load_base(base, settings), settings), bitsandbytes="0.1")
+    record = replace(describe_quantization(load_base(base, settings), settings), bitsandbytes="0.1")
     (trained / "quantization.json").write_text(json.dumps(record.to_json()))
     with pytest.raises(TunebuildError, match=r"trained with bitsandbytes 0\.1"):
         merged(base, trained, tmp_path, "dequantized")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,25 +10,18 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from support import tokenizers as families
 from support.attested import Attested, make_attested
 from support.containers import need_engine
-from tunebuild.data.prompt_source import build_renderer
+from support.images import save_real_prompt
 from tunebuild.image.oci.archive import write_archive
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
-from tunebuild.prompt import save_prompt
-from tunebuild.spec.model import PromptSpec
 
 _NOWHERE = ["unshare", "--net"]
 
 
 @pytest.fixture
 def made(inputs: ImageInputs, tmp_path: Path) -> Attested:
-    base = families.save(families.byte_level(), tmp_path / "base")
-    prompt = inputs.bundle / "prompt"
-    shutil.rmtree(prompt)
-    save_prompt(prompt, build_renderer(PromptSpec(), base, base), base)
-    (prompt / "checks.jsonl").write_text("")
+    save_real_prompt(inputs, tmp_path / "base")
     return make_attested(inputs)
 
 

@@ -18,7 +18,7 @@ from tunebuild.merge.run import merge_adapter
 from tunebuild.spec.tuning import TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.model.adapter import save_adapter
-from tunebuild.train.model.base import describe_quantisation, load_base
+from tunebuild.train.model.base import describe_quantization, load_base
 from tunebuild.train.plan.settings import TrainSettings
 
 
@@ -159,7 +159,7 @@ def make_adapter(case: Case, seed: int = 1) -> None:
     save_adapter(model, case.trained / "adapter")
     if case.strategy == "dequantized":
         settings = TrainSettings(TuningSpec(), "cpu", "bfloat16")
-        record = describe_quantisation(load_base(case.base, settings), settings)
+        record = describe_quantization(load_base(case.base, settings), settings)
         (case.trained / "quantization.json").write_text(json.dumps(record.to_json()))
 
 

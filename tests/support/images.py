@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from support import tokenizers as families
 from tunebuild.containers.find import find_container_runtime
 from tunebuild.containers.runtime import ContainerRuntime
+from tunebuild.data.prompt_source import build_renderer
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.layer import layer_of_blob
 from tunebuild.image.oci.manifest import Image
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.oci.tar import TarWriter
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
+from tunebuild.prompt import save_prompt
+from tunebuild.spec.model import PromptSpec
 
 
 def _write_bundle(root: Path, name: str) -> Path:
@@ -68,6 +73,20 @@ def make_inputs() -> Callable[..., ImageInputs]:
 @pytest.fixture
 def inputs(tmp_path: Path, make_inputs: Callable[..., ImageInputs]) -> ImageInputs:
     return make_inputs(tmp_path / "in")
+
+
+def save_real_prompt(inputs: ImageInputs, base: Path) -> Path:
+    """Give the bundle a prompt contract that loads, over a small tokenizer, with nothing to ask.
+
+    Returns:
+        The bundle's ``prompt`` directory.
+    """
+    families.save(families.byte_level(), base)
+    prompt = inputs.bundle / "prompt"
+    shutil.rmtree(prompt)
+    save_prompt(prompt, build_renderer(PromptSpec(), base, base), base)
+    (prompt / "checks.jsonl").write_text("")
+    return prompt
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def explain(key: str, store: Path) -> None:
     opened = Store(store)
     kept = inventory.find_record(opened, key)
     echo(f"{kept.key}\noutput {kept.tree}, {_size(kept.size)}\n")
-    echo_json(inventory.inputs_of(kept))
+    echo_json(inventory.recorded_inputs(kept))
 
 
 @command.command("gc")

@@ -39,7 +39,7 @@ def tokenise_in_order(chunks: Iterator[Chunk], tokenizer: Tokenizer, workers: in
     pending: deque[Future[Tokenized]] = deque()
     try:
         for chunk in chain([following], chunks):
-            pending.append(pool.submit(_tokenise, chunk))
+            pending.append(pool.submit(_tokenize, chunk))
             if len(pending) > 2 * workers:
                 yield pending.popleft().result()
         while pending:
@@ -71,5 +71,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _tokenise(chunk: Chunk) -> Tokenized:
+def _tokenize(chunk: Chunk) -> Tokenized:
     return _tokeniser(chunk)

@@ -250,8 +250,8 @@ def _general_rows(asked: _Asked, answers: list[list[int]]) -> list[dict[str, Any
 def _alternative(stage: EvaluateStage, rows: list[dict[str, Any]]) -> Logprobs:
     """What the ``original`` merge says, done in memory and rounded as its files would be."""
     assert stage.alternative == "original"
-    unquantised = replace(stage.settings, tuning=stage.settings.tuning.model_copy(update={"method": "lora"}))
-    model = load_trained(stage.base.directory, stage.trained.path("adapter"), unquantised).merge_and_unload()
+    unquantized = replace(stage.settings, tuning=stage.settings.tuning.model_copy(update={"method": "lora"}))
+    model = load_trained(stage.base.directory, stage.trained.path("adapter"), unquantized).merge_and_unload()
     stored = {tensor.name: tensor for tensor in list_tensors(stage.base.directory)}
     for name, weight in model.named_parameters():
         if name in stored:  # perhaps in fewer bits than it was loaded in

@@ -99,7 +99,7 @@ def find_record(store: Store, key: str) -> Kept:
     return found[0]
 
 
-def inputs_of(kept: Kept) -> dict[str, Any]:
+def recorded_inputs(kept: Kept) -> dict[str, Any]:
     """What a finished stage was made from."""
     inputs: dict[str, Any] = json.loads(kept.path.read_text("utf-8"))["inputs"]
     return inputs

@@ -25,7 +25,7 @@ from tunebuild.train.loop import checkpoints
 from tunebuild.train.loop.run import train_adapter
 from tunebuild.train.model import base as base_module
 from tunebuild.train.model.adapter import add_adapter
-from tunebuild.train.model.base import describe_quantisation, keep_4bit_weights_unpacked, load_base
+from tunebuild.train.model.base import describe_quantization, keep_4bit_weights_unpacked, load_base
 from tunebuild.train.plan.settings import TrainSettings
 
 
@@ -275,7 +275,7 @@ def test_repacking_is_off_in_every_4bit_module(tmp_path):
 
     model = load_base(save_base("falcon", tmp_path / "base"), tuning())
     modules = [m for m in model.modules() if isinstance(m, Linear4bit)]
-    assert len(modules) == len(describe_quantisation(model, tuning()).modules) == 8
+    assert len(modules) == len(describe_quantization(model, tuning()).modules) == 8
     assert not any(m.support_avx512bf16_for_cpu for m in modules)
     modules[0].support_avx512bf16_for_cpu = True
     keep_4bit_weights_unpacked(model)

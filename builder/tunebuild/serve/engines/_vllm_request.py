@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from inspect import signature
 from typing import Any
 
 from tunebuild.serve.engines.base import Finish, Request, Token
+
+
+@cache  # asked with every request
+def _knows_interval() -> bool:
+    from vllm import SamplingParams
+
+    return "stream_interval" in signature(SamplingParams).parameters
 
 
 def sampling_parameters(request: Request, ends: frozenset[int]) -> Any:
@@ -29,8 +37,7 @@ def sampling_parameters(request: Request, ends: frozenset[int]) -> Any:
         structured = StructuredOutputsParams(**{key: constraint.text})
     # Of an answer that nobody reads before its end, vLLM then hands out the first token and the rest.
     # Its versions before that setting hand out each.
-    known = "stream_interval" in signature(SamplingParams).parameters
-    patience = {"stream_interval": request.max_tokens} if request.whole and known else {}
+    patience = {"stream_interval": request.max_tokens} if request.whole and _knows_interval() else {}
     return SamplingParams(
         temperature=0.0 if sampling.greedy else sampling.temperature,
         top_p=sampling.top_p,

@@ -40,7 +40,7 @@ from tunebuild.train.model.adapter import (
     trainable_copy,
 )
 from tunebuild.train.model.attention import try_packing
-from tunebuild.train.model.base import describe_quantisation, load_base
+from tunebuild.train.model.base import describe_quantization, load_base
 from tunebuild.train.model.inits import moves_base
 from tunebuild.train.model.layers import prepare_layers
 from tunebuild.train.plan.batches import Batching, MicroBatches
@@ -133,7 +133,7 @@ def train_model(
     if plan.execution.packed and not execution.packed:
         model.set_attn_implementation(attention_of(base.directory))
     _bound_memory(settings)
-    quantization = describe_quantisation(model, settings)
+    quantization = describe_quantization(model, settings)
     if settings.full:
         # The base's own, which the merge copies, may be one that transformers loads and refuses to save.
         model.generation_config = GenerationConfig()

@@ -26,7 +26,7 @@ from tunebuild.errors import fail
 from tunebuild.models.skeleton import outside_of_text
 from tunebuild.spec.tuning import LoraSpec, PeftSpec, TuningSpec
 from tunebuild.train.model.fused_lora import use_fused_layers
-from tunebuild.train.model.inits import make_up_for_quantisation, name_in_peft, subtract_first
+from tunebuild.train.model.inits import make_up_for_quantization, name_in_peft, subtract_first
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -61,7 +61,7 @@ def add_adapter(model: PreTrainedModel, tuning: TuningSpec, *, base: Path, fused
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     if tuning.lora.init == "loftq":
-        make_up_for_quantisation(peft_model, base)
+        make_up_for_quantization(peft_model, base)
     return peft_model
 
 

@@ -101,7 +101,7 @@ def keep_4bit_weights_unpacked(model: nn.Module) -> None:
     sample) repacks weight and quantization state for inference. Training afterwards gets wrong gradients
     and a merge reads garbage; nothing is raised. The switch is the module's own attribute.
     """
-    for _, module in _quantised_modules(model):
+    for _, module in _quantized_modules(model):
         module.support_avx512bf16_for_cpu = False
 
 
@@ -120,7 +120,7 @@ def quantise_subclasses(model: PreTrainedModel, compute_dtype: torch.dtype) -> N
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and not isinstance(module, Linear4bit) and module is not head:
             model.set_submodule(name, quantise_layer(module, compute_dtype))
-    if next(_quantised_modules(model), None) is None:
+    if next(_quantized_modules(model), None) is None:
         message = "the base model has no linear layer that can be held in 4 bits"
         raise fail("nothing-quantized", message, "use tuning.method: lora", path="tuning.method")
 
@@ -148,9 +148,9 @@ def quantise_layer(module: nn.Linear, compute_dtype: torch.dtype) -> nn.Module:
     return moved
 
 
-def describe_quantisation(model: nn.Module, settings: TrainSettings) -> Quantization | None:
+def describe_quantization(model: nn.Module, settings: TrainSettings) -> Quantization | None:
     """What was quantized and how; ``None`` if nothing was."""
-    modules = dict(_quantised_modules(model))
+    modules = dict(_quantized_modules(model))
     if not modules:
         return None
     state: Any = next(iter(modules.values())).weight.quant_state
@@ -190,7 +190,7 @@ def refuse_bad_widths(directory: Path) -> None:
             )
 
 
-def _quantised_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
+def _quantized_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
     from bitsandbytes.nn import Linear4bit
 
     for name, module in model.named_modules():

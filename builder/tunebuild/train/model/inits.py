@@ -71,7 +71,7 @@ def subtract_first(
 
 
 @torch.no_grad()
-def make_up_for_quantisation(model: PeftModel, base: Path) -> None:
+def make_up_for_quantization(model: PeftModel, base: Path) -> None:
     """LoftQ: begin with the low-rank part of what NF4 lost of each weight.
 
     PEFT's own function runs on cards only, and leaves the adapter's scale out.
