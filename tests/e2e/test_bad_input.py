@@ -82,7 +82,10 @@ def nothing_to_believe(store):
         (lambda d: (d / "base" / "tokenizer.json").write_text("{}"), "tokenizer.json cannot be read"),
         (lambda d: (d / "base" / "config.json").write_text("{"), "base/config.json is not JSON: "),
         (lambda d: (d / "base" / "config.json").write_text("[]"), "base/config.json is not a JSON object"),
-        (lambda d: (d / "base" / "config.json").write_text("{}"), "base/config.json names no vocab_size"),
+        (
+            lambda d: (d / "base" / "config.json").write_text("{}"),
+            "Should have a `model_type` key in its config.json",
+        ),
         (
             lambda d: (d / "base" / "tokenizer_config.json").write_bytes(b"\xff"),
             "base/tokenizer_config.json is not JSON: ",

@@ -19,6 +19,7 @@ from tunebuild.export.layers import check_layers
 from tunebuild.export.run import calibration_rows
 from tunebuild.export.tool import requirements
 from tunebuild.prompt import save_prompt
+from tunebuild.prompt.golden import load_golden
 from tunebuild.spec import Spec
 from tunebuild.spec.checks import broken_rules
 from tunebuild.spec.folder import Folder
@@ -77,8 +78,27 @@ def test_a_chat_template_is_written_only_where_it_gives_the_trained_prompts(
     (tmp_path / "out").mkdir()
     found = write_tokenizer(tmp_path / "prompt", tmp_path / "out")
     assert found.differs is None, found
-    assert found.reproduced + found.typed == 7
+    assert found.reproduced + found.typed == len(load_golden(tmp_path / "prompt" / "golden.json"))
     assert (tmp_path / "out" / FILE_NAME).is_file()
+
+
+@pytest.mark.parametrize("value", [True, False, 0, 1.5, "", 'a "quote"\n'])
+@pytest.mark.parametrize("system", [None, SYSTEM])
+def test_a_chat_template_has_the_variables_of_the_spec(
+    tmp_path: Path, value: bool | float | str, system: str | None
+) -> None:
+    base = save(FAMILIES["byte-level"](), tmp_path / "base")
+    (base / "config.json").write_text("{}")
+    source = "\n  {{ mode }}{{ mode is boolean }}" + (base / "chat_template.jinja").read_text()
+    (tmp_path / "moded.jinja").write_text(source)
+    prompt = PromptSpec.model_validate(
+        {"template": {"file": "moded.jinja"}, "variables": {"mode": value}, "system": system}
+    )
+    save_prompt(tmp_path / "prompt", build_renderer(prompt, base, tmp_path), base)
+    (tmp_path / "out").mkdir()
+    found = write_tokenizer(tmp_path / "prompt", tmp_path / "out")
+    assert found.differs is None
+    assert found.reproduced > 5
 
 
 def test_a_template_that_prints_another_date_is_left_out(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from tunebuild.prompt import Renderer, load_prompt
 from tunebuild.prompt.golden import GoldenVector, load_golden
-from tunebuild.prompt.messages import with_system
+from tunebuild.prompt.messages import split_tools, with_system
 
 FILE_NAME = "chat_template.jinja"
 
@@ -62,16 +62,25 @@ def write_tokenizer(prompt: Path, folder: Path) -> ChatTemplate:
 
 
 def template_of(renderer: Renderer) -> str:
-    """The template, which puts the spec's system text first where a conversation brings none."""
-    system, source = renderer.settings.system, renderer.template.source
-    if system is None:
-        return source
-    turn = json.dumps({"role": "system", "content": system}, ensure_ascii=False)
-    return (
-        "{%- if not messages or messages[0]['role'] != 'system' -%}"
-        f"{{%- set messages = [{turn}] + messages -%}}"
-        f"{{%- endif %}}{source}"
-    )
+    """The template, with what the spec gives to it where a request does not.
+
+    That is the system text, put first where a conversation brings none, and ``prompt.variables``.
+    """
+    given = []
+    for name, value in sorted(renderer.template.variables.items()):
+        literal = json.dumps(value, ensure_ascii=False)
+        given.append(f"{{%- if {name} is not defined -%}}{{%- set {name} = {literal} -%}}{{%- endif -%}}")
+    if renderer.settings.system is not None:
+        turn = json.dumps({"role": "system", "content": renderer.settings.system}, ensure_ascii=False)
+        given.append(
+            "{%- if not messages or messages[0]['role'] != 'system' -%}"
+            f"{{%- set messages = [{turn}] + messages -%}}"
+            "{%- endif -%}"
+        )
+    if not given:
+        return renderer.template.source
+    # The last tag leaves white space behind it alone: the template counts from its first character.
+    return "".join(given).removesuffix("-%}") + "+%}" + renderer.template.source
 
 
 def _compare(renderer: Renderer, vectors: list[GoldenVector], folder: Path) -> ChatTemplate:
@@ -89,9 +98,10 @@ def _compare(renderer: Renderer, vectors: list[GoldenVector], folder: Path) -> C
 
 
 def _ids(tokenizer: Any, vector: GoldenVector) -> list[int] | None:
+    tools, turns = split_tools(vector.messages)
     try:
         found = tokenizer.apply_chat_template(
-            vector.messages, add_generation_prompt=True, tokenize=True, return_dict=False
+            turns, tools=tools or None, add_generation_prompt=True, tokenize=True, return_dict=False
         )
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError):
         return None  # it refuses the conversation, as the renderer may
