@@ -6,8 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUICKSTART := examples/quickstart
 
-# Test files are shared out to this many processes: one a core. What uses a container runtime, a port or a clock
-# runs by itself afterwards.
+# Test files are shared out to this many processes: one a core, each with one thread.
 WORKERS ?= auto
 
 .PHONY: quickstart toy test quick check schema bench clean
@@ -22,12 +21,10 @@ toy:  ## the same on a tiny model of random weights, which is made here: no down
 	$(MAKE) quickstart QUICKSTART=examples/toy
 
 test: $(VENV)/.test $(VENV)-export/.ready $(VENV)-vllm/.ready check  ## all checks and all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not alone' || failed=1; \
-	$(BIN)/python -m pytest -m alone || failed=1; \
-	exit $${failed:-0}
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 30
 
 quick: $(VENV)/.test check  ## all checks, and the tests that neither train nor build nor serve: for every commit
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m 'not slow and not alone'
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m 'not slow'
 
 check: $(VENV)/.test  ## style, types and import boundaries
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Marks tests by where they are: ``slow`` for ``make quick``, ``alone`` for what bears no test beside it."""
+"""Marks tests by where they are: ``slow`` is what ``make quick`` leaves out."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ from pathlib import Path
 import pytest
 
 _TESTS = Path(__file__).parent
-#: What uses a container runtime, the toy example's image in one, or a clock.
-_ALONE = (
-    "cli/test_chat.py",
-    "client",
-    "containers",
-    "e2e",
-    "image/test_container.py",
-    "publish",
-    "serve",
-)
-#: What trains, merges or builds.
+#: What trains, merges or builds, serves a model, or uses a container runtime.
 _SLOW = (
     "build",
     "cli/test_build.py",
+    "cli/test_chat.py",
     "cli/test_installed.py",
     "cli/test_serving.py",
+    "client",
+    "containers",
+    "e2e",
     "evaluate",
     "export",
+    "image/test_container.py",
     "image/test_debian.py",
     "image/test_wheels.py",
     "merge",
+    "publish",
+    "serve",
     "train/distributed",
     "train/launch",
     "train/loop",
@@ -38,7 +35,5 @@ _SLOW = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         place = item.path.relative_to(_TESTS)
-        if any(place.is_relative_to(path) for path in _ALONE) or item.get_closest_marker("engine"):
-            item.add_marker(pytest.mark.alone)
-        if any(place.is_relative_to(path) for path in _SLOW):
+        if any(place.is_relative_to(path) for path in _SLOW) or item.get_closest_marker("engine"):
             item.add_marker(pytest.mark.slow)

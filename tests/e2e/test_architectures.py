@@ -36,10 +36,7 @@ serving:
     ("architecture", "method", "template"),
     [
         ("llama", "qlora", "chatml"),
-        ("mistral", "qlora", "qa"),
-        ("falcon", "qlora", "base"),
         ("falcon", "lora", "base"),
-        ("llama", "full", "chatml"),
         ("mistral", "full", "qa"),
     ],
 )

@@ -31,33 +31,33 @@ evaluation: {samples: 1}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_architecture_goes_the_whole_way(name, tmp_path, matrix):
-    done = matrix.setdefault(name, [])
+def test_architecture_goes_the_whole_way(name, tmp_path, record_property):
+    record_property("architecture", name)
     base = save_published(name, tmp_path / "base")
     rows = (json.dumps({"question": q, "answer": a}) for q, a in PAIRS)
     (tmp_path / "rows.jsonl").write_text("".join(f"{row}\n" for row in rows))
     (tmp_path / "spec.yaml").write_text(SPEC)
     pipeline = Pipeline(load_spec(tmp_path / "spec.yaml"), Store(tmp_path / "store"))
     pipeline.check_architecture(lambda stage: Silent())
-    done.append("plan")
+    record_property("stages", "plan")
     records = measured(pipeline, lambda stage: Silent())
     adapter = stored(records.train.root / "adapter")
     assert any(bool(tensor.any()) for key, tensor in adapter.items() if "lora_B" in key)
     assert not any("vision" in key or "visual" in key or "multi_modal" in key for key in adapter)
-    done.append("train")
+    record_property("stages", "plan train")
     before, after = stored(base), stored(records.merge.root / "model")
     assert before.keys() == after.keys()
     moved = {key for key in before if not torch.equal(before[key], after[key])}
     assert moved
     assert not any("vision" in key or "visual" in key for key in moved)
-    done.append("merge")
+    record_property("stages", "plan train merge")
     record = json.loads(records.evaluate.path("metrics.json").read_text())
     assert record["proof"]["updated"] == len(moved)
-    done.append("proof")
+    record_property("stages", "plan train merge proof")
     assert record["metrics"]["merge_kl"] < 1e-5
-    done.append("evaluate")
+    record_property("stages", "plan train merge proof evaluate")
     _served_as_evaluated(records.merge.root / "model")
-    done.append("serve")
+    record_property("stages", "plan train merge proof evaluate serve")
 
 
 def _served_as_evaluated(model):

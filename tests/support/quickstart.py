@@ -47,6 +47,12 @@ class Quickstart:
     digest: str
     err: str
 
+    @classmethod
+    def at(cls, root: Path) -> Quickstart:
+        """The one that was built in a directory, or copied to it."""
+        digest, err = (root / name for name in ("digest", "log"))
+        return cls(root / "one" / "spec.yaml", root / "store", digest.read_text(), err.read_text())
+
     @property
     def archive(self) -> Path:
         """What the build wrote."""
@@ -62,4 +68,6 @@ def build_quickstart(root: Path) -> Quickstart:
     spec = copy_quickstart(root / "one")
     done = tunebuild("build", spec, "--store", root / "store")
     assert done.code == 0, done.err
-    return Quickstart(spec, root / "store", done.out.strip(), done.err)
+    (root / "log").write_text(done.err)
+    (root / "digest").write_text(done.out.strip())
+    return Quickstart.at(root)
