@@ -16,7 +16,7 @@ import pytest
 
 from support.containers import need_engine
 from support.models import save_base
-from support.quickstart import tunebuild
+from support.quickstart import tunebuild, tunebuild_here
 from tunebuild.cli._building import build_spec
 from tunebuild.client.readiness import wait_until_ready
 from tunebuild.containers.local_server import local_server
@@ -106,7 +106,7 @@ def nothing_to_believe(store):
         (lambda d: (d / "spec.yaml").write_text(SPEC.replace("rows.jsonl", "/etc/hosts")), "is outside"),
         (
             lambda d: (d / "spec.yaml").write_text(SPEC.replace("128", "8")),
-            "too-long" and "tokens, at most 8",
+            "tokens, at most 8",
         ),
         (
             lambda d: (d / "spec.yaml").write_text(SPEC + "prompt: {template: nope}\n"),
@@ -114,9 +114,9 @@ def nothing_to_believe(store):
         ),
     ],
 )
-def test_bad_input(spec, break_it, expected):
+def test_bad_input(spec, break_it, expected, capsys):
     break_it(spec.parent)
-    done = build(spec)
+    done = tunebuild_here(capsys, "build", spec, "--store", spec.parent / "store")
     assert done.code == 1
     assert done.out == ""
     assert expected in done.err

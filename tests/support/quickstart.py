@@ -9,6 +9,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from tunebuild.cli import app
+from tunebuild.cli._errors import run_reporting_errors
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -29,6 +34,14 @@ def tunebuild(*arguments: object, env: dict[str, str] | None = None, timeout: fl
     )
     assert "Traceback" not in done.stderr, done.stderr
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def tunebuild_here(capsys: pytest.CaptureFixture[str], *arguments: object) -> Done:
+    """Run the command in this process, which spares it the imports of the training libraries."""
+    code = run_reporting_errors(lambda: app([*map(str, arguments)], standalone_mode=False))
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err, said.err
+    return Done(code, said.out, said.err)
 
 
 def copy_quickstart(directory: Path) -> Path:
