@@ -14,8 +14,10 @@ from tunebuild.build.checks import check_base
 from tunebuild.build.pipeline import Pipeline
 from tunebuild.build.run import measured
 from tunebuild.evaluate.generate import generate
-from tunebuild.serve.engines.base import EngineSetup, Generation, Request, Sampling
+from tunebuild.serve.engines.base import EngineSetup
+from tunebuild.serve.engines.generation import Generation
 from tunebuild.serve.engines.model import load_model
+from tunebuild.serve.engines.request import Request, Sampling
 from tunebuild.serve.engines.transformers import TransformersEngine
 from tunebuild.spec import load_spec
 from tunebuild.store import Silent, Store
