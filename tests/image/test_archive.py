@@ -1,6 +1,7 @@
 """Archives and layouts on disk: whole or absent, readable by others, and every changed byte is noticed."""
 
 import fcntl
+import io
 import json
 import os
 import resource
@@ -17,10 +18,11 @@ from hypothesis import strategies as st
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.archive import write_archive, write_layout
 from tunebuild.image.oci.integrity import check_image
-from tunebuild.image.oci.layer import Entry, FilesLayer
+from tunebuild.image.oci.layer import Entry, FilesLayer, layer_of_blob
 from tunebuild.image.oci.manifest import Image, blob_path
 from tunebuild.image.oci.reading import open_archive
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
+from tunebuild.store import digest_file
 
 
 def test_one_archive_is_a_layout_and_a_docker_archive(image: Image, tmp_path: Path) -> None:
@@ -206,6 +208,23 @@ def test_an_upper_layer_hides_a_lower_one(inputs: ImageInputs, tmp_path: Path) -
     patch = FilesLayer("patch", "patch", (Entry("opt/tunebuild/bundle/bundle.json", b"new"),))
     write_layout(assemble(replace(plan, layers=(*plan.layers, patch))), tmp_path / "layout")
     assert dict(open_archive(tmp_path / "layout").files("opt/tunebuild/bundle"))["bundle.json"] == b"new"
+
+
+@pytest.mark.parametrize("name", ["../outside", "sub/../../outside", "/{out}/outside"])
+def test_no_name_in_a_strangers_archive_leads_out_of_the_directory(
+    inputs: ImageInputs, tmp_path: Path, name: str
+) -> None:
+    place = tmp_path / "evil.tar"
+    with tarfile.open(place, "w") as tar:
+        entry = tarfile.TarInfo("opt/tunebuild/bundle/" + name.format(out=tmp_path))
+        entry.size = 1
+        tar.addfile(entry, io.BytesIO(b"x"))
+    layer = layer_of_blob(place, digest_file(place), place.stat().st_size, name="x", created_by="x")
+    plan = plan_image(inputs)
+    write_layout(assemble(replace(plan, layers=(*plan.layers, layer))), tmp_path / "layout")
+    with pytest.raises(TunebuildError, match="holds a file named"):
+        open_archive(tmp_path / "layout").extract("opt/tunebuild/bundle", tmp_path / "out")
+    assert not list(tmp_path.rglob("outside"))
 
 
 def _edited(inputs: ImageInputs) -> Image:

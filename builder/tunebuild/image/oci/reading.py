@@ -9,9 +9,10 @@ import json
 import posixpath
 import shutil
 import tarfile
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -111,16 +112,9 @@ class StoredImage:
 
     def file(self, path: str) -> bytes | None:
         """A regular file of the image; ``None`` if there is none. Links are not followed."""
-        for layer in reversed(self.layers):
-            with (
-                self.layout.open(blob_path(layer.digest)) as blob,
-                tarfile.open(fileobj=blob, mode="r:*") as tar,
-            ):
-                for member in tar:
-                    if member.isfile() and member.name.removeprefix("./") == path:
-                        stream = tar.extractfile(member)
-                        assert stream is not None
-                        return stream.read()
+        for member, content in self._entries():
+            if member.isfile() and member.name.removeprefix("./") == path:
+                return content().read()
         return None
 
     def files(self, prefix: str) -> Generator[tuple[str, bytes]]:
@@ -141,7 +135,7 @@ class StoredImage:
         count = 0
         for name, stream, mode in self._members(prefix):
             path = target / name
-            if ".." in path.parts:
+            if ".." in path.parts or not path.is_relative_to(target):
                 raise fail("bad-archive", f"{self.place} holds a file named {name!r}", "do not use it")
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as sink:
@@ -153,28 +147,37 @@ class StoredImage:
     def _members(self, prefix: str) -> Iterator[tuple[str, BinaryIO, int]]:
         start = prefix.strip("/") + "/"
         places, seen = [(start, "")], set[str]()
+        for member, content in self._entries():
+            name = member.name.removeprefix("./")
+            if member.issym() and name.startswith(start):
+                target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+                places.append((target.lstrip("/"), name.removeprefix(start)))
+            if not member.isfile():
+                continue
+            for place, shown in places:
+                inside = name.removeprefix(place)
+                if inside == name or (shown and inside and not inside.startswith("/")):
+                    continue
+                if (found := shown + inside) in seen:
+                    continue
+                seen.add(found)
+                yield found, content(), member.mode
+
+    def _entries(self) -> Iterator[tuple[tarfile.TarInfo, Callable[[], BinaryIO]]]:
+        """Entries of all layers, those of the uppermost first, and what opens a regular file's content."""
         for layer in reversed(self.layers):
             with (
                 self.layout.open(blob_path(layer.digest)) as blob,
                 tarfile.open(fileobj=blob, mode="r:*") as tar,
             ):
                 for member in tar:
-                    name = member.name.removeprefix("./")
-                    if member.issym() and name.startswith(start):
-                        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
-                        places.append((target.lstrip("/"), name.removeprefix(start)))
-                    if not member.isfile():
-                        continue
-                    for place, shown in places:
-                        inside = name.removeprefix(place)
-                        if inside == name or (shown and inside and not inside.startswith("/")):
-                            continue
-                        if (found := shown + inside) in seen:
-                            continue
-                        seen.add(found)
-                        stream = tar.extractfile(member)
-                        assert stream is not None
-                        yield found, cast(BinaryIO, stream), member.mode
+                    yield member, partial(_content, tar, member)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
+    stream = tar.extractfile(member)
+    assert stream is not None
+    return cast(BinaryIO, stream)
 
 
 def open_archive(path: Path) -> StoredImage:
