@@ -30,6 +30,7 @@ from tunebuild.store import Silent
 from tunebuild.train.loop.run import train_adapter
 from tunebuild.train.model.adapter import save_adapter
 from tunebuild.train.model.base import describe_quantization, load_base
+from tunebuild.train.model.tied import merged_in_memory
 from tunebuild.train.plan.settings import TrainSettings
 
 
@@ -320,7 +321,9 @@ def test_embedding_and_head_answer_as_peft_does(tmp_path, architecture, targets)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
     reference = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), trained / "adapter")
     ids = torch.arange(10, 74)[None, :]
-    torch.testing.assert_close(logits(plain, ids), logits(reference, ids), rtol=1e-4, atol=1e-4)
+    expected = logits(reference, ids)
+    torch.testing.assert_close(logits(plain, ids), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(merged_in_memory(reference), ids), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_dora_of_an_embedding_is_refused(tmp_path):

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -66,6 +67,16 @@ def tensors_of_head(model: PeftModel, tensors: dict[str, Tensor]) -> dict[str, T
         f"{name}.lora_A.weight": tensors[f"{embedding}.lora_embedding_B"].T.contiguous(),
         f"{name}.lora_B.weight": tensors[f"{embedding}.lora_embedding_A"].T.contiguous(),
     }
+
+
+def merged_in_memory(model: PeftModel) -> Any:
+    """The model with its adapter merged by PEFT, which adds an update of tied ends twice if it is let."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    if all(isinstance(end, LoraLayer) for end in ends):
+        embedding, head = ends
+        if head.get_base_layer().weight is embedding.get_base_layer().weight:
+            head.merged_adapters.append(_ADAPTER)
+    return model.merge_and_unload()
 
 
 class _Transposed(nn.Module):
