@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from support.containers import need_engine
+from support.containers import need_runtime
 from support.quickstart import tunebuild
 from tunebuild.image.oci.reading import open_archive
 
@@ -63,10 +63,10 @@ def _tensors(path):
     }
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 def test_the_container_answers_word_for_word(quickstart, archives):
-    need_engine("docker")
-    done = quickstart.run("run", *APART, "--engine", "docker", "--port", 0, "--ask", QUESTION)
+    need_runtime("docker")
+    done = quickstart.run("run", *APART, "--runtime", "docker", "--port", 0, "--ask", QUESTION)
     assert done.code == 0, done.err
     rows = map(json.loads, (quickstart.spec.parent / "faq.jsonl").read_text().splitlines())
     assert done.out.strip() == next(r["answer"] for r in rows if r["question"] == QUESTION)

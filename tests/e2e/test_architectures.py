@@ -57,6 +57,6 @@ def test_whole_path(quickstart, tmp_path, architecture, method, template):
     built = tunebuild("build", spec, "--store", quickstart.store)
     assert built.code == 0, built.err
     # Models this small do not learn all ten; merged wrongly they would know none.
-    done = tunebuild("verify", spec, "--store", quickstart.store, "--engine", "none", "--min-exact", "0.5")
+    done = tunebuild("verify", spec, "--store", quickstart.store, "--runtime", "none", "--min-exact", "0.5")
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "base" / "config.json").read_text())["model_type"] == architecture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.containers import need_engine
+from support.containers import need_runtime
 from support.envelopes import BASE, Outputs, make_outputs
 from support.registry import FaultyProxy
 from tunebuild.image.oci.archive import write_archive, write_layout
@@ -139,9 +139,9 @@ def test_an_archive_of_all_outputs_is_pushed_whole(registry: str, outputs: Outpu
         assert _repository(registry).manifest_digest(content.tag("v1")) == content.digest
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 def test_other_programs_take_every_image(registry: str, outputs: Outputs, tmp_path: Path) -> None:
-    podman = need_engine("podman")
+    podman = need_runtime("podman")
     _push(registry, Content.of_image(outputs.image), *outputs.others)
     for content in outputs.others:
         source = f"docker://{registry}/team/bot:{content.tag('v1')}"
@@ -158,4 +158,4 @@ def test_other_programs_take_every_image(registry: str, outputs: Outputs, tmp_pa
         subprocess.run(pull, check=True, capture_output=True)
         podman.remove(reference)
         subprocess.run(["docker", "pull", "--quiet", str(reference)], check=True, capture_output=True)
-        need_engine("docker").remove(reference)
+        need_runtime("docker").remove(reference)

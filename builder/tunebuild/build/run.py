@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
+from tunebuild.build.checks import check_base, check_rows, check_spec
 from tunebuild.build.pipeline import Pipeline
 from tunebuild.build.walk import walk_to_gates, walk_to_image
 from tunebuild.errors import TunebuildError, fail
@@ -156,7 +157,7 @@ class _Running:
         """The data stage's output, for a training that may begin."""
         pipeline = self.pipeline
         data = self.ensure(pipeline.data())
-        pipeline.check_rows(data)
+        check_rows(pipeline, data)
         if (nodes := pipeline.spec.tuning.nodes) > 1 and not pipeline.store.find(pipeline.train(data)):
             text = f"what {nodes} nodes train has to be started on each of them, and is not in the store yet"
             hint = "'tunebuild launch SPEC' renders what starts it, for torchrun, Slurm or Kubernetes"
@@ -195,7 +196,7 @@ def train(pipeline: Pipeline, reporter: Reporter, together: Together) -> None:
     _check_early(pipeline, reporter)
     preparing = pipeline.data()
     data = store.ensure(preparing, reporter("data"))
-    pipeline.check_rows(data)
+    check_rows(pipeline, data)
     training = pipeline.train(data, together=together)
     store.ensure(training, reporter("train"))
     for stage in (preparing, training):
@@ -209,11 +210,10 @@ def _check_early(pipeline: Pipeline, reporter: Reporter) -> None:
     except TunebuildError:
         if not _is_trained(pipeline):
             raise
-    pipeline.check_tasks()
-    pipeline.check_context()
+    check_spec(pipeline)
     _ = pipeline.strategies
     if not _is_trained(pipeline):  # what was trained has passed, and costs no import of transformers
-        pipeline.check_architecture(reporter)
+        check_base(pipeline, reporter)
 
 
 def _is_trained(pipeline: Pipeline) -> bool:

@@ -18,8 +18,8 @@ from tunebuild.cli._options import SIZE, set_option, spec_argument, store_option
 @click.option(
     "--against",
     metavar="git:REV|SPEC|IMAGE",
-    help="Say what differs from a revision of the repository, another spec, an archive, or an engine's "
-    "image, and what that sets off.",
+    help="Say what differs from a revision of the repository, another spec, an archive, or an image in "
+    "Docker or Podman, and what that sets off.",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Plan for training there, not here.")
 @click.option("--device-memory", type=SIZE, help="Memory of that device, e.g. 24GB.")

@@ -77,7 +77,7 @@ def build_context(plan: ImagePlan) -> tuple[ContextFile, ...]:
 
 
 def context_stream(files: Iterable[ContextFile], progress: Progress) -> Iterator[bytes]:
-    """The context as one tar in blocks, for an engine; nothing is written on this side."""
+    """The context as one tar in blocks, for Docker; nothing is written on this side."""
     files = tuple(files)
     total, done = sum(file.size for file in files), 0
     known: set[str] = set()

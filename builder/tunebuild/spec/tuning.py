@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tunebuild.spec._base import Section
+from tunebuild.spec.section import Section
 
 
 class LoraSpec(Section):

@@ -1,7 +1,7 @@
 """Writes an image to disk: as one archive, or as an OCI layout in a directory.
 
 The archive is an OCI layout and a docker-archive at once: the blobs are named as OCI wants them, and a
-``manifest.json`` beside ``index.json`` tells older engines about the same files.
+``manifest.json`` beside ``index.json`` tells older runtimes about the same files.
 """
 
 from __future__ import annotations

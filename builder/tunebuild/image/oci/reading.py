@@ -1,6 +1,6 @@
 """Reads an image back from an archive or a layout: its labels, its files, and whether every byte is right.
 
-No engine is needed, so ``verify`` and ``explain`` work on a build machine that has none.
+No container runtime is needed, so ``verify`` and ``explain`` work on a build machine that has none.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import posixpath
 import shutil
 import tarfile
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -244,12 +244,14 @@ def images_near(path: Path) -> str:
     )
 
 
-def holds(path: Path, image: Image) -> bool:
-    """Whether the archive or layout at ``path`` is this image, by its digest; contents are not read."""
+def holds(path: Path, reference: ImageReference, manifests: Sequence[Digest]) -> bool:
+    """Whether the archive or layout at ``path`` is exactly these manifests, the image's first, under this
+    name. Contents are not read."""
     try:
-        return open_archive(path).digest == image.digest
+        found = open_archive(path)
     except TunebuildError:
         return False
+    return found.name == reference.full_name and [e["digest"] for e in found.index] == list(manifests)
 
 
 def open_files(path: Path, files: LayoutFiles) -> StoredImage:

@@ -15,7 +15,7 @@ from tunebuild.prompt.calls import CallFormat
 from tunebuild.prompt.tools import plain_tools
 from tunebuild.serve.api.errors import ApiError
 from tunebuild.serve.api.schemas import ChatRequest, NamedChoice
-from tunebuild.serve.engines.base import Constraint, Finish
+from tunebuild.serve.engines.request import Constraint, Finish
 
 _LETTERS = string.ascii_letters + string.digits
 #: What ``finish_reason`` says of an answer that calls tools.
