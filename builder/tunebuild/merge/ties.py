@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -11,6 +13,7 @@ from tunebuild.errors import fail
 from tunebuild.merge.adapter_file import Adapter
 from tunebuild.merge.low_rank import LowRankUpdate
 
+_T = TypeVar("_T")
 _IN_A_LAYER = re.compile(r"\.\d+\.")
 
 
@@ -37,19 +40,17 @@ def respect_ties(adapter: Adapter, base: Path, stored: frozenset[str], *, whole:
 
     skeleton = build_skeleton(base)
     tied = tied_weights(skeleton)
-    updates, replacements = (
-        {name: value for name, value in values.items() if name in tied}
-        for values in (adapter.updates, adapter.replacements)
-    )
+    updates, replacements = _of(adapter.updates, tied), _of(adapter.replacements, tied)
     if not updates and not replacements:
         return adapter
     named = tied if whole else {*updates, *replacements}
-    one = next(iter(replacements.values())).read() if replacements else None
+    values = [replacement.read() for replacement in replacements.values()]
+    lows = list(updates.values())
     if (
         (updates and replacements)
         or named != tied
-        or not all(torch.equal(one, value.read()) for value in replacements.values())
-        or not all(_same(next(iter(updates.values())), value) for value in updates.values())
+        or not all(torch.equal(values[0], value) for value in values)
+        or not all(_same(lows[0], low) for low in lows)
     ):
         first = sorted({*updates, *replacements})[0]
         raise fail(
@@ -60,15 +61,20 @@ def respect_ties(adapter: Adapter, base: Path, stored: frozenset[str], *, whole:
         )
     kept = sorted(tied & (stored_names(skeleton, sorted(stored)).keys() | stored))
     return Adapter(
-        {
-            **{name: value for name, value in adapter.updates.items() if name not in tied},
-            **{name: value for value in list(updates.values())[:1] for name in kept},
-        },
-        {
-            **{name: value for name, value in adapter.replacements.items() if name not in tied},
-            **{name: value for value in list(replacements.values())[:1] for name in kept},
-        },
+        _for_all(adapter.updates, tied, kept),
+        _for_all(adapter.replacements, tied, kept),
     )
+
+
+def _of(values: Mapping[str, _T], names: frozenset[str]) -> dict[str, _T]:
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _for_all(values: Mapping[str, _T], tied: frozenset[str], names: Sequence[str]) -> dict[str, _T]:
+    """Values with the one of tied names under those of them that are stored."""
+    others = {name: value for name, value in values.items() if name not in tied}
+    one = list(_of(values, tied).values())[:1]
+    return {**others, **{name: value for value in one for name in names}}
 
 
 def _same(one: LowRankUpdate, other: LowRankUpdate) -> bool:
