@@ -46,7 +46,11 @@ def test_whole_path(quickstart, tmp_path, architecture, method, template):
     rows = "".join(f'"{q}","{a}"\n' for q, a in PAIRS)
     (tmp_path / "rows.csv").write_text(f"prompt,completion\n{rows}")
     spec = tmp_path / "spec.yaml"
-    adapter = "\n  lora: {r: 16, alpha: 32}\n  learning_rate: 1e-2"
+    # Falcon's head and embedding are one tensor, which is trained, too.
+    targets = (
+        ", targets: [query_key_value, dense, dense_4h_to_h, lm_head]" if architecture == "falcon" else ""
+    )
+    adapter = f"\n  lora: {{r: 16, alpha: 32{targets}}}\n  learning_rate: 1e-2"
     tuning = "\n  learning_rate: 1e-3" if method == "full" else adapter
     spec.write_text(SPEC.format(method=method, tuning=tuning, template=template))
     # The store of the quickstart holds the runtime layers already.
