@@ -93,6 +93,7 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
     stats["longest"] = _longest(columns, chosen)
     stats["found"] = dict(sorted(findings.counts.items()))
     stats["unused"] = _unused_parts(prepared)
+    stats["sources"] = _by_source(columns, chosen, len(sources))
     (out / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", "utf-8")
     unused = ", ".join(f"{count} {code}" for code, count in stats["rejected"].items())
     rows = stats["rows"]
@@ -176,12 +177,19 @@ def summarize(columns: Columns, chosen: Selection, rejected: Counter[str]) -> di
 
 
 def _unused_parts(prepared: Prepared) -> list[dict[str, Any]]:
-    """What no prompt shows of rows; sources by number, as in the stage's inputs."""
+    """What no prompt shows of rows; sources by number and the template without its name, as in the inputs."""
     return [
-        {"source": number, **asdict(what), "count": count}
+        {"source": number, **asdict(what), "count": count, "words": what.words(count)}
         for number, account in sorted(prepared.unused.items())
         for what, count in sorted(account.items())
     ]
+
+
+def _by_source(columns: Columns, chosen: Selection, count: int) -> list[dict[str, int]]:
+    """How many rows of each source are written, by its number. Files of rows are in the order of these."""
+    parts = {"train": chosen.times, "eval": chosen.evaluated.astype(np.int64)}
+    rows = {name: np.bincount(columns.source, times, count) for name, times in parts.items()}
+    return [{name: int(of[number]) for name, of in rows.items()} for number in range(count)]
 
 
 def _longest(columns: Columns, chosen: Selection) -> dict[str, int]:

@@ -44,12 +44,12 @@ class Unused:
     role: str = ""
     name: str = ""
 
-    def words(self, count: int, template: str) -> str:
+    def words(self, count: int, template: str = "the template") -> str:
         """One line about all of them.
 
         Args:
             count: in how many rows, for a column; in how many turns else.
-            template: the template's name.
+            template: what to call the template.
         """
         turns = counted(count, f"{self.role} turn")
         if self.kind == "column":
@@ -58,22 +58,22 @@ class Unused:
         if self.kind == "key":
             if self.role == TOOLS:
                 have = "has" if count == 1 else "have"
-                return f"template '{template}' lists no tools, and {counted(count, 'row')} {have} some"
+                return f"{template} lists no tools, and {counted(count, 'row')} {have} some"
             more = _KEY_HINTS.get(self.name, "")
-            return f"'{self.name}' of {turns} is not printed by template '{template}'{more and f': {more}'}"
+            return f"'{self.name}' of {turns} is not printed by {template}{more and f': {more}'}"
         if self.kind == "content":
-            return f"the content of {turns} is not printed by template '{template}'"
+            return f"the content of {turns} is not printed by {template}"
         if self.kind == "trimmed":
             answers = counted(count, "answer")
             return (
-                f"template '{template}' trims the white space around {answers}; the model does not learn it"
+                f"{template} trims the white space around {answers}; the model does not learn it"
             )
         if self.kind == "block":
             return (
-                f"template '{template}' prints the <think> block in {turns} as ordinary text, and the "
+                f"{template} prints the <think> block in {turns} as ordinary text, and the "
                 "endpoint gives it back as part of the answer; a template that knows its markers has it apart"
             )
-        return f"template '{template}' changes the content of {turns}"
+        return f"{template} changes the content of {turns}"
 
 
 _COLUMN_HINTS = {
