@@ -23,6 +23,8 @@ from tunebuild.data.tokenized import open_rows, with_labels
 from tunebuild.grammar import counted
 from tunebuild.prompt import Message
 from tunebuild.prompt.directory import save_prompt
+from tunebuild.prompt.messages import TOOLS
+from tunebuild.prompt.turns import unasked_keys
 from tunebuild.store import Progress
 
 if TYPE_CHECKING:
@@ -82,6 +84,8 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
     with (out / "prompt" / "checks.jsonl").open("w", encoding="utf-8") as file:
         for index in checked:
             *question, answer = asked[index]
+            if any(turn["role"] != TOOLS and unasked_keys(turn) for turn in question):
+                continue  # no request could ask it
             reasoning, expected = stage.renderer.answers.said(answer)
             check = {"messages": question, "expected": expected}
             if reasoning:
