@@ -148,9 +148,8 @@ def test_rows_of_every_source_are_shown(several, capsys):
         ("last.jsonl", "1"),
     ]
     # Each sample is a row of the source that it is said to be of, at its place.
-    assert [(f"{name}.jsonl", str(int(n) + 1)) for name, n in re.findall(r"What of (\S+) (\d+)\?", shown)] == (
-        found[:-1]
-    )
+    asked = re.findall(r"What of (\S+) (\d+)\?", shown)
+    assert [(f"{name}.jsonl", str(int(n) + 1)) for name, n in asked] == found[:-1]
     assert "  two[red].jsonl: 2 to train on, 0 held out\n  last.jsonl: 1 to train on, 0 held out" in shown
     assert "  held.jsonl: 0 to train on, 3 held out" in shown
     held = tunebuild_here(capsys, "data", several, "--held-out", *store).out

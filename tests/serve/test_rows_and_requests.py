@@ -1,7 +1,7 @@
 """A conversation gives the same ids as a training row and as a request, however either spells it.
 
-The row is read as the build reads it, and the request as the server does. What the model is asked with must be
-what it was trained behind, to the id.
+The row is read as the build reads it, and the request as the server does. What the model is asked with must
+be what it was trained behind, to the id.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ ASKED = DUMP.replace("m | tojson", "(m.content if m.role == 'assistant' and loop
 _ENDS = ("<|return|>", "<\uff5cend\u2581of\u2581sentence\uff5c>")
 OWN = {
     "dump": ASKED,
-    **{name: getattr(templates, name) for name in ("HARMONY", "OPENED", "SWITCHED", "DROPPED", "HALF", "ALWAYS")},
+    **{
+        name: getattr(templates, name)
+        for name in ("HARMONY", "OPENED", "SWITCHED", "DROPPED", "HALF", "ALWAYS")
+    },
     **{name: getattr(call_templates, name) for name in ("LISTED", "BARE", "FENCED", "TAGGED")},
 }
 SHIPPED = tuple(sorted(resources.shipped_templates()))

@@ -39,7 +39,9 @@ def conversations(draw):
         if draw(st.integers(0, 3)) == 0:
             call = draw(CALL)
             turns.append({"role": "assistant", "text": draw(st.just("") | TEXT), "calls": [call]})
-            turns.append({"role": "tool", "text": draw(TEXT), "name": draw(st.none() | st.just(call["name"]))})
+            turns.append(
+                {"role": "tool", "text": draw(TEXT), "name": draw(st.none() | st.just(call["name"]))}
+            )
         reasoning = draw(st.none() | st.just("So it is."))
         turns.append({"role": "assistant", "text": draw(TEXTS), "reasoning": reasoning})
     return turns, draw(st.lists(TOOL, max_size=2, unique_by=lambda tool: tool["name"]))

@@ -23,7 +23,13 @@ _FINDINGS = 20
 
 @click.command("data")
 @spec_argument
-@click.option("--samples", type=click.IntRange(min=0), default=3, show_default=True, help="Rows to show of each source.")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Rows to show of each source.",
+)
 @click.option("--held-out", is_flag=True, help="Show rows that are held out instead of those trained on.")
 @click.option(
     "--html",
@@ -37,9 +43,10 @@ def command(
 ) -> None:
     """Show the rows of SPEC as the model gets them.
 
-    Samples of every source are printed with their control tokens; supervised tokens are green, or stands between ⟦ and ⟧
-    where there are no colors. Secrets and personal data in it are masked. Rows that are not used are
-    counted by their reason, with the first of each; so are keys and columns of rows that no prompt shows.
+    Samples of every source are printed with their control tokens; supervised tokens are green, or stand
+    between ⟦ and ⟧ where there are no colors. Secrets and personal data in them are masked. Rows that are
+    not used are counted by their reason, with the first of each; so are keys and columns of rows that no
+    prompt shows.
 
     The rows are really read and tokenized, and kept for the build.
     """

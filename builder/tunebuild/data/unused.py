@@ -66,9 +66,7 @@ class Unused:
             return f"the content of {turns} is not printed by {template}"
         if self.kind == "trimmed":
             answers = counted(count, "answer")
-            return (
-                f"{template} trims the white space around {answers}; the model does not learn it"
-            )
+            return f"{template} trims the white space around {answers}; the model does not learn it"
         if self.kind == "block":
             return (
                 f"{template} prints the <think> block in {turns} as ordinary text, and the "
@@ -138,9 +136,7 @@ class _Check:
         self._turns = with_system(messages, renderer.settings.system)
         # The spec's system turn comes before all turns but that of the tools.
         added = len(self._turns) - len(messages)
-        self._at = [
-            place + (0 if turn["role"] == TOOLS else added) for place, turn in enumerate(messages)
-        ]
+        self._at = [place + (0 if turn["role"] == TOOLS else added) for place, turn in enumerate(messages)]
         self._messages = messages
         self._training_text = renderer.training_text
         self._texts: dict[int, str | None] = {}

@@ -123,9 +123,7 @@ def _call(number: int, call: Any) -> Message:
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
         raise TurnRefused(f"has a tool call ({number}) without a function's name")
     name, arguments = function["name"], _arguments(function["name"], function.get("arguments"))
-    more = {
-        key: value for key, value in function.items() if key not in ("name", "arguments") and value is not None
-    }
+    more = {k: v for k, v in function.items() if k not in ("name", "arguments") and v is not None}
     return {**head, "type": kind, "function": {"name": name, "arguments": arguments, **more}, **kept}
 
 
