@@ -101,7 +101,7 @@ def test_the_terminal_shows_prompt_and_answer(directory):
     assert re.search(r"1 duplicate\n +rows.jsonl:11: says the same as rows.jsonl:1\n", shown)
     (listed,) = re.findall("all of them.*: (.*)", shown)
     assert [json.loads(line)["line"] for line in Path(listed).read_text().splitlines()] == [12, 11]
-    assert len(re.findall(r"── row \d+: \d+ tokens", shown)) == 8
+    assert len(re.findall(r"── rows\.jsonl, row \d+: \d+ tokens", shown)) == 8
     questions = re.findall(r"<\|im_start\|>user\nIs <b>(\d)</b> & more\?<\|im_end\|>", shown)
     answers = re.findall(r"<\|im_start\|>assistant\n⟦It is (\d)\.<\|im_end\|>⟧", shown)
     assert len(questions) == 8
