@@ -26,7 +26,8 @@ from pathlib import Path
 
 from serving import ask, save_tokenizer
 
-from tunebuild.serve.engines.base import Finish, Generation, Request, Token
+from tunebuild.serve.engines.generation import Generation
+from tunebuild.serve.engines.request import Finish, Request, Token
 
 
 class SteadyEngine:

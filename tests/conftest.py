@@ -35,5 +35,5 @@ _SLOW = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         place = item.path.relative_to(_TESTS)
-        if any(place.is_relative_to(path) for path in _SLOW) or item.get_closest_marker("engine"):
+        if any(place.is_relative_to(path) for path in _SLOW) or item.get_closest_marker("runtime"):
             item.add_marker(pytest.mark.slow)

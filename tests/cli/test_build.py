@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tunebuild.cli.build import reports_beside
+from tunebuild.report.folder import reports_beside
 
 
 @pytest.mark.parametrize(

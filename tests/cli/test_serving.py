@@ -11,7 +11,7 @@ from tunebuild.errors import TunebuildError, fail
 
 
 def cannot_stop():
-    raise fail("run-failed", "the engine has gone")
+    raise fail("run-failed", "the runtime has gone")
 
 
 @contextlib.contextmanager
@@ -29,10 +29,10 @@ def test_the_first_error_is_kept_when_stopping_fails_too(capsys):
     ):
         raise fail("wrong", "the answers are wrong")
     assert removed == ["image"]
-    assert "not cleared up: the engine has gone" in capsys.readouterr().err
+    assert "not cleared up: the runtime has gone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", [contextlib.nullcontext, interrupted])
 def test_failing_to_stop_a_server_is_an_error_if_nothing_else_failed(how):
-    with pytest.raises(TunebuildError, match="the engine has gone"), ending_with(cannot_stop), how():
+    with pytest.raises(TunebuildError, match="the runtime has gone"), ending_with(cannot_stop), how():
         pass

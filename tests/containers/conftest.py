@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from support.images import engine, image, loaded, make_inputs
+from support.images import image, loaded, make_inputs, runtime
 from tunebuild.image.plan import ImageInputs
 
-__all__ = ["engine", "image", "inputs", "loaded", "make_inputs"]
+__all__ = ["runtime", "image", "inputs", "loaded", "make_inputs"]
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def client() -> Iterator[Any]:
             client.images.remove(image.id, force=True)
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 def test_both_back_ends_give_the_same_tree_and_config(plan: ImagePlan, client: Any, tmp_path: Path) -> None:
     names = [ImageReference.parse(f"tunebuild-test/{n}:1") for n in ("assembled", "built", "by-hand")]
     client.images.load(archive_stream(assemble(replace(plan, reference=names[0])), Silent()))
@@ -108,7 +108,7 @@ def test_both_back_ends_give_the_same_tree_and_config(plan: ImagePlan, client: A
     assert dict(e.split("=", 1) for e in configs[1]["Env"])["QUOTES"] == dict(_AWKWARD)["QUOTES"]
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 def test_what_docker_says_when_a_build_fails(plan: ImagePlan, client: Any) -> None:
     broken = replace(plan, layers=(FilesLayer("x", "x", ()), *plan.layers))  # COPY of nothing
     with pytest.raises(TunebuildError, match="docker did not build") as caught:

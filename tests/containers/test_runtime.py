@@ -1,4 +1,4 @@
-"""Real engines: loading, looking inside, and what users are told when something is missing."""
+"""Real runtimes: loading, looking inside, and what users are told when something is missing."""
 
 import io
 import os
@@ -18,53 +18,53 @@ from tunebuild.image.oci.archive import write_archive
 from tunebuild.image.oci.manifest import Image
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
-from tunebuild.publish.stored import image_of
+from tunebuild.publish.stored import named_release_of
 
 
-@pytest.mark.engine
-def test_the_runtime_keeps_our_image_id(engine: ContainerRuntime, image: Image) -> None:
-    report = engine.load(image)
+@pytest.mark.runtime
+def test_the_runtime_keeps_our_image_id(runtime: ContainerRuntime, image: Image) -> None:
+    report = runtime.load(image)
     try:
         assert report.image_id == image.config_digest
-        assert engine.image_id(image.reference) == image.config_digest
+        assert runtime.image_id(image.reference) == image.config_digest
         assert (
-            engine.labels(image.reference)["org.opencontainers.image.title"]
+            runtime.labels(image.reference)["org.opencontainers.image.title"]
             == image.reference.repository.rpartition("/")[2]
         )
     finally:
-        engine.remove(image.reference)
-    assert engine.image_id(image.reference) is None
+        runtime.remove(image.reference)
+    assert runtime.image_id(image.reference) is None
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 def test_files_of_an_image_are_read_without_starting_it(
-    engine: ContainerRuntime, loaded: ImageReference
+    runtime: ContainerRuntime, loaded: ImageReference
 ) -> None:
-    found = dict(engine.files(loaded, "/opt/tunebuild/bundle/prompt"))
+    found = dict(runtime.files(loaded, "/opt/tunebuild/bundle/prompt"))
     assert found == {"golden.json": b"[]", "prompt.json": b"{}"}
-    assert list(engine.files(loaded, "opt/absent")) == []
+    assert list(runtime.files(loaded, "opt/absent")) == []
 
 
-@pytest.mark.engine
-def test_an_image_that_is_not_there_is_named(engine: ContainerRuntime) -> None:
+@pytest.mark.runtime
+def test_an_image_that_is_not_there_is_named(runtime: ContainerRuntime) -> None:
     absent = ImageReference.parse("tunebuild-test/absent:1")
     for attempt in (
-        lambda: engine.labels(absent),
-        lambda: engine.run(absent, RunOptions()),
-        lambda: list(engine.files(absent, "opt")),
+        lambda: runtime.labels(absent),
+        lambda: runtime.run(absent, RunOptions()),
+        lambda: list(runtime.files(absent, "opt")),
     ):
         with pytest.raises(TunebuildError, match="has no image tunebuild-test/absent:1"):
             attempt()
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 def test_a_container_that_cannot_start_leaves_nothing(
-    engine: ContainerRuntime, loaded: ImageReference
+    runtime: ContainerRuntime, loaded: ImageReference
 ) -> None:
     with pytest.raises(TunebuildError, match="/usr/bin/python3"):  # the synthetic base has no Python
-        engine.run(loaded, RunOptions(name="tunebuild-test-cannot-start"))
+        runtime.run(loaded, RunOptions(name="tunebuild-test-cannot-start"))
     listed = subprocess.run(
-        [engine.name, "ps", "--all", "--quiet", "--filter", "name=tunebuild-test-cannot-start"],
+        [runtime.name, "ps", "--all", "--quiet", "--filter", "name=tunebuild-test-cannot-start"],
         capture_output=True,
         check=True,
     )
@@ -91,7 +91,7 @@ def cleaned(docker: ContainerRuntime, image: Image) -> Iterator[None]:
         client.images.remove(left.id, force=True)
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 @pytest.mark.usefixtures("cleaned")
 def test_docker_is_sent_only_what_it_lacks(
     docker: ContainerRuntime, image: Image, inputs: ImageInputs
@@ -105,7 +105,7 @@ def test_docker_is_sent_only_what_it_lacks(
     assert dict(docker.files(image.reference, "opt/tunebuild/bundle"))["checks.jsonl"] == b"edited"
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 @pytest.mark.usefixtures("cleaned")
 def test_docker_is_sent_everything_where_leaving_out_fails(
     docker: ContainerRuntime, image: Image, monkeypatch: pytest.MonkeyPatch
@@ -117,19 +117,19 @@ def test_docker_is_sent_everything_where_leaving_out_fails(
     assert docker.image_id(image.reference) == image.config_digest
 
 
-@pytest.mark.engine
-def test_an_archive_on_disk_loads_with_the_engines_own_command(
-    engine: ContainerRuntime, image: Image, tmp_path: Path
+@pytest.mark.runtime
+def test_an_archive_on_disk_loads_with_the_runtimes_own_command(
+    runtime: ContainerRuntime, image: Image, tmp_path: Path
 ) -> None:
     write_archive(image, tmp_path / "image.tar")
     subprocess.run(
-        [engine.name, "load", "--input", tmp_path / "image.tar"], check=True, stdout=subprocess.PIPE
+        [runtime.name, "load", "--input", tmp_path / "image.tar"], check=True, stdout=subprocess.PIPE
     )
     try:
-        assert engine.image_id(image.reference) == image.config_digest
-        assert dict(engine.files(image.reference, "etc"))["passwd"].startswith(b"nonroot")
+        assert runtime.image_id(image.reference) == image.config_digest
+        assert dict(runtime.files(image.reference, "etc"))["passwd"].startswith(b"nonroot")
     finally:
-        engine.remove(image.reference)
+        runtime.remove(image.reference)
 
 
 def test_without_a_runtime_the_error_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_without_a_runtime_the_error_says_what_was_tried(monkeypatch: pytest.Mon
     with pytest.raises(TunebuildError) as caught:
         find_container_runtime()
     (diagnostic,) = caught.value.diagnostics
-    assert diagnostic.code == "no-engine"
+    assert diagnostic.code == "no-runtime"
     assert "docker: it is not running" in diagnostic.message
     assert "podman: not installed" in diagnostic.message
     assert "\n" not in diagnostic.message
@@ -168,35 +168,36 @@ def test_reference_with_a_registry_is_loaded_under_its_name(image: Image) -> Non
     assert named.reference.full_name == "localhost:5000/team/demo:latest"
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 def test_loading_says_which_image_had_the_name(
-    engine: ContainerRuntime, image: Image, inputs: ImageInputs
+    runtime: ContainerRuntime, image: Image, inputs: ImageInputs
 ) -> None:
-    first = engine.load(image)
+    first = runtime.load(image)
     try:
-        assert engine.load(image).replaced is None
+        assert runtime.load(image).replaced is None
         (inputs.bundle / "checks.jsonl").write_text("")
         edited = assemble(plan_image(inputs))
-        assert engine.load(edited).replaced == first.image_id
+        assert runtime.load(edited).replaced == first.image_id
     finally:
-        engine.remove(image.reference)
+        runtime.remove(image.reference)
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 def test_a_stored_image_is_loaded_like_the_built_one(
-    engine: ContainerRuntime, image: Image, tmp_path: Path
+    runtime: ContainerRuntime, image: Image, tmp_path: Path
 ) -> None:
     write_archive(image, tmp_path / "image.tar")
+    release, name = named_release_of(tmp_path / "image.tar")
     try:
-        assert engine.load(image_of(tmp_path / "image.tar")).image_id == engine.load(image).image_id
+        assert runtime.load(release.image(name)).image_id == runtime.load(image).image_id
     finally:
-        engine.remove(image.reference)
+        runtime.remove(image.reference)
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU, so nothing is refused")
 def test_gpus_without_the_container_toolkit_are_refused_with_what_to_install(
-    engine: ContainerRuntime, loaded: ImageReference
+    runtime: ContainerRuntime, loaded: ImageReference
 ) -> None:
     with pytest.raises(TunebuildError, match="nvidia-ctk"):
-        engine.run(loaded, RunOptions(name=f"tunebuild-test-gpus-{os.getpid()}", gpus=True))
+        runtime.run(loaded, RunOptions(name=f"tunebuild-test-gpus-{os.getpid()}", gpus=True))

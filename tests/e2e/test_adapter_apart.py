@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from support.containers import need_engine
+from support.containers import need_runtime
 from support.quickstart import tunebuild
+from tunebuild.image.oci.integrity import check_image
 from tunebuild.image.oci.reading import open_archive
 
 QUESTION = "How do I set up Larder for the first time?"
@@ -44,7 +45,7 @@ def test_two_adapters_share_all_layers_but_their_own(quickstart, archives):
 
 def test_the_weights_are_the_bases_own(quickstart, archives, tmp_path):
     image = open_archive(archives[0][0])
-    image.check()
+    check_image(image)
     image.extract("opt/tunebuild/bundle", tmp_path)
     (ours,) = (tmp_path / "model").glob("*.safetensors")
     assert _tensors(ours) == _tensors(quickstart.spec.parent / "base" / "model.safetensors")
@@ -63,10 +64,10 @@ def _tensors(path):
     }
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 def test_the_container_answers_word_for_word(quickstart, archives):
-    need_engine("docker")
-    done = quickstart.run("run", *APART, "--engine", "docker", "--port", 0, "--ask", QUESTION)
+    need_runtime("docker")
+    done = quickstart.run("run", *APART, "--runtime", "docker", "--port", 0, "--ask", QUESTION)
     assert done.code == 0, done.err
     rows = map(json.loads, (quickstart.spec.parent / "faq.jsonl").read_text().splitlines())
     assert done.out.strip() == next(r["answer"] for r in rows if r["question"] == QUESTION)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.containers import need_engine
+from support.containers import need_runtime
 from support.models import save_base
 from support.quickstart import tunebuild, tunebuild_here
 from tunebuild.cli._building import build_spec
@@ -130,28 +130,28 @@ def test_no_spec_at_all(tmp_path):
     assert "there is no file" in done.err
 
 
-def test_an_engine_that_is_not_running(quickstart):
+def test_a_runtime_that_is_not_running(quickstart):
     env = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
     done = quickstart.run("build", "--builder", "docker", env=env)
     assert done.code == 1
     assert "docker" in done.err
-    done = quickstart.run("run", "--engine", "docker", "--port", "0", "--ask", "x", env=env)
+    done = quickstart.run("run", "--runtime", "docker", "--port", "0", "--ask", "x", env=env)
     assert done.code == 1
     assert "start dockerd" in done.err
 
 
-@pytest.mark.engine
-def test_an_engine_that_cannot_start_a_container_gives_way_to_a_process(quickstart, tmp_path):
-    need_engine("podman")
-    runtime, settings = tmp_path / "runtime", tmp_path / "containers.conf"
-    runtime.write_text("#!/bin/sh\necho no control groups here >&2\nexit 1\n")
-    runtime.chmod(0o755)
-    settings.write_text(f'[engine]\nruntime = "broken"\n[engine.runtimes]\nbroken = ["{runtime}"]\n')
+@pytest.mark.runtime
+def test_a_runtime_that_cannot_start_a_container_gives_way_to_a_process(quickstart, tmp_path):
+    need_runtime("podman")
+    fake, settings = tmp_path / "runtime", tmp_path / "containers.conf"
+    fake.write_text("#!/bin/sh\necho no control groups here >&2\nexit 1\n")
+    fake.chmod(0o755)
+    settings.write_text(f'[engine]\nruntime = "broken"\n[engine.runtimes]\nbroken = ["{fake}"]\n')
     env = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "CONTAINERS_CONF": str(settings)}
     done = quickstart.run("run", "--port", "0", "--ask", "x", env=env)
     assert done.code == 0, done.err
     assert re.search("serving as a local process: podman start: .*no control groups here", done.err)
-    chosen = quickstart.run("run", "--engine", "podman", "--port", "0", "--ask", "x", env=env)
+    chosen = quickstart.run("run", "--runtime", "podman", "--port", "0", "--ask", "x", env=env)
     assert chosen.code == 1
     assert "no control groups here" in chosen.err
 
@@ -164,10 +164,10 @@ def test_an_image_file_that_is_not_there(name):
 
 
 @contextmanager
-def running(quickstart, engine):
+def running(quickstart, runtime):
     """``tunebuild run``, once it has said that it is ready, and what it said until then."""
     argv = [sys.executable, "-c", "from tunebuild.cli import main; main()", "run", quickstart.spec]
-    argv += ["--store", quickstart.store, "--engine", engine, "--port", "0"]
+    argv += ["--store", quickstart.store, "--runtime", runtime, "--port", "0"]
     # A shell has its background jobs ignore interrupts, and so would all that they start.
     hearing = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, **hearing) as process:
@@ -178,18 +178,18 @@ def running(quickstart, engine):
         yield process, said
 
 
-@pytest.mark.parametrize("engine", ["docker", "podman", "none"])
-def test_a_server_that_dies_ends_the_command_with_its_status(quickstart, engine):
-    if engine != "none":
-        need_engine(engine)
-    with running(quickstart, engine) as (process, said):
-        if engine == "none":
+@pytest.mark.parametrize("runtime", ["docker", "podman", "none"])
+def test_a_server_that_dies_ends_the_command_with_its_status(quickstart, runtime):
+    if runtime != "none":
+        need_runtime(runtime)
+    with running(quickstart, runtime) as (process, said):
+        if runtime == "none":
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             (server,) = (pid for pid in children if b"tunebuild.serve" in cmdline(pid))
             os.kill(int(server), signal.SIGKILL)
         else:
-            container = re.search(rf"{engine} container (\w+)", said)[1]
-            subprocess.run([engine, "kill", "--signal", "KILL", container], check=True)
+            container = re.search(rf"{runtime} container (\w+)", said)[1]
+            subprocess.run([runtime, "kill", "--signal", "KILL", container], check=True)
         rest = process.stderr.read()
         assert process.wait(60) == 128 + signal.SIGKILL
     assert "the server ended by itself, with status 137; its log, above, says why" in rest
@@ -212,7 +212,7 @@ def test_a_server_that_cannot_start_has_its_last_words_shown(quickstart):
 
 
 def test_a_server_that_is_not_ready_in_time_has_its_last_words_shown(quickstart):
-    arguments = ("--engine", "none", "--ready-within", "0")
+    arguments = ("--runtime", "none", "--ready-within", "0")
     for quiet in (("run", "--ask", "x", "--port", "0"), ("verify",)):
         done = quickstart.run(*quiet, *arguments)
         assert done.code == 1
@@ -220,11 +220,11 @@ def test_a_server_that_is_not_ready_in_time_has_its_last_words_shown(quickstart)
         assert "it printed nothing" in done.err
 
 
-@pytest.mark.parametrize("engine", ["auto", "none"])
-def test_nobody_else_answers_for_the_endpoint(quickstart, engine):
+@pytest.mark.parametrize("runtime", ["auto", "none"])
+def test_nobody_else_answers_for_the_endpoint(quickstart, runtime):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        done = quickstart.run("run", "--engine", engine, "--port", port, "--ask", "x")
+        done = quickstart.run("run", "--runtime", runtime, "--port", port, "--ask", "x")
     assert done.code == 1
     assert f"cannot listen on 127.0.0.1:{port}: address already in use" in done.err
     assert done.out == ""

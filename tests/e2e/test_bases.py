@@ -10,11 +10,14 @@ import torch
 
 from support.bases import CONFIGS, save_published, stored
 from support.rows import PAIRS
+from tunebuild.build.checks import check_base
 from tunebuild.build.pipeline import Pipeline
 from tunebuild.build.run import measured
 from tunebuild.evaluate.generate import generate
-from tunebuild.serve.engines.base import EngineSetup, Generation, Request, Sampling
+from tunebuild.serve.engines.base import EngineSetup
+from tunebuild.serve.engines.generation import Generation
 from tunebuild.serve.engines.model import load_model
+from tunebuild.serve.engines.request import Request, Sampling
 from tunebuild.serve.engines.transformers import TransformersEngine
 from tunebuild.spec import load_spec
 from tunebuild.store import Silent, Store
@@ -38,7 +41,7 @@ def test_architecture_goes_the_whole_way(name, tmp_path, record_property):
     (tmp_path / "rows.jsonl").write_text("".join(f"{row}\n" for row in rows))
     (tmp_path / "spec.yaml").write_text(SPEC)
     pipeline = Pipeline(load_spec(tmp_path / "spec.yaml"), Store(tmp_path / "store"))
-    pipeline.check_architecture(lambda stage: Silent())
+    check_base(pipeline, lambda stage: Silent())
     record_property("stages", "plan")
     records = measured(pipeline, lambda stage: Silent())
     adapter = stored(records.train.root / "adapter")

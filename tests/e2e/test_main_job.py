@@ -14,9 +14,10 @@ import time
 import openai
 import pytest
 
-from support.containers import need_engine
+from support.containers import need_runtime
 from support.quickstart import copy_quickstart, tunebuild
 from tunebuild.containers.runtime import RunOptions, wait_ready
+from tunebuild.image.oci.integrity import check_image
 from tunebuild.image.oci.reading import open_archive
 from tunebuild.image.oci.reference import ImageReference
 
@@ -27,32 +28,32 @@ def test_stdout_is_the_digest_and_nothing_else(quickstart):
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", quickstart.digest)
     image = open_archive(quickstart.archive)
     assert image.digest == quickstart.digest
-    image.check()
+    check_image(image)
     assert image.config["config"]["User"] == "65532:65532"
 
 
-@pytest.mark.parametrize("engine", ["docker", "podman", "none"])
-def test_every_trained_question_is_answered_word_for_word(quickstart, engine):
-    if engine != "none":
-        need_engine(engine)
+@pytest.mark.parametrize("runtime", ["docker", "podman", "none"])
+def test_every_trained_question_is_answered_word_for_word(quickstart, runtime):
+    if runtime != "none":
+        need_runtime(runtime)
     named = ("--set", "image.tag=only-checked")
-    done = quickstart.run("verify", *named, "--engine", engine, "--min-exact", "1.0")
+    done = quickstart.run("verify", *named, "--runtime", runtime, "--min-exact", "1.0")
     assert done.code == 0, done.err
     assert re.search(r"(\d+) of \1 word for word", done.err)
     assert "golden vectors reproduce" in done.err
-    if engine != "none":  # which it leaves as it was
-        listed = subprocess.run([engine, "images"], capture_output=True, text=True, check=True).stdout
+    if runtime != "none":  # which it leaves as it was
+        listed = subprocess.run([runtime, "images"], capture_output=True, text=True, check=True).stdout
         assert "only-checked" not in listed
         assert "tunebuild-checked" not in listed
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 def test_container_runs_read_only_without_capabilities(quickstart):
     """Offline, read-only, unprivileged; the openai client; the health check; a prompt end on SIGTERM."""
-    engine = need_engine("docker")
+    runtime = need_runtime("docker")
     assert quickstart.run("build", "--load").code == 0
     options = RunOptions(port=PORT)
-    container = engine.run(ImageReference.parse("larder-desk:latest"), options)
+    container = runtime.run(ImageReference.parse("larder-desk:latest"), options)
     try:
         wait_ready(container, options)
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{PORT}/v1", api_key="none", max_retries=0)
@@ -81,23 +82,23 @@ def test_container_runs_read_only_without_capabilities(quickstart):
     assert time.monotonic() - started < 8
 
 
-@pytest.mark.engine
-def test_the_docker_back_end_answers_the_same_in_both_engines(quickstart):
-    """The image that the Docker engine built, also handed to Podman as a user would hand it on."""
-    docker, podman = need_engine("docker"), need_engine("podman")
+@pytest.mark.runtime
+def test_the_docker_back_end_answers_the_same_in_both_runtimes(quickstart):
+    """The image that the Docker built, also handed to Podman as a user would hand it on."""
+    docker, podman = need_runtime("docker"), need_runtime("podman")
     done = quickstart.run("build", "--builder", "docker")
     assert done.code == 0, done.err
     built = ImageReference.parse("larder-desk:latest")
     handed = _handed_to_podman(built)
     assert podman.image_id(handed) == docker.image_id(built)
-    for engine, reference in ((docker, built), (podman, handed)):
+    for runtime, reference in ((docker, built), (podman, handed)):
         options = RunOptions(port=PORT + 1)
-        container = engine.run(reference, options)
+        container = runtime.run(reference, options)
         try:
             wait_ready(container, options)
             url = f"http://127.0.0.1:{options.port}"
             asked = quickstart.run("verify", "--url", url, "--min-exact", "1.0")
-            assert asked.code == 0, f"{engine.name}: {asked.err}"
+            assert asked.code == 0, f"{runtime.name}: {asked.err}"
         finally:
             container.stop()
 

@@ -56,7 +56,7 @@ def test_held_out_wordings_are_likelier_than_to_the_base(quickstart, spec):
     assert figures["merge_lost"][1] < 5  # per cent
     assert found["proof"]["updated"] == 7 * 30  # each linear layer
     assert found["proof"]["worst_share"] <= 1
-    asked = tunebuild("verify", spec, "--store", quickstart.store, "--engine", "none")
+    asked = tunebuild("verify", spec, "--store", quickstart.store, "--runtime", "none")
     assert "golden vectors reproduce" in asked.err, asked.err
 
 

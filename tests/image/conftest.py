@@ -1,5 +1,5 @@
 """The synthetic image and the container runtimes that tests of images and of containers share."""
 
-from support.images import engine, image, inputs, loaded, make_inputs
+from support.images import image, inputs, loaded, make_inputs, runtime
 
-__all__ = ["engine", "image", "inputs", "loaded", "make_inputs"]
+__all__ = ["runtime", "image", "inputs", "loaded", "make_inputs"]

@@ -21,7 +21,7 @@ from tunebuild.image.oci.layer import Entry, FilesLayer, Symlink
 from tunebuild.image.oci.manifest import Image
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.runtime
 
 _STUB = b"""
 import os, sys, time
@@ -93,10 +93,10 @@ def runnable(tmp_path_factory: pytest.TempPathFactory, make_inputs: Callable[[Pa
 
 
 @pytest.fixture(scope="module")
-def runnable_engine(engine: ContainerRuntime, runnable: Image) -> Iterator[ContainerRuntime]:
-    engine.load(runnable)
-    yield engine
-    engine.remove(runnable.reference)
+def serving(runtime: ContainerRuntime, runnable: Image) -> Iterator[ContainerRuntime]:
+    runtime.load(runnable)
+    yield runtime
+    runtime.remove(runnable.reference)
 
 
 def _free_port() -> int:
@@ -113,11 +113,9 @@ def _wait_for(container: Container, text: str) -> None:
     raise AssertionError(f"no {text!r} in {list(container.logs())}")
 
 
-def test_it_runs_as_nobody_on_a_read_only_root_and_stops(
-    runnable_engine: ContainerRuntime, runnable: Image
-) -> None:
+def test_it_runs_as_nobody_on_a_read_only_root_and_stops(serving: ContainerRuntime, runnable: Image) -> None:
     options = RunOptions(port=_free_port())
-    container = runnable_engine.run(runnable.reference, options)
+    container = serving.run(runnable.reference, options)
     try:
         assert wait_ready(container, options, timeout=30) < 30
         line = next(line for line in container.logs() if line.startswith("uid"))
@@ -130,20 +128,18 @@ def test_it_runs_as_nobody_on_a_read_only_root_and_stops(
     assert (status, time.monotonic() - start < 10) == (143, True)
 
 
-def test_sigterm_while_it_imports_ends_it_at_once(runnable_engine: ContainerRuntime, runnable: Image) -> None:
+def test_sigterm_while_it_imports_ends_it_at_once(serving: ContainerRuntime, runnable: Image) -> None:
     options = RunOptions(port=_free_port(), env=(("STUB_IMPORT", "60"),))
-    container = runnable_engine.run(runnable.reference, options)
+    container = serving.run(runnable.reference, options)
     _wait_for(container, "importing")
     start = time.monotonic()
     assert container.stop(grace=20) == 143
     assert time.monotonic() - start < 10
 
 
-def test_a_server_that_ends_is_told_with_its_last_words(
-    runnable_engine: ContainerRuntime, runnable: Image
-) -> None:
+def test_a_server_that_ends_is_told_with_its_last_words(serving: ContainerRuntime, runnable: Image) -> None:
     options = RunOptions(port=_free_port(), env=(("STUB_FAIL", "1"),))
-    container = runnable_engine.run(runnable.reference, options)
+    container = serving.run(runnable.reference, options)
     try:
         with pytest.raises(TunebuildError, match="asked to fail"):
             wait_ready(container, options, timeout=30)
@@ -153,19 +149,19 @@ def test_a_server_that_ends_is_told_with_its_last_words(
 
 @pytest.mark.parametrize(("variables", "verdict"), [((), "healthy"), ((("STUB_UNREADY", "1"),), "starting")])
 def test_the_health_check_asks_the_server(
-    runnable_engine: ContainerRuntime, runnable: Image, variables: tuple[tuple[str, str], ...], verdict: str
+    serving: ContainerRuntime, runnable: Image, variables: tuple[tuple[str, str], ...], verdict: str
 ) -> None:
     options = RunOptions(port=_free_port(), env=variables)
-    container = runnable_engine.run(runnable.reference, options)
+    container = serving.run(runnable.reference, options)
     try:
         _wait_for(container, "uid")
         command = ["/usr/bin/python3", "-S", "-I", "/opt/tunebuild/app/probe.py"]
-        probe = [runnable_engine.name, "exec", container.id, *command]
+        probe = [serving.name, "exec", container.id, *command]
         done = subprocess.run(probe, capture_output=True, text=True)
         assert (done.returncode, "not ready" in done.stderr) == (
             (0, False) if verdict == "healthy" else (1, True)
         )
-        if runnable_engine.name == "docker" and verdict == "healthy":
+        if serving.name == "docker" and verdict == "healthy":
             deadline = time.monotonic() + 30
             while container.health() == "starting" and time.monotonic() < deadline:
                 time.sleep(0.2)

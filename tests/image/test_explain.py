@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from support.containers import need_engine
+from support.containers import need_runtime
 from tunebuild.cli import app
 from tunebuild.image.oci.archive import write_archive, write_layout
 from tunebuild.image.oci.manifest import Image
@@ -85,16 +85,16 @@ def test_an_image_without_figures_has_no_answers_to_print(old: Image, tmp_path: 
     assert "old.tar holds no answers: an older tunebuild made it" in said
 
 
-@pytest.mark.engine
-def test_an_engines_image_is_told_by_the_name_and_id_that_it_has_there(
+@pytest.mark.runtime
+def test_a_runtimes_image_is_told_by_the_name_and_id_that_it_has_there(
     old: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = need_engine("podman")
+    runtime = need_runtime("podman")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-    engine.load(old)
+    runtime.load(old)
     try:
         code, said = explained(str(old.reference))
     finally:
-        engine.remove(old.reference)
+        runtime.remove(old.reference)
     assert code == 0, said
     assert f"id        {old.config_digest} of docker.io/{old.reference} in podman\n" in said

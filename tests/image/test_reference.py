@@ -1,4 +1,4 @@
-"""Image names: what the engines accept, and nothing else."""
+"""Image names: what the runtimes accept, and nothing else."""
 
 import pytest
 

@@ -20,14 +20,17 @@ from support.rows import write_rows
 from tunebuild.errors import TunebuildError
 from tunebuild.merge.adapter_file import Adapter
 from tunebuild.merge.low_rank import LowRankUpdate
+from tunebuild.merge.proof.run import prove
 from tunebuild.merge.run import merge_adapter
 from tunebuild.merge.safetensors_io import copy_tensor, list_tensors, make_shard, plan_shards
 from tunebuild.merge.tensors import TensorMerger
+from tunebuild.serve.engines.model import load_model
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.loop.run import train_adapter
 from tunebuild.train.model.adapter import save_adapter
 from tunebuild.train.model.base import describe_quantization, load_base
+from tunebuild.train.model.tied import merged_in_memory
 from tunebuild.train.plan.settings import TrainSettings
 
 
@@ -37,7 +40,7 @@ def make_adapter(base, directory, dtype, **config):
     model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config))
     for name, parameter in model.named_parameters():
-        if "lora_B" in name:
+        if "lora_B" in name or "lora_embedding_A" in name:  # zeros at first
             torch.nn.init.normal_(parameter, std=0.02)
         elif parameter.requires_grad and "lora_A" not in name:  # magnitudes, and modules trained whole
             parameter.data.mul_(1 + 0.1 * torch.rand_like(parameter))
@@ -210,11 +213,22 @@ def test_values_beyond_16_bits_are_refused(tmp_path):
         merged(base, trained, tmp_path)
 
 
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_dequantized_is_the_model_that_was_trained(tmp_path, architecture):
+ENDS = {"llama": ("q_proj", "lm_head"), "mistral": ("q_proj", "embed_tokens", "lm_head")}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "targets"),
+    [
+        *((name, "all-linear") for name in sorted(ARCHITECTURES)),
+        *ENDS.items(),
+        ("falcon", ("query_key_value", "word_embeddings")),
+    ],
+)
+def test_dequantized_is_the_model_that_was_trained(tmp_path, architecture, targets):
     base = save_base(architecture, tmp_path / "base", dtype=torch.bfloat16)
     write_rows(base, tmp_path / "rows")
-    tuning = TuningSpec(epochs=8, batch_size=5, learning_rate=1e-2, lora=LoraSpec(r=4), max_length=128)
+    lora = LoraSpec(r=4, targets=targets)
+    tuning = TuningSpec(epochs=8, batch_size=5, learning_rate=1e-2, lora=lora, max_length=128)
     settings = TrainSettings(tuning, "cpu", "float32")
     for name in ("work", "trained"):
         (tmp_path / name).mkdir()
@@ -232,13 +246,18 @@ def test_dequantized_is_the_model_that_was_trained(tmp_path, architecture):
     truth = logits(PeftModel.from_pretrained(load_base(base, settings), adapter), ids)
     plain = AutoModelForCausalLM.from_pretrained(ours, dtype=torch.float32)
     assert not any("quant" in key for key in plain.config.to_dict())
+
+    def distance(model):
+        return float((logits(model, ids) - truth).norm() / truth.norm())
+
+    prove("dequantized", base=base, trained=tmp_path / "trained", merged=ours, progress=Silent())
+    if targets != "all-linear":
+        assert distance(load_model(base, adapter, torch.float32)) > 4 * distance(plain)
+        return  # PEFT merges what is tied twice
     requantized = PeftModel.from_pretrained(load_base(base, settings), adapter).merge_and_unload()
     original = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter
     ).merge_and_unload()
-
-    def distance(model):
-        return float((logits(model, ids) - truth).norm() / truth.norm())
 
     assert distance(plain) < 0.02
     assert distance(requantized) > 4 * distance(plain)
@@ -286,10 +305,32 @@ def test_what_cannot_be_merged_is_refused(tmp_path, change, message):
         merged(base, trained, tmp_path)
 
 
-def test_lora_on_embeddings_is_refused(tmp_path):
-    base = save_base("llama", tmp_path / "base")
-    trained = make_adapter(base, tmp_path / "trained", torch.float32, r=4, target_modules=["embed_tokens"])
-    with pytest.raises(TunebuildError, match="cannot merge the adapter's tensor"):
+@pytest.mark.parametrize(
+    ("architecture", "targets"),
+    [("mistral", ["embed_tokens"]), ("mistral", ["embed_tokens", "lm_head"]), ("llama", ["lm_head"])],
+    ids=["embedding", "both", "tied"],
+)
+def test_embedding_and_head_answer_as_peft_does(tmp_path, architecture, targets):
+    base = save_base(architecture, tmp_path / "base")
+    tied = architecture == "llama"
+    config = {**LINEAR, "target_modules": ["q_proj", *targets], "ensure_weight_tying": tied}
+    trained = make_adapter(base, tmp_path / "trained", torch.float32, **config)
+    found, before = by_name(merged(base, trained, tmp_path)), by_name(base)
+    assert ("lm_head.weight" in found) == (not tied)
+    assert not torch.equal(found["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
+    reference = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), trained / "adapter")
+    ids = torch.arange(10, 74)[None, :]
+    expected = logits(reference, ids)
+    torch.testing.assert_close(logits(plain, ids), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(merged_in_memory(reference), ids), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dora_of_an_embedding_is_refused(tmp_path):
+    base = save_base("mistral", tmp_path / "base")
+    config = {**LINEAR, "target_modules": ["embed_tokens"], "use_dora": True}
+    trained = make_adapter(base, tmp_path / "trained", torch.float32, **config)
+    with pytest.raises(TunebuildError, match="no DoRA for an embedding"):
         merged(base, trained, tmp_path)
 
 
@@ -372,6 +413,7 @@ MEMORY = """
 import sys
 from pathlib import Path
 from tunebuild.merge.nf4 import NF4RoundTrip
+from tunebuild.merge.proof.run import prove
 from tunebuild.merge.run import merge_adapter
 from tunebuild.store import Silent
 

@@ -115,9 +115,30 @@ def test_misspelt_target_is_an_error_with_a_suggestion(tmp_path):
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_embedding_and_head_are_refused_as_targets(target, tied, tmp_path):
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_embedding_and_head_are_targets(target, tied, method, tmp_path):
     base = save_base("llama", tmp_path / "base", tie_word_embeddings=tied)
-    assert target in refusal(base, tuning(targets=("q_proj", target))).message
+    check_architecture(base, tuning(method, targets=("q_proj", target)), merges=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"dora": True}, "tuning.lora.dora"),
+        ({"init": "pissa"}, "tuning.lora.init"),
+        ({"shard": True}, "tuning.shard"),
+    ],
+)
+def test_what_an_embedding_cannot_have_is_refused_with_the_way_out(changes, path, tmp_path):
+    base = save_base("llama", tmp_path / "base", tie_word_embeddings=True)
+    lora = {name: value for name, value in changes.items() if name != "shard"}
+    spec = tuning(targets=("q_proj", "lm_head"), **lora).model_copy(update={"shard": "shard" in changes})
+    refused = refusal(base, spec)
+    assert refused.path == path
+    assert "one tensor" in refused.message
+    assert path in refused.hint
+    others = spec.model_copy(update={"lora": spec.lora.model_copy(update={"targets": ("q_proj",)})})
+    check_architecture(base, others, merges=True)
 
 
 def test_quantized_base_is_refused(tmp_path):
@@ -165,6 +186,17 @@ def test_adapters_of_experts_are_counted(name, tmp_path):
     assert adapter_parameters(read_tensors(base), tuning().lora) == trained
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("targets", [("q_proj", "lm_head"), ("embed_tokens",), ("embed_tokens", "lm_head")])
+def test_adapters_of_embedding_and_head_are_counted(tied, targets, tmp_path):
+    base = save_base("llama", tmp_path / "base", tie_word_embeddings=tied)
+    spec = tuning(targets=targets)
+    with torch.device("meta"):
+        adapted = add_adapter(build_skeleton(base), spec, base=base)
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert adapter_parameters(read_tensors(base), spec.lora) == trained
+
+
 def test_soft_capping_is_honored_in_serving(tmp_path):
     base = save("gemma2", tmp_path / "base")
     weights = load_file(base / "model.safetensors")
@@ -183,17 +215,29 @@ def test_soft_capping_is_honored_in_serving(tmp_path):
         assert (without(ids).logits - served).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("name", "prefix"), [("gpt2", ""), ("llama", "model."), ("gpt2", "transformer.")])
-def test_merge_is_the_trained_model(name, prefix, tmp_path):
-    """Weights stored transposed, and under names without the prefix of the causal language model."""
+@pytest.mark.parametrize(
+    ("name", "prefix", "targets"),
+    [
+        ("gpt2", "", "all-linear"),
+        ("llama", "model.", "all-linear"),
+        ("gpt2", "transformer.", "all-linear"),
+        ("gpt2", "transformer.", ("c_attn", "wte")),
+        ("gpt2", "", ("c_attn", "lm_head")),
+        ("llama", "model.", ("q_proj", "lm_head")),
+        ("gemma", "", ("q_proj", "embed_tokens")),  # whose embedding is scaled
+        ("mistral", "", ("embed_tokens", "lm_head")),
+    ],
+)
+def test_merge_is_the_trained_model(name, prefix, targets, tmp_path):
+    """Weights stored transposed, under names without the prefix of the causal language model, and tied."""
     base = save(name, tmp_path / "base") if name in CONFIGS else save_base(name, tmp_path / "base")
     if prefix:
         weights = load_file(base / "model.safetensors")
         stripped = {key.removeprefix(prefix): value for key, value in weights.items()}
         assert stripped.keys() != weights.keys()
         save_file(stripped, base / "model.safetensors", {"format": "pt"})
-    check_architecture(base, tuning(), merges=True)
-    trained = add_adapter(load_model(base, None, torch.float32), tuning(), base=base)
+    check_architecture(base, tuning(targets=targets), merges=True)
+    trained = add_adapter(load_model(base, None, torch.float32), tuning(targets=targets), base=base)
     for parameter in trained.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -206,6 +250,8 @@ def test_merge_is_the_trained_model(name, prefix, tmp_path):
     with torch.inference_mode():
         merged = load_model(out / "model", None, torch.float32)(ids).logits
         torch.testing.assert_close(merged, trained.eval()(ids).logits, rtol=1e-4, atol=1e-4)
+        apart = load_model(base, tmp_path / "trained" / "adapter", torch.float32)(ids).logits
+        torch.testing.assert_close(apart, merged, rtol=1e-4, atol=1e-4)
         with trained.disable_adapter():
             assert (trained(ids).logits - merged).abs().max() > 1e-2
     published = load_file(base / "model.safetensors").keys()

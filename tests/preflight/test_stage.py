@@ -7,6 +7,7 @@ import json
 import pytest
 
 from support.models import save_base
+from tunebuild.build.checks import check_base
 from tunebuild.build.pipeline import Pipeline
 from tunebuild.errors import TunebuildError
 from tunebuild.preflight import stage as checked
@@ -49,24 +50,24 @@ def test_check_is_done_once(pipeline, monkeypatch):
     asked = []
     monkeypatch.setattr(checked, "check_architecture", lambda *args, **options: asked.append(args))
     said = _Said()
-    pipeline.check_architecture(said)
-    pipeline.check_architecture(said)
+    check_base(pipeline, said)
+    check_base(pipeline, said)
     assert len(asked) == 1
     assert not said.lines
 
 
 def test_plan_without_torch_says_that_nothing_was_checked(pipeline, monkeypatch):
-    monkeypatch.setattr("tunebuild.build.pipeline.is_there", lambda name: False)
+    monkeypatch.setattr("tunebuild.build.checks.is_there", lambda name: False)
     monkeypatch.setattr(checked, "check_architecture", lambda *args, **options: pytest.fail("was run"))
     said = _Said()
-    pipeline.check_architecture(said)
+    check_base(pipeline, said)
     assert "torch" in said.lines[0]
 
 
 def test_files_are_looked_at_without_torch(pipeline, monkeypatch):
-    monkeypatch.setattr("tunebuild.build.pipeline.is_there", lambda name: False)
+    monkeypatch.setattr("tunebuild.build.checks.is_there", lambda name: False)
     file = pipeline.base.directory / "config.json"
     quantization = {"quantization_config": {"quant_method": "awq"}}
     file.write_text(json.dumps(json.loads(file.read_text()) | quantization))
     with pytest.raises(TunebuildError, match="awq"):
-        pipeline.check_architecture(_Said())
+        check_base(pipeline, _Said())

@@ -202,7 +202,7 @@ def test_fast_paths_change_nothing(name, pairs):
     except PromptRefused:
         return
     slow = Renderer(quick.template, quick.tokenizer)
-    slow._seams, kept = None, quick.tokenizer.__dict__.get("_words")
+    slow.supervision.seams, kept = None, quick.tokenizer.__dict__.get("_words")
     quick.tokenizer.__dict__["_words"] = None
     try:
         assert slow.examples(exchange(*pairs)) == found

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from support.attested import Attested, make_attested
-from support.containers import need_engine
+from support.containers import need_runtime
 from support.images import save_real_prompt
 from tunebuild.image.oci.archive import write_archive
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
@@ -56,24 +56,24 @@ def test_a_bundle_is_verified_without_a_network(bundle: Path, made: Attested) ->
     assert "golden vectors reproduce" in done.stderr
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 @pytest.mark.parametrize("name", ["docker", "podman"])
 def test_a_bundle_is_loaded_without_a_network(
     bundle: Path, made: Attested, inputs: ImageInputs, name: str
 ) -> None:
-    engine, image = need_engine(name), made.outputs.image
+    runtime, image = need_runtime(name), made.outputs.image
     try:
-        done = _alone("load", bundle, "--engine", name)
+        done = _alone("load", bundle, "--runtime", name)
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == image.config_digest
-        assert engine.image_id(image.reference) == image.config_digest
-        again = _alone("load", bundle, "--engine", name)
+        assert runtime.image_id(image.reference) == image.config_digest
+        again = _alone("load", bundle, "--runtime", name)
         assert "stood for" not in again.stderr
         # Another image takes the name, and that is said.
         edited = assemble(plan_image(replace(inputs, env=(("EDITED", "yes"),))))
         write_archive(edited, bundle.with_name("edited.tar"))
-        replacing = _alone("load", bundle.with_name("edited.tar"), "--engine", name)
+        replacing = _alone("load", bundle.with_name("edited.tar"), "--runtime", name)
         assert f"stood for {image.config_digest[:19]} before" in replacing.stderr
-        assert engine.image_id(image.reference) == edited.config_digest
+        assert runtime.image_id(image.reference) == edited.config_digest
     finally:
-        engine.remove(image.reference)
+        runtime.remove(image.reference)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.containers import need_engine
+from support.containers import need_runtime
 from tunebuild.containers.docker_build import build_with_docker
 from tunebuild.containers.runtime import ContainerRuntime
 from tunebuild.image.oci.archive import write_archive
@@ -18,14 +18,14 @@ from tunebuild.image.plan import ImageInputs, ImagePlan, assemble, plan_image
 from tunebuild.registry import Options, Registries
 from tunebuild.store import Digest
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.runtime
 
 
 @pytest.fixture
 def docker(plan: ImagePlan) -> Iterator[ContainerRuntime]:
-    engine = need_engine("docker")
-    yield engine
-    engine.remove(plan.reference)
+    runtime = need_runtime("docker")
+    yield runtime
+    runtime.remove(plan.reference)
 
 
 @pytest.fixture

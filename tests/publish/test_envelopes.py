@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from support.containers import need_engine
+from support.containers import need_runtime
 from support.envelopes import BASE, Outputs, make_outputs
 from support.registry import FaultyProxy
 from tunebuild.image.oci.archive import write_archive, write_layout
 from tunebuild.image.oci.content import Content
+from tunebuild.image.oci.integrity import check_image
 from tunebuild.image.oci.reading import open_archive
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.plan import ImageInputs
@@ -128,7 +129,7 @@ def test_weights_and_adapter_add_next_to_nothing_to_a_registry_that_has_the_imag
 
 def test_an_archive_of_all_outputs_is_pushed_whole(registry: str, outputs: Outputs, tmp_path: Path) -> None:
     write_archive(outputs.image, tmp_path / "all.tar", others=outputs.others)
-    open_archive(tmp_path / "all.tar").check()
+    check_image(open_archive(tmp_path / "all.tar"))
     release, _ = release_of(tmp_path / "all.tar")
     assert [c.digest for c in release.contents] == [
         outputs.image.digest,
@@ -139,9 +140,9 @@ def test_an_archive_of_all_outputs_is_pushed_whole(registry: str, outputs: Outpu
         assert _repository(registry).manifest_digest(content.tag("v1")) == content.digest
 
 
-@pytest.mark.engine
+@pytest.mark.runtime
 def test_other_programs_take_every_image(registry: str, outputs: Outputs, tmp_path: Path) -> None:
-    podman = need_engine("podman")
+    podman = need_runtime("podman")
     _push(registry, Content.of_image(outputs.image), *outputs.others)
     for content in outputs.others:
         source = f"docker://{registry}/team/bot:{content.tag('v1')}"
@@ -158,4 +159,4 @@ def test_other_programs_take_every_image(registry: str, outputs: Outputs, tmp_pa
         subprocess.run(pull, check=True, capture_output=True)
         podman.remove(reference)
         subprocess.run(["docker", "pull", "--quiet", str(reference)], check=True, capture_output=True)
-        need_engine("docker").remove(reference)
+        need_runtime("docker").remove(reference)

@@ -314,14 +314,14 @@ def test_referrers_are_listed_under_the_fallback_tag(registry: str, image: Image
 def test_other_programs_push_the_same_digest(
     registry: str, image: Image, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from support.containers import need_engine
+    from support.containers import need_runtime
 
     write_archive(image, tmp_path / "image.tar")
     target = f"docker://{registry}/by/{place}@{image.digest}"
     if place == "skopeo":
         _run("skopeo", "copy", "--dest-tls-verify=false", f"oci-archive:{tmp_path}/image.tar", target)
     else:
-        runtime = need_engine("podman")
+        runtime = need_runtime("podman")
         runtime.load(image)
         try:
             _run("podman", "push", "--tls-verify=false", image.reference.full_name, target)

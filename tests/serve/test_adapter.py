@@ -19,7 +19,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from support.models import save_base
 from tunebuild.errors import TunebuildError
-from tunebuild.serve.engines.base import EngineSetup, Generation, Request, Sampling
+from tunebuild.serve.engines.base import EngineSetup
+from tunebuild.serve.engines.generation import Generation
+from tunebuild.serve.engines.request import Request, Sampling
 from tunebuild.serve.engines.transformers import TransformersEngine
 
 LORA = {"r": 4, "lora_alpha": 16, "target_modules": "all-linear"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from support.models import ARCHITECTURES
 from tunebuild.serve.engines import _cache
-from tunebuild.serve.engines._batch import Batch
+from tunebuild.serve.engines.batch import Batch
 
 VOCABULARY = 128
 tokens = st.integers(0, VOCABULARY - 1)

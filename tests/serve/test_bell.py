@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tunebuild.serve.api.arrivals import Arrivals
 from tunebuild.serve.bell import Bell
-from tunebuild.serve.engines.base import Drained, EngineFailed, Finish, Generation, Request, Token
+from tunebuild.serve.engines.generation import Drained, EngineFailed, Generation
+from tunebuild.serve.engines.request import Finish, Request, Token
 
 
 def generation():

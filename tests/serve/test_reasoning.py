@@ -13,7 +13,7 @@ from support import templates
 from support.endpoint import make_bundle, serving
 from tunebuild.serve.api.app import make_app
 from tunebuild.serve.bundle import Bundle
-from tunebuild.serve.engines.base import Finish, Token
+from tunebuild.serve.engines.request import Finish, Token
 from tunebuild.serve.service import Service
 from tunebuild.spec.model import PromptSpec, TemplateFile
 

@@ -11,8 +11,8 @@ from tunebuild.containers.runtime import ContainerRuntime
 from tunebuild.errors import TunebuildError
 
 
-def need_engine(name: str) -> ContainerRuntime:
-    """The engine. On CI it must be there; elsewhere a missing one skips the test, with the reason."""
+def need_runtime(name: str) -> ContainerRuntime:
+    """The runtime. On CI it must be there; elsewhere a missing one skips the test, with the reason."""
     try:
         return find_container_runtime(name)
     except TunebuildError as error:

@@ -19,6 +19,7 @@ from tunebuild.spec.tuning import TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.model.adapter import save_adapter
 from tunebuild.train.model.base import describe_quantization, load_base
+from tunebuild.train.model.tied import share_factors
 from tunebuild.train.plan.settings import TrainSettings
 
 
@@ -151,8 +152,10 @@ def make_adapter(case: Case, seed: int = 1) -> None:
         config["target_parameters"] = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
     model = AutoModelForCausalLM.from_pretrained(case.base, dtype=case.dtype)
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config))
+    if "lm_head" in config["target_modules"] and config.get("ensure_weight_tying"):
+        share_factors(model)  # PEFT parts them as it casts them to 32 bits
     for name, parameter in model.named_parameters():
-        if "lora_B" in name:
+        if "lora_B" in name or "lora_embedding_A" in name:  # zeros at first
             torch.nn.init.normal_(parameter, std=case.strength)
         elif parameter.requires_grad and "lora_A" not in name:
             parameter.data.mul_(1 + case.strength * torch.rand_like(parameter))

@@ -95,8 +95,8 @@ def image(inputs: ImageInputs) -> Image:
 
 
 @pytest.fixture(scope="session", params=["docker", "podman"])
-def engine(request: pytest.FixtureRequest) -> ContainerRuntime:
-    """Each engine in turn. On CI both must be there; elsewhere a missing one is skipped."""
+def runtime(request: pytest.FixtureRequest) -> ContainerRuntime:
+    """Each runtime in turn. On CI both must be there; elsewhere a missing one is skipped."""
     try:
         return find_container_runtime(request.param)
     except TunebuildError as error:
@@ -106,8 +106,8 @@ def engine(request: pytest.FixtureRequest) -> ContainerRuntime:
 
 
 @pytest.fixture
-def loaded(engine: ContainerRuntime, image: Image) -> Iterator[ImageReference]:
-    """The synthetic image, in the engine for the time of a test."""
-    engine.load(image)
+def loaded(runtime: ContainerRuntime, image: Image) -> Iterator[ImageReference]:
+    """The synthetic image, in the runtime for the time of a test."""
+    runtime.load(image)
     yield image.reference
-    engine.remove(image.reference)
+    runtime.remove(image.reference)

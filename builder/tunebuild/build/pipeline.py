@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunebuild.build.description import bill_of, labels_of
 from tunebuild.build.secret_scan import SecretScan
 from tunebuild.data.prompt_source import build_renderer, check_variables
 from tunebuild.data.source_files import SourceFiles
 from tunebuild.data.stage import DataStage
 from tunebuild.evaluate.exported import ExportedStage
 from tunebuild.evaluate.stage import EvaluateStage
-from tunebuild.evaluate.tasks import Task, read_tasks, require_tasks
+from tunebuild.evaluate.tasks import Task, read_tasks
 from tunebuild.export.chat_stage import ChatStage
 from tunebuild.export.stage import ExportStage
 from tunebuild.export.tool import Tool
-from tunebuild.extras import is_there
 from tunebuild.image.bundle import BundleParts, bundle_digests
-from tunebuild.image.oci.manifest import Variables
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.runtime import RuntimeStage, WantedRuntime, locked_runtime, runtime_layers
 from tunebuild.image.sbom import Bill
@@ -28,10 +26,6 @@ from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage
 from tunebuild.merge.strategies import Strategy, strategies_for
 from tunebuild.models.base_model import BaseModel, find_base_model
-from tunebuild.preflight.architecture import check_files
-from tunebuild.preflight.context import check_context, check_rows
-from tunebuild.preflight.finite import FiniteStage
-from tunebuild.preflight.stage import LIBRARIES, ArchitectureStage
 from tunebuild.prompt import Renderer
 from tunebuild.report.facts import Records
 from tunebuild.serve.bundle import Bundle
@@ -40,7 +34,7 @@ from tunebuild.spec.canonical import effective
 from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.serving_rules import engine_of
-from tunebuild.store import UNBUILT, Progress, Silent, Store, Tree, digest_json
+from tunebuild.store import UNBUILT, Store, Tree, digest_json
 from tunebuild.train.plan.estimate import count_parameters, read_tensors
 from tunebuild.train.plan.hardware import decide
 from tunebuild.train.plan.settings import Device, TrainSettings
@@ -117,9 +111,9 @@ class Pipeline:
             vocabulary_size=self.base.vocabulary_size,
         )
 
-    def train(self, data: Tree, spared_cores: int = 0, together: Together | None = None) -> TrainStage:
+    def train(self, data: Tree, together: Together | None = None) -> TrainStage:
         """Tokens to an adapter, or to all weights."""
-        return TrainStage(self.train_settings, data, self.base, spared_cores, together)
+        return TrainStage(self.train_settings, data, self.base, together)
 
     @cached_property
     def train_settings(self) -> TrainSettings:
@@ -198,14 +192,6 @@ class Pipeline:
         folder = self.loaded.folder
         return read_tasks(names, folder.path, self.store.memo.digest, gated, folder.others)
 
-    def check_tasks(self) -> None:
-        """Refuse what only a stage after the training would miss.
-
-        Raises:
-            TunebuildError: a task cannot be done.
-        """
-        require_tasks(self.tasks)
-
     def weights(self, merged: Tree) -> WeightsStage:
         """A model's weights to digests of layers."""
         return WeightsStage(merged)
@@ -229,7 +215,7 @@ class Pipeline:
             runtime_layers(runtime),
             weight_digests(weights),
             records,
-            self.labels,
+            labels_of(self.spec, self.settings),
             self.provenance,
             self.spec.image.platform,
             self.bill(records, runtime),
@@ -238,26 +224,14 @@ class Pipeline:
 
     def bill(self, records: Records, runtime: Tree) -> Bill:
         """What the image is made of."""
-        spec, config = self.spec, self.base.config
-        locked = self.lock.model if self.lock else None
-        sources = self.data().own()["sources"]
-        names = [source.shown for source in self.data().sources]
-        return Bill(
-            name=spec.name,
-            version=spec.image.tag,
-            license=spec.image.license,
-            base=spec.model.base,
-            revision=(locked.commit if locked else None) or spec.model.revision or "",
-            base_files=self.base.files,
-            weights=tuple(
-                f
-                for f in records.merge.files
-                if f.path.startswith("model/") and not f.path.endswith("/generation_config.json")
-            ),
-            rows=tuple((name, row["digest"]) for name, row in zip(names, sources, strict=True)),
-            method=self.train_settings.tuning.method,
-            architecture=(str(config.get("model_type", "")), (config.get("architectures") or [""])[0]),
-            runtime=locked_runtime(runtime, self.wanted_runtime),
+        return bill_of(
+            self.spec,
+            self.base,
+            (self.lock.model if self.lock else None),
+            self.data(),
+            self.train_settings.tuning.method,
+            records.merge,
+            locked_runtime(runtime, self.wanted_runtime),
         )
 
     @property
@@ -278,41 +252,6 @@ class Pipeline:
     def positions(self) -> int | None:
         """How many tokens the base has positions for, those that an adapter puts before a row left out."""
         return self.train_settings.left_of(self.base.positions)
-
-    def check_context(self) -> None:
-        """Refuse a context that the spec names and the base has no positions for.
-
-        Raises:
-            TunebuildError: ``positions``.
-        """
-        check_context(self.positions, self.context)
-
-    def check_architecture(self, reporter: Callable[[str], Progress]) -> None:
-        """Refuse a base that a stage behind the training could not work with.
-
-        What passed is remembered. A plan works where nothing can be trained, so a check that needs the
-        libraries of training is left to the build there.
-
-        Raises:
-            TunebuildError: with the way out.
-        """
-        check_files(self.base.directory)
-        self.store.ensure(FiniteStage(self.base), reporter("numbers"))
-        if missing := [name for name in LIBRARIES if not is_there(name)]:
-            text = f"not checked, since {missing[0]} is not installed here; the build checks it"
-            reporter("architecture").say(text)
-            return
-        tuning = self.train_settings.tuning
-        self.store.ensure(ArchitectureStage(self.base, tuning, not self.keeps_adapter, self.engine), Silent())
-
-    def check_rows(self, data: Tree) -> None:
-        """Refuse rows that the base has no positions for.
-
-        Raises:
-            TunebuildError: ``positions``, with the longest row.
-        """
-        sources = [source.shown for source in self.data().sources]
-        check_rows(self.positions, self.spec.tuning.max_length, data, sources)
 
     @property
     def context(self) -> int:
@@ -342,23 +281,6 @@ class Pipeline:
         """What the endpoint is told, with the digests of what it must have beside it."""
         return self.settings.model_copy(update=bundle_digests(records, adapter=self.keeps_adapter))
 
-    @property
-    def labels(self) -> Variables:
-        """The image's labels."""
-        spec = self.spec
-        return (
-            ("org.opencontainers.image.description", spec.description or f"Fine-tuned model {spec.name}"),
-            ("org.tunebuild.spec", self.settings.spec_digest),
-            ("org.tunebuild.prompt", self.settings.prompt_digest),
-            ("org.tunebuild.base", spec.model.base),
-            *((f"org.opencontainers.image.{name}", value) for name, value in self._given_labels if value),
-        )
-
-    @property
-    def _given_labels(self) -> Variables:
-        image = self.spec.image
-        return ("source", image.source), ("revision", image.revision), ("licenses", image.license)
-
     @cached_property
     def own_inputs(self) -> dict[str, Any]:
         """What each stage depends on besides what earlier stages hand it. Runs nothing.
@@ -369,8 +291,9 @@ class Pipeline:
         if len(self.strategies) > 1:
             # Which one is kept is measured; the candidates are among what is evaluated.
             del merge["strategy"]
+        labels = labels_of(self.spec, self.settings)
         parts, records = BundleParts(self.settings, *[UNBUILT] * 5), Records(*[UNBUILT] * 4)
-        image = ImageStage(self.reference, parts, (), {}, records, self.labels, {}, self.spec.image.platform)
+        image = ImageStage(self.reference, parts, (), {}, records, labels, {}, self.spec.image.platform)
         own: dict[str, Any] = {
             "data": self.data().own(),
             "train": self.train(UNBUILT).own(),

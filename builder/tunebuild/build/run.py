@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
+from tunebuild.build.checks import check_base, check_rows, check_spec
 from tunebuild.build.pipeline import Pipeline
 from tunebuild.build.walk import walk_to_gates, walk_to_image
 from tunebuild.errors import TunebuildError, fail
@@ -89,7 +90,7 @@ def build(pipeline: Pipeline, reporter: Reporter, refused: Refused | None = None
         data = running.rows()
         found = store.find(pipeline.runtime())
         preparing = None if found else beside.submit(prepare)
-        records = running.measured(data, refused, spared_cores=1 if preparing else 0)
+        records = running.measured(data, refused)
 
         @cache
         def runtime() -> Tree:
@@ -156,14 +157,14 @@ class _Running:
         """The data stage's output, for a training that may begin."""
         pipeline = self.pipeline
         data = self.ensure(pipeline.data())
-        pipeline.check_rows(data)
+        check_rows(pipeline, data)
         if (nodes := pipeline.spec.tuning.nodes) > 1 and not pipeline.store.find(pipeline.train(data)):
             text = f"what {nodes} nodes train has to be started on each of them, and is not in the store yet"
             hint = "'tunebuild launch SPEC' renders what starts it, for torchrun, Slurm or Kubernetes"
             raise fail("not-trained", text, hint, path="tuning.nodes")
         return data
 
-    def measured(self, data: Tree, refused: Refused | None = None, spared_cores: int = 0) -> Records:
+    def measured(self, data: Tree, refused: Refused | None = None) -> Records:
         """What training, merge and evaluation wrote, once the gates have let it pass."""
         pipeline = self.pipeline
 
@@ -172,7 +173,7 @@ class _Running:
                 self.reporter("merge").say(f"{stage.strategy} is closer to the trained model")
             return self.ensure(stage)
 
-        records = walk_to_gates(pipeline, step, data, spared_cores=spared_cores)
+        records = walk_to_gates(pipeline, step, data)
         try:
             check_gates(pipeline.spec.gates, read_metrics(records.evaluate))
         except TunebuildError:
@@ -195,7 +196,7 @@ def train(pipeline: Pipeline, reporter: Reporter, together: Together) -> None:
     _check_early(pipeline, reporter)
     preparing = pipeline.data()
     data = store.ensure(preparing, reporter("data"))
-    pipeline.check_rows(data)
+    check_rows(pipeline, data)
     training = pipeline.train(data, together=together)
     store.ensure(training, reporter("train"))
     for stage in (preparing, training):
@@ -209,11 +210,10 @@ def _check_early(pipeline: Pipeline, reporter: Reporter) -> None:
     except TunebuildError:
         if not _is_trained(pipeline):
             raise
-    pipeline.check_tasks()
-    pipeline.check_context()
+    check_spec(pipeline)
     _ = pipeline.strategies
     if not _is_trained(pipeline):  # what was trained has passed, and costs no import of transformers
-        pipeline.check_architecture(reporter)
+        check_base(pipeline, reporter)
 
 
 def _is_trained(pipeline: Pipeline) -> bool:

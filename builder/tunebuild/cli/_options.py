@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +66,31 @@ class _Bytes(click.ParamType[int]):
 
 SIZE = _Bytes()
 """Bytes, written as ``24GB``: powers of ten, as disks and cards are sold."""
+
+
+class _RuntimeOption(click.Option):
+    """Also takes ``--engine``, as it was called once, and does not speak of that."""
+
+    def __init__(self, declared: Sequence[str], **attributes: Any) -> None:
+        super().__init__(declared, **attributes)
+        self._shown, self.opts = self.opts, [*self.opts, "--engine"]
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """As without the alias."""
+        accepted, self.opts = self.opts, self._shown
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = accepted
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """As without the alias."""
+        return f"'{self._shown[0]}'"
+
+
+def runtime_option(choices: Sequence[str], text: str) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    """``--runtime``: which container runtime; ``text`` is its help."""
+    kind = click.Choice(choices)
+    return click.option(
+        "--runtime", cls=_RuntimeOption, type=kind, default=choices[0], show_default=True, help=text
+    )

@@ -1,4 +1,4 @@
-"""Starts a build's endpoint, in a container where an engine answers, else as a process."""
+"""Starts a build's endpoint, in a container where a container runtime answers, else as a process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli.load import replaced_text
+from tunebuild.cli._options import runtime_option
 from tunebuild.client.readiness import wait_until_ready
 from tunebuild.errors import TunebuildError, fail
 
@@ -25,13 +25,10 @@ if TYPE_CHECKING:
     from tunebuild.image.oci.manifest import Image
     from tunebuild.image.oci.reference import ImageReference
 
-ENGINES = ("auto", "docker", "podman", "none")
-engine_option = click.option(
-    "--engine",
-    type=click.Choice(ENGINES),
-    default="auto",
-    show_default=True,
-    help="What runs the endpoint; 'none' is a plain process, 'auto' the first of the others that answers.",
+RUNTIMES = ("auto", "docker", "podman", "none")
+endpoint_runtime_option = runtime_option(
+    RUNTIMES,
+    "What runs the endpoint; 'none' is a plain process, 'auto' the first of the others that answers.",
 )
 ready_option = click.option(
     "--ready-within",
@@ -63,7 +60,7 @@ class Endpoint:
 @contextmanager
 def endpoint(
     built: Built,
-    engine: str,
+    runtime: str,
     host: str,
     port: int,
     ready_within: float,
@@ -75,11 +72,11 @@ def endpoint(
 
     Args:
         built: what is served.
-        engine: one of :data:`ENGINES`.
+        runtime: one of :data:`RUNTIMES`.
         host, port: where it listens; 0 takes a free port.
         ready_within: seconds that it may take to be ready.
         quiet: keep a local process's log away from the terminal.
-        tagged: whether an engine keeps the image, under the spec's name; else it is left as it was.
+        tagged: whether the runtime keeps the image, under the spec's name; else it is left as it was.
 
     Raises:
         TunebuildError: ``port-taken``; or the server did not become ready.
@@ -96,13 +93,13 @@ def endpoint(
     started = time.monotonic()
     with ExitStack() as running:
         container, runner = None, "local process"
-        if engine != "none":
+        if runtime != "none":
             try:
-                container, runner = running.enter_context(_container(built.image, engine, options, tagged))
+                container, runner = running.enter_context(_container(built.image, runtime, options, tagged))
             except TunebuildError as error:
-                # What an engine cannot start, a process may; what starts and then fails is an error.
+                # What a runtime cannot start, a process may; what starts and then fails is an error.
                 problem = error.diagnostics[0]
-                if engine != "auto" or problem.code not in ("no-engine", "run-failed"):
+                if runtime != "auto" or problem.code not in ("no-runtime", "run-failed"):
                     raise
                 echo(f"  serving as a local process: {problem.message}", err=True)
         if container is None:
@@ -135,18 +132,21 @@ def _wait_for_container(container: Container) -> int:
 
 @contextmanager
 def _container(
-    image: Image, engine: str, options: RunOptions, tagged: bool
+    image: Image, runtime: str, options: RunOptions, tagged: bool
 ) -> Iterator[tuple[Container, str]]:
-    """A started container and its engine's name."""
+    """A started container and its runtime's name."""
     from tunebuild.containers.find import find_container_runtime
+    from tunebuild.image.oci.content import Content
+    from tunebuild.publish.release import Release
+    from tunebuild.publish.runtime import RuntimePublisher
+    from tunebuild.store import Silent
 
-    found = find_container_runtime("" if engine == "auto" else engine)
+    found = find_container_runtime("" if runtime == "auto" else runtime)
     if not tagged:
         image = replace(image, reference=_passing_name(image))
-    report = found.load(image)
-    echo(f"  load    {report.sent / 1e6:,.1f} of {report.total / 1e6:,.1f} MB sent to {found.name}", err=True)
-    if report.replaced:
-        echo(f"  load    {replaced_text(image.reference.full_name, report.replaced)}", err=True)
+    release = Release((Content.of_image(image),))
+    for note in RuntimePublisher(found, image.reference).publish(release, Silent()).notes:
+        echo(f"  load    {note}", err=True)
     with ExitStack() as started:
         if not tagged:
             started.enter_context(ending_with(lambda: found.remove(image.reference)))
@@ -170,7 +170,7 @@ def ending_with(end: Callable[[], object]) -> Iterator[None]:
     finally:
         try:
             end()
-        except Exception as error:  # an engine's SDK raises errors of its own
+        except Exception as error:  # a runtime's SDK raises errors of its own
             if cause is None:
                 raise
             echo(f"  not cleared up: {error}", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,10 @@ from tunebuild.cli._options import set_option, spec_argument, store_option
 
 if TYPE_CHECKING:
     from tunebuild.build.pipeline import Pipeline
+    from tunebuild.build.run import Built
+    from tunebuild.containers.runtime import ContainerRuntime
+    from tunebuild.publish.release import Publisher
     from tunebuild.report.facts import Records
-
-# Not the report's own name: that one belongs to the image beside it, which stays.
-_REFUSED = "refused.html"
 
 
 @click.command("build")
@@ -33,7 +32,7 @@ _REFUSED = "refused.html"
     type=click.Choice(["oci", "docker"]),
     default="oci",
     show_default=True,
-    help="Who assembles the image: tunebuild itself, or a Docker engine from the rendered Dockerfile.",
+    help="Who assembles the image: tunebuild itself, or Docker from the rendered Dockerfile.",
 )
 @click.option("--load", is_flag=True, help="Give the image to the container runtime as well.")
 @click.option("--locked", is_flag=True, help="Refuse to build anything that the lock file does not name.")
@@ -54,67 +53,46 @@ def command(
     layout and a docker-archive at once: 'docker load -i', 'podman load -i' and 'skopeo copy oci-archive:'
     all take it. An output without the ending .tar is a directory, an OCI layout. The report and the model
     card are in the image, and in a folder beside it whose name ends with -report; refused.html there is the
-    report of a build that a gate refused. With --builder docker the image is left in the engine and its id is
+    report of a build that a gate refused. With --builder docker the image is left in Docker and its ID is
     printed.
     """
     from tunebuild.cli._building import build_spec
     from tunebuild.cli._progress import Reporter
+    from tunebuild.cli._publishing import publish
+    from tunebuild.containers.find import find_container_runtime
+    from tunebuild.image.oci.content import Content
+    from tunebuild.publish.release import Release
+    from tunebuild.report.folder import reports_beside, write_refused, write_reports
+
+    def place(name: str) -> Path:
+        return output or spec.parent / "dist" / f"{name}.tar"
 
     def refused(pipeline: Pipeline, records: Records) -> None:
-        from tunebuild.report.render import render_report
-
-        path = reports_beside(output or archive_of(spec, pipeline.spec.name)) / _REFUSED
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render_report(records.read(), pipeline.provenance), "utf-8")
+        path = write_refused(records, pipeline.provenance, reports_beside(place(pipeline.spec.name)))
         echo(f"  report   {path} shows what the gates refused", err=True)
 
+    runtime = find_container_runtime() if load and builder == "oci" else None
     built = build_spec(spec, store, overrides, locked=locked, refused=refused)
+    target = place(built.parts.settings.name)
+    release = Release((Content.of_image(built.image),))
     with Reporter() as reporter:
-        if builder == "docker":
-            from tunebuild.containers.docker_build import build_with_docker
-
-            echo(build_with_docker(built.plan, reporter("docker")))
-            return
-        from tunebuild.image.oci.archive import write_archive, write_layout
-        from tunebuild.image.oci.reading import holds
-        from tunebuild.report.render import CARD, REPORT
-
-        archive = output or archive_of(spec, built.parts.settings.name)
-        progress = reporter("archive")
-        if holds(archive, built.image):
-            progress.say(f"{archive} is up to date")
-        else:
-            write = write_archive if archive.suffix == ".tar" else write_layout
-            write(built.image, archive, progress)
-            progress.say(f"{archive}, {built.image.size / 1e6:,.1f} MB")
-        reports = reports_beside(archive)
-        reports.mkdir(exist_ok=True)
-        (reports / _REFUSED).unlink(missing_ok=True)
-        for name in (REPORT, CARD):
-            shutil.copyfile(built.settings.path("build", name), reports / name)
-        reporter("report").say(f"{reports / REPORT}, {CARD} beside it")
-        if load:
-            from tunebuild.containers.find import find_container_runtime
-
-            engine = find_container_runtime()
-            report = engine.load(built.image, reporter("load"))
-            reporter("load").say(
-                f"{built.image.reference.full_name} in {engine.name}, {report.sent / 1e6:,.1f} MB sent"
-            )
-            if report.replaced:
-                from tunebuild.cli.load import replaced_text
-
-                reporter("load").say(replaced_text(built.image.reference.full_name, report.replaced))
+        published = publish(release, _publishers(built, builder, target, runtime), reporter)
+        if builder == "oci":
+            report, card = write_reports(built.settings, reports_beside(target))
+            reporter("report").say(f"{report}, {card.name} beside it")
     if not built.ran:
         echo("nothing changed", err=True)
-    echo(built.image.digest)
+    echo(published[0].digest)
 
 
-def archive_of(spec: Path, name: str) -> Path:
-    """What is written where no output is named."""
-    return spec.parent / "dist" / f"{name}.tar"
+def _publishers(
+    built: Built, builder: str, target: Path, runtime: ContainerRuntime | None
+) -> tuple[Publisher, ...]:
+    from tunebuild.publish.docker_build import DockerBuildPublisher
+    from tunebuild.publish.path import publisher_to
+    from tunebuild.publish.runtime import RuntimePublisher
 
-
-def reports_beside(archive: Path) -> Path:
-    """The folder for report and card; a version at the end of a directory's name is no ending."""
-    return archive.with_name(f"{archive.name.removesuffix('.tar')}-report")
+    if builder == "docker":  # which has the image then
+        return (DockerBuildPublisher(built.plan),)
+    name = built.image.reference
+    return (publisher_to(target, name), *((RuntimePublisher(runtime, name),) if runtime else ()))

@@ -35,19 +35,13 @@ def command(spec: Path, output: Path, sign_key: Path | None, overrides: tuple[st
     from tunebuild.build.release import release_of_build
     from tunebuild.cli._building import build_spec
     from tunebuild.cli._progress import Reporter
-    from tunebuild.image.oci.archive import write_archive, write_layout
+    from tunebuild.cli._publishing import publish
+    from tunebuild.publish.path import publisher_to
     from tunebuild.publish.trust.signing import Signer
 
     signer = Signer.load(sign_key) if sign_key else None
     built = build_spec(spec, store, overrides)
     release = release_of_build(built, signer)
     with Reporter() as reporter:
-        progress = reporter("bundle")
-        write = write_archive if output.suffix == ".tar" else write_layout
-        write(built.image, output, progress, release.contents[1:])
-        size = sum(blob.size for blob in release.blobs())
-        progress.say(f"{output}, {size / 1e6:,.1f} MB, {len(release.contents)} manifests")
-        for content in release.contents[1:]:
-            if content.output:
-                progress.say(f"{content.output}: {content.digest}")
+        publish(release, [publisher_to(output, built.image.reference, "bundle")], reporter)
     echo(release.digest)

@@ -11,7 +11,7 @@ import click
 
 from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, store_option
-from tunebuild.cli._serving import endpoint, engine_option, ready_option
+from tunebuild.cli._serving import endpoint, endpoint_runtime_option, ready_option
 from tunebuild.client.chat import Chat
 from tunebuild.errors import TunebuildError
 from tunebuild.extras import require
@@ -38,7 +38,7 @@ _HELP = """\
     metavar="NAME",
     help="Variable that holds the API key, if the endpoint asks for one.",
 )
-@engine_option
+@endpoint_runtime_option
 @ready_option
 @set_option
 @store_option
@@ -48,7 +48,7 @@ def command(
     temperature: float | None,
     max_tokens: int | None,
     key_env: str,
-    engine: str,
+    runtime: str,
     ready_within: float,
     overrides: tuple[str, ...],
     store: Path,
@@ -67,7 +67,7 @@ def command(
 
             built = build_spec(Path(target), store, overrides)
             url = running.enter_context(
-                endpoint(built, engine, "127.0.0.1", 0, ready_within, quiet=True, tagged=False)
+                endpoint(built, runtime, "127.0.0.1", 0, ready_within, quiet=True, tagged=False)
             ).url
         root = url.rstrip("/").removesuffix("/v1")
         chat = Chat(root, os.environ.get(key_env, ""), settings, system)

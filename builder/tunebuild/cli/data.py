@@ -52,20 +52,13 @@ def command(
     """
     from rich.console import Console
 
-    from tunebuild.build.pipeline import Pipeline
+    from tunebuild.cli._pipeline import pipeline_of, placed
     from tunebuild.cli._progress import Reporter
     from tunebuild.data.view import as_html, view_data
-    from tunebuild.errors import TunebuildError
-    from tunebuild.lock.spec_lock import lock_path, read_lock
-    from tunebuild.spec import load_spec
-    from tunebuild.store import Store
 
-    pipeline = Pipeline(load_spec(spec, overrides), Store(store), read_lock(lock_path(spec)))
-    try:
-        with Reporter() as reporter:
-            output = pipeline.store.ensure(pipeline.data(), reporter("data"))
-    except TunebuildError as error:
-        raise pipeline.loaded.place(error) from error
+    pipeline = pipeline_of(spec, store, overrides)
+    with placed(pipeline), Reporter() as reporter:
+        output = pipeline.store.ensure(pipeline.data(), reporter("data"))
     part = "eval" if held_out else "train"
     names = [source.shown for source in pipeline.data().sources]
     view = view_data(output, pipeline.renderer.tokenizer, part, samples, names)

@@ -35,7 +35,7 @@ def command(
     answers: int | None,
     card: bool,
 ) -> None:
-    """Tell what IMAGE was built from: an archive, an OCI layout, or the name of an engine's image.
+    """Tell what IMAGE was built from: an archive, an OCI layout, or the name of an image in Docker or Podman.
 
     Prints a summary; with --full the effective spec and what each stage depends on: digests of rows and
     weights, the prompt, libraries, packages. Nothing is started. More about the build's figures is in its

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
@@ -57,9 +56,10 @@ def command(
     stored = source.suffix == ".tar" or source.is_dir()
     require("image" if stored else "train", what=f"'push' of {'an archive' if stored else 'a spec'}")
     from tunebuild.cli._progress import Reporter
+    from tunebuild.cli._publishing import publish
     from tunebuild.image.oci.reference import ImageReference
     from tunebuild.publish.memory import PushMemory
-    from tunebuild.publish.registry import RegistryPublisher, summary
+    from tunebuild.publish.registry import RegistryPublisher
     from tunebuild.publish.stored import release_of
     from tunebuild.publish.trust.attach import signed
     from tunebuild.publish.trust.signing import Signer
@@ -88,14 +88,6 @@ def command(
     repository = Registries(Options.of_machine(plain_http=plain_http, ca_file=ca_file)).repository(host, name)
     memory = PushMemory(store / "pushed.json")
     publisher = RegistryPublisher(repository, target, memory, mounts, parallel)
-    started = time.monotonic()
     with Reporter() as reporter:
-        progress = reporter("push")
-        published = publisher.publish(release, progress)
-        progress.say(f"{target}: {summary(published, time.monotonic() - started)}")
-        if published.replaced:
-            progress.say(f"the tag {target.tag} stood for {published.replaced} before")
-        for content in release.contents:
-            if content.output:
-                progress.say(f"{content.output}: {content.tag(target.tag)}@{content.digest}")
+        publish(release, [publisher], reporter)
     echo(f"{target.full_name.partition('@')[0].rpartition(':')[0]}:{target.tag}@{release.digest}")

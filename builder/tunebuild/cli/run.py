@@ -8,7 +8,7 @@ import click
 
 from tunebuild.cli._echo import echo
 from tunebuild.cli._options import set_option, spec_argument, store_option
-from tunebuild.cli._serving import endpoint, engine_option, ready_option
+from tunebuild.cli._serving import endpoint, endpoint_runtime_option, ready_option
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.extras import require
 
@@ -24,7 +24,7 @@ from tunebuild.extras import require
     help="Port to listen on; 0 takes a free one.",
 )
 @click.option("--ask", metavar="QUESTION", help="Ask one question, print the answer, and stop.")
-@engine_option
+@endpoint_runtime_option
 @ready_option
 @set_option
 @store_option
@@ -33,7 +33,7 @@ def command(
     host: str,
     port: int,
     ask: str | None,
-    engine: str,
+    runtime: str,
     ready_within: float,
     overrides: tuple[str, ...],
     store: Path,
@@ -43,14 +43,14 @@ def command(
     The endpoint speaks OpenAI's chat API below /v1. Stop it with Ctrl-C; running answers are finished. A
     server that ends by itself gives its exit status to this command.
     """
-    if engine == "none":
+    if runtime == "none":
         require("serve", what="serving as a local process")
     from tunebuild.cli._building import build_spec
     from tunebuild.client.endpoint import ask_question
 
     built = build_spec(spec, store, overrides)
     try:
-        with endpoint(built, engine, host, port, ready_within, quiet=ask is not None) as running:
+        with endpoint(built, runtime, host, port, ready_within, quiet=ask is not None) as running:
             echo(f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True)
             if ask is not None:
                 echo(ask_question(running.url, ask))

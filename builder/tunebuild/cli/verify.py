@@ -17,7 +17,7 @@ from tunebuild.cli._echo import echo
 from tunebuild.cli._options import NEW_FILE, set_option, store_option
 from tunebuild.cli._progress import Reporter
 from tunebuild.cli._registry import registry_options
-from tunebuild.cli._serving import endpoint, engine_option, ready_option
+from tunebuild.cli._serving import endpoint, endpoint_runtime_option, ready_option
 from tunebuild.client.checks import Contract, read_contract
 from tunebuild.client.conduct import Finding, Server, begin_answer, check_conduct, end_answer
 from tunebuild.client.endpoint import Answer, ask
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     help="Public key (PEM) that image and provenance must be signed with.",
 )
 @registry_options
-@engine_option
+@endpoint_runtime_option
 @ready_option
 @set_option
 @store_option
@@ -66,7 +66,7 @@ def command(
     key: Path | None,
     plain_http: bool,
     ca_file: Path | None,
-    engine: str,
+    runtime: str,
     ready_within: float,
     overrides: tuple[str, ...],
     store: Path,
@@ -110,7 +110,7 @@ def command(
             _conduct(root, log, overload=overload)
     elif built and not offline:
         with log.saved(spec.name, junit, as_json):
-            with endpoint(built, engine, "127.0.0.1", 0, ready_within, quiet=True, tagged=False) as running:
+            with endpoint(built, runtime, "127.0.0.1", 0, ready_within, quiet=True, tagged=False) as running:
                 echo(
                     f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True
                 )
@@ -189,6 +189,7 @@ def _stored(source: Path, options: tuple[bool, Path | None], scratch: Path) -> S
 
 def _unpack(image: StoredImage, directory: Path, key: Path | None) -> Path:
     """Check an image's bytes and links, and take out its prompt directory."""
+    from tunebuild.image.oci.integrity import check_image
     from tunebuild.image.plan import BUNDLE
 
     if key:
@@ -197,7 +198,7 @@ def _unpack(image: StoredImage, directory: Path, key: Path | None) -> Path:
     from tunebuild.publish.trust.walk import Walk
 
     if image.place.exists():
-        image.check()
+        check_image(image)
         echo(f"  image   {image.digest}: every byte is what its digest says", err=True)
     else:
         echo(f"  image   {image.digest} in the registry", err=True)

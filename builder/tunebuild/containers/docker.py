@@ -21,19 +21,19 @@ def connect() -> Any:
     """A client of the runtime that the environment names.
 
     Raises:
-        TunebuildError: ``no-engine`` if the SDK is missing or nothing answers.
+        TunebuildError: ``no-runtime`` if the SDK is missing or nothing answers.
     """
     try:
         import docker
     except ImportError:
         raise fail(
-            "no-engine", "docker: its Python SDK is not installed", install_command(("docker",))
+            "no-runtime", "docker: its Python SDK is not installed", install_command(("docker",))
         ) from None
     try:
         client = docker.from_env(timeout=5)
         client.ping()
     except docker.errors.DockerException as error:
-        raise fail("no-engine", f"docker: {short_error(error)}", "start dockerd") from error
+        raise fail("no-runtime", f"docker: {short_error(error)}", "start dockerd") from error
     client.api.timeout = _TIMEOUT
     return client
 

@@ -22,7 +22,7 @@ def build_with_docker(plan: ImagePlan, progress: Progress | None = None) -> Dige
     """Build and tag the image in the runtime; its id.
 
     Raises:
-        TunebuildError: ``no-engine`` or ``docker-build-failed``, with the runtime's message.
+        TunebuildError: ``no-runtime`` or ``docker-build-failed``, with the runtime's message.
     """
     import docker
 

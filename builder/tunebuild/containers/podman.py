@@ -29,10 +29,10 @@ class PodmanRuntime:
 
     def __init__(self) -> None:
         if shutil.which("podman") is None:
-            raise fail("no-engine", "podman: not installed", "install podman")
+            raise fail("no-runtime", "podman: not installed", "install podman")
         done = subprocess.run(["podman", "version"], capture_output=True, text=True)
         if done.returncode:
-            raise fail("no-engine", f"podman: {_last_line(done.stderr)}", "see 'podman info'")
+            raise fail("no-runtime", f"podman: {_last_line(done.stderr)}", "see 'podman info'")
 
     def load(self, image: Image, progress: Progress | None = None) -> LoadReport:
         """Stream the image into ``podman load``, which takes nothing less than the whole."""

@@ -18,7 +18,7 @@ _LOG_LINES = 20
 
 GPU_HINT = (
     "a container is given GPUs by the NVIDIA Container Toolkit: install it on this machine (Docker: "
-    "'nvidia-ctk runtime configure'; Podman: 'nvidia-ctk cdi generate'), or serve with --engine none"
+    "'nvidia-ctk runtime configure'; Podman: 'nvidia-ctk cdi generate'), or serve with --runtime none"
 )
 
 

@@ -18,8 +18,8 @@ from tunebuild.prompt import (
     special_tokens,
 )
 from tunebuild.prompt.template import RESERVED
-from tunebuild.spec._words import suggest
 from tunebuild.spec.model import PromptSpec
+from tunebuild.spec.words import suggest
 
 
 def build_renderer(prompt: PromptSpec, base_dir: Path, spec_dir: Path) -> Renderer:

@@ -16,9 +16,10 @@ from tunebuild.data.columns import Array, Columns
 from tunebuild.data.findings import Findings
 from tunebuild.data.prepare import Prepared, prepare
 from tunebuild.data.privacy import masked_start
+from tunebuild.data.reject_limit import no_rows
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import EXCERPT, Reject
-from tunebuild.data.selection import Selection, no_rows, select
+from tunebuild.data.selection import Selection, select
 from tunebuild.data.tokenized import open_rows, with_labels
 from tunebuild.grammar import counted
 from tunebuild.prompt import Message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from tunebuild.serve.engines._batch import batch_for
+from tunebuild.serve.engines.batch import batch_for
 
 _ROWS = 32  # answered at the same time
 

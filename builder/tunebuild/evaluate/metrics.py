@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from tunebuild.errors import Diagnostic, TunebuildError
 from tunebuild.merge.strategies import Strategy
-from tunebuild.spec._base import Section
 from tunebuild.spec.exports import ExportGates
 from tunebuild.spec.gates import GatesSpec
+from tunebuild.spec.section import Section
 
 if TYPE_CHECKING:
     import torch

@@ -38,6 +38,7 @@ from tunebuild.serve.parity import Parity
 from tunebuild.store import Progress
 from tunebuild.train.loop.quiet import quieten_libraries
 from tunebuild.train.loop.rows import load_rows
+from tunebuild.train.model.tied import merged_in_memory
 
 if TYPE_CHECKING:
     from tunebuild.evaluate.stage import EvaluateStage
@@ -251,7 +252,7 @@ def _alternative(stage: EvaluateStage, rows: list[dict[str, Any]]) -> Logprobs:
     """What the ``original`` merge says, done in memory and rounded as its files would be."""
     assert stage.alternative == "original"
     unquantized = replace(stage.settings, tuning=stage.settings.tuning.model_copy(update={"method": "lora"}))
-    model = load_trained(stage.base.directory, stage.trained.path("adapter"), unquantized).merge_and_unload()
+    model = merged_in_memory(load_trained(stage.base.directory, stage.trained.path("adapter"), unquantized))
     stored = {tensor.name: tensor for tensor in list_tensors(stage.base.directory)}
     for name, weight in model.named_parameters():
         if name in stored:  # perhaps in fewer bits than it was loaded in

@@ -1,1 +1,1 @@
-"""Plans and assembles the container image. Importing this package imports no engine and no network client."""
+"""Plans and assembles the container image. Imports no client of a runtime or registry."""

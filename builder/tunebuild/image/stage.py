@@ -1,7 +1,7 @@
 """The ``image`` stage: knows every layer's digest without keeping a second copy of any layer.
 
 Its output is small: config, manifest, and the digests of the layers. The layers themselves are described
-as ranges of files that other stages wrote, so an archive, an engine or a registry is fed from those.
+as ranges of files that other stages wrote, so an archive, a runtime or a registry is fed from those.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ from tunebuild.merge.low_rank import LowRankUpdate
 from tunebuild.merge.safetensors_io import StoredTensor, list_tensors, tensors_of
 
 _PREFIX = "base_model.model."
-_LORA = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B|magnitude_vector)(?:\.weight)?")
+_LORA = re.compile(
+    r"(?P<module>.+)\.lora_(?P<part>A|B|embedding_A|embedding_B|magnitude_vector)(?:\.weight)?"
+)
 
 # What PEFT can do and the formulas below are not; merged by them it would be wrong without a word.
 _UNSUPPORTED = (
@@ -87,6 +89,14 @@ def read_adapter(directory: Path, base: Path | None = None) -> Adapter:
                 raise fail("adapter-broken", f"the adapter of {wrapped.parameter} lacks a part")
             updates.update(wrapped.split(one["A"], one["B"]))
     for module, found in parts.items():
+        if found.keys() == {"embedding_A", "embedding_B"}:
+            # Of an embedding, whose rows are inputs: PEFT's factors are those of the transposed weight.
+            a, b = found["embedding_B"].T.contiguous(), found["embedding_A"].T.contiguous()
+            updates[f"{module}.weight"] = LowRankUpdate(a, b, _scale(module, config))
+            continue
+        if "embedding_A" in found and config.get("use_dora"):
+            message = f"the merge has no DoRA for an embedding ({module})"
+            raise fail("merge-unsupported", message, "set tuning.lora.dora: false", path="tuning.lora.dora")
         if found.keys() != wanted:
             raise fail("adapter-broken", f"the adapter of {module} lacks a part, or has one too many")
         updates[f"{module}.weight"] = LowRankUpdate(

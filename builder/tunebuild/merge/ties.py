@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from tunebuild.errors import fail
 from tunebuild.merge.adapter_file import Adapter
+from tunebuild.merge.low_rank import LowRankUpdate
 
+_T = TypeVar("_T")
 _IN_A_LAYER = re.compile(r"\.\d+\.")
 
 
 def respect_ties(adapter: Adapter, base: Path, stored: frozenset[str], *, whole: bool = False) -> Adapter:
-    """The adapter, with one replacement for embedding and head under the names that the base stores.
+    """The adapter, with one change of embedding and head for each name under which the base stores them.
 
     A model that was trained ``whole`` has them as one tensor under one name, as transformers saves them.
+
+    Args:
+        adapter: by names of the model's parameters.
+        base: the base model's directory.
+        stored: names of the base's tensors.
+        whole: whether all weights were trained.
 
     Raises:
         TunebuildError: the base ties its embeddings, and the adapter would make them two tensors: the merged
@@ -26,37 +35,53 @@ def respect_ties(adapter: Adapter, base: Path, stored: frozenset[str], *, whole:
     touched = {*adapter.updates, *adapter.replacements}
     if all(map(_IN_A_LAYER.search, touched)):
         return adapter  # which spares most adapters the import of transformers
-    tied = tied_weights(base)
-    if low_rank := sorted(tied & adapter.updates.keys()):
-        raise fail(
-            "tied-embeddings",
-            f"a low-rank update of {low_rank[0]} cannot be merged: the base ties embedding and head",
-            "leave them out of the targets; tuning.lora.modules_to_save trains both as one",
-            path="tuning.lora.targets",
-        )
-    saved = sorted(tied & adapter.replacements.keys())
-    if not saved:
-        return adapter
-    values = [adapter.replacements[name] for name in saved]
-    one = values[0].read()
-    if (len(saved) < len(tied) and not whole) or not all(torch.equal(one, v.read()) for v in values[1:]):
-        raise fail(
-            "tied-embeddings",
-            f"{saved[0]} was trained apart from what the base ties it to",
-            path="tuning.lora.modules_to_save",
-        )
-    rest = {name: value for name, value in adapter.replacements.items() if name not in tied}
-    return replace(adapter, replacements={**rest, **dict.fromkeys(tied & stored, values[0])})
-
-
-def tied_weights(base: Path) -> frozenset[str]:
-    """Names of the embedding's and the head's weights if they are one tensor; builds no weights."""
-    from tunebuild.models.skeleton import build_skeleton
+    from tunebuild.models.ends import tied_weights
+    from tunebuild.models.skeleton import build_skeleton, stored_names
 
     skeleton = build_skeleton(base)
-    embedding, head = skeleton.get_input_embeddings(), skeleton.get_output_embeddings()
-    if head is None or head.weight is not embedding.weight:
-        return frozenset()
-    return frozenset(
-        f"{name}.weight" for name, module in skeleton.named_modules() if module in (embedding, head)
+    tied = tied_weights(skeleton)
+    updates, replacements = _of(adapter.updates, tied), _of(adapter.replacements, tied)
+    if not updates and not replacements:
+        return adapter
+    named = tied if whole else {*updates, *replacements}
+    values = [replacement.read() for replacement in replacements.values()]
+    lows = list(updates.values())
+    if (
+        (updates and replacements)
+        or named != tied
+        or not all(torch.equal(values[0], value) for value in values)
+        or not all(_same(lows[0], low) for low in lows)
+    ):
+        first = sorted({*updates, *replacements})[0]
+        raise fail(
+            "tied-embeddings",
+            f"{first} was trained apart from what the base ties it to, so both cannot be one tensor",
+            "train it again: what is tied gets one adapter",
+            path="tuning.lora.targets",
+        )
+    kept = sorted(tied & (stored_names(skeleton, sorted(stored)).keys() | stored))
+    return Adapter(
+        _for_all(adapter.updates, tied, kept),
+        _for_all(adapter.replacements, tied, kept),
+    )
+
+
+def _of(values: Mapping[str, _T], names: frozenset[str]) -> dict[str, _T]:
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _for_all(values: Mapping[str, _T], tied: frozenset[str], names: Sequence[str]) -> dict[str, _T]:
+    """Values with the one of tied names under those of them that are stored."""
+    others = {name: value for name, value in values.items() if name not in tied}
+    one = list(_of(values, tied).values())[:1]
+    return {**others, **{name: value for value in one for name in names}}
+
+
+def _same(one: LowRankUpdate, other: LowRankUpdate) -> bool:
+    return (
+        one.magnitude is None
+        and other.magnitude is None
+        and one.scale == other.scale
+        and torch.equal(one.a, other.a)
+        and torch.equal(one.b, other.b)
     )

@@ -127,6 +127,7 @@ def _check_targets(skeleton: Any, directory: Path, tuning: TuningSpec, merges: b
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
+    from tunebuild.models.ends import tied_weights
     from tunebuild.models.skeleton import stored_parts
     from tunebuild.train.model.adapter import add_adapter
     from tunebuild.train.plan.estimate import read_tensors
@@ -134,7 +135,7 @@ def _check_targets(skeleton: Any, directory: Path, tuning: TuningSpec, merges: b
     modules = dict(skeleton.named_modules())
     if isinstance(tuning.lora.targets, tuple):
         _check_names(tuning.lora.targets, modules)
-        _check_head(tuning.lora.targets, skeleton, modules)
+        _check_ends(tuning, skeleton)
     if tuning.method == "qlora" and not any(
         isinstance(m, nn.Linear) and m is not skeleton.get_output_embeddings() for m in modules.values()
     ):
@@ -151,6 +152,7 @@ def _check_targets(skeleton: Any, directory: Path, tuning: TuningSpec, merges: b
     plain = tuning.model_copy(update={"lora": tuning.lora.model_copy(update=_PLAIN)})
     import torch
 
+    tied = tied_weights(skeleton)
     with torch.device("meta"):
         adapted = add_adapter(skeleton, plain, base=directory)
     whole = {part.parameter: name for name, part in parts.items() if part.expert is None}
@@ -166,9 +168,10 @@ def _check_targets(skeleton: Any, directory: Path, tuning: TuningSpec, merges: b
             weight = f"{name}.{wrapped}"
             fits = tensors[whole[weight]] == parameters[weight] if weight in whole else False
             fits = fits if module.num_experts == 1 else experts[weight] == module.num_experts
-        elif isinstance(kind, nn.Linear | Conv1D):
+        elif isinstance(kind, nn.Linear | Conv1D | nn.Embedding):
             weight = f"{name}.weight"
-            fits = weight in whole and tensors[whole[weight]] == parameters[weight]
+            same = tied if weight in tied else {weight}
+            fits = any(one in whole and tensors[whole[one]] == parameters[one] for one in same)
         else:
             raise _not_linear(name, kind, modules)
         if merges and not fits:
@@ -213,15 +216,31 @@ def _check_names(targets: Iterable[str], modules: Mapping[str, Any]) -> None:
         )
 
 
-def _check_head(targets: Iterable[str], skeleton: Any, modules: Mapping[str, Any]) -> None:
-    ends = (skeleton.get_input_embeddings(), skeleton.get_output_embeddings())
-    for target in targets:
-        if any(m in ends for n, m in modules.items() if n == target or n.endswith(f".{target}")):
+def _check_ends(tuning: TuningSpec, skeleton: Any) -> None:
+    """Refuse what PEFT or the merge cannot do with an embedding or a head."""
+    from tunebuild.models.ends import ends_of, is_named, is_tied
+
+    lora = tuning.lora
+    embedding, head = (end if is_named(end, lora.targets) else "" for end in ends_of(skeleton))
+    if not embedding and not head:
+        return
+    if is_tied(skeleton):
+        embedding, head = ends_of(skeleton)
+    named = " and ".join(end for end in (embedding, head) if end)
+    first = lora.init in _FROM_WEIGHTS and f"there are no first values of the kind {lora.init}"
+    found = {
+        "tuning.lora.dora": lora.dora and bool(embedding) and "there is no DoRA",
+        "tuning.lora.init": first,
+        "tuning.shard": tuning.shard and "an adapter cannot be split over processes",
+    }
+    for path, what in found.items():
+        if what:
+            tied = ", which are one tensor" if embedding and head and is_tied(skeleton) else ""
             raise fail(
-                "lora-targets",
-                f"'{target}' is the embedding or the head, which LoRA does not adapt here",
-                "leave it out of the targets; tuning.method: full trains it",
-                path="tuning.lora.targets",
+                "lora-ends",
+                f"{what} for {named}{tied}",
+                f"leave out {path}, or the embedding and the head among tuning.lora.targets",
+                path=path,
             )
 
 

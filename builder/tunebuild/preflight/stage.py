@@ -34,7 +34,7 @@ class ArchitectureStage:
     merges: bool
     engine: Literal["transformers", "vllm"]
     name: str = "architecture"
-    version: int = 1
+    version: int = 2
 
     def own(self) -> Inputs:
         """Configuration, names and shapes of the weights, and what is asked of them."""
@@ -42,7 +42,7 @@ class ArchitectureStage:
         return {
             "config": digest_file(directory / "config.json"),
             "tensors": {name: list(shape) for name, shape in read_tensors(directory).items()},
-            "tuning": self.tuning.model_dump(mode="json", include={"method", "lora", "peft"}),
+            "tuning": self.tuning.model_dump(mode="json", include={"method", "lora", "peft", "shard"}),
             "merges": self.merges,
             "engine": self.engine,
             "libraries": {name: library_version(name) for name in LIBRARIES},

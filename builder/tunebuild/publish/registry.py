@@ -38,6 +38,7 @@ class RegistryPublisher:
     memory: PushMemory
     mounts: tuple[str, ...] = ()
     parallel: int = _PARALLEL
+    step: str = "push"
     _pieces: Pieces = field(default_factory=Pieces)
 
     def publish(self, release: Release, progress: Progress) -> Published:
@@ -46,11 +47,12 @@ class RegistryPublisher:
         Raises:
             TunebuildError: what the registry, or the way to it, refuses.
         """
+        started = time.monotonic()
         tag = self.reference.tag
         before = self.repository.manifest_digest(tag) if tag else None
         blobs = release.blobs()
-        present = self._present(blobs)
-        missing = [blob for blob in blobs if blob.digest not in present]
+        present_digests = self._present(blobs)
+        missing = [blob for blob in blobs if blob.digest not in present_digests]
         counter = _Counter(sum(blob.size for blob in missing), progress)
         mounted = self._send(missing, counter)
         for content in release.contents:
@@ -61,13 +63,16 @@ class RegistryPublisher:
                 self.repository.put_manifest(name, content.manifest, content.media_type)
         self.memory.remember(self.repository.host, self.repository.name, [blob.digest for blob in blobs])
         counter.close()
-        return Published(
-            f"{self.repository.host}/{self.repository.name}@{release.digest}",
-            counter.total - sum(blob.size for blob in mounted),
-            sum(blob.size for blob in blobs if blob.digest in present),
-            sum(blob.size for blob in mounted),
-            before if before != release.digest else None,
-        )
+        present = sum(blob.size for blob in blobs if blob.digest in present_digests)
+        taken = sum(blob.size for blob in mounted)
+        sizes = (counter.total - taken, present, taken)
+        replaced = before if before != release.digest else None
+        notes = [f"{self.reference}: {_summary(*sizes, time.monotonic() - started)}"]
+        if replaced:
+            notes.append(f"the tag {tag} stood for {replaced} before")
+        notes += [f"{c.output}: {c.tag(tag)}@{c.digest}" for c in release.contents if c.output]
+        name = f"{self.repository.host}/{self.repository.name}@{release.digest}"
+        return Published(name, release.digest, tuple(notes), *sizes, replaced)
 
     def _present(self, blobs: Sequence[Blob]) -> set[Digest]:
         with ThreadPoolExecutor(self.parallel) as pool:
@@ -149,13 +154,11 @@ class _Counter:
             self._progress.step(self.total, self.total, "")
 
 
-def summary(published: Published, seconds: float) -> str:
-    """One line for people."""
-    rate = published.sent / max(seconds, 1e-3)
+def _summary(sent: int, present: int, mounted: int, seconds: float) -> str:
+    rate = sent / max(seconds, 1e-3)
     parts: Iterable[str] = (
-        f"{published.sent / 1e6:,.1f} MB sent in {seconds:.1f} s ({rate / 1e6:,.1f} MB/s)",
-        f"{published.present / 1e6:,.1f} MB were there",
-        f"{published.mounted / 1e6:,.1f} MB mounted from other repositories",
+        f"{sent / 1e6:,.1f} MB sent in {seconds:.1f} s ({rate / 1e6:,.1f} MB/s)",
+        f"{present / 1e6:,.1f} MB were there",
+        f"{mounted / 1e6:,.1f} MB mounted from other repositories",
     )
-    sizes = (1, published.present, published.mounted)
-    return ", ".join(part for part, size in zip(parts, sizes, strict=True) if size)
+    return ", ".join(part for part, size in zip(parts, (1, present, mounted), strict=True) if size)

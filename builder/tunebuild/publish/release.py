@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tunebuild.image.oci.content import Blob, Content
+from tunebuild.image.oci.layer import Layer
+from tunebuild.image.oci.manifest import Image
+from tunebuild.image.oci.reference import ImageReference
 from tunebuild.store import Progress
 from tunebuild.store.digest import Digest
 
@@ -25,28 +28,52 @@ class Release:
         """All blobs, equal ones once."""
         return tuple({blob.digest: blob for content in self.contents for blob in content.blobs}.values())
 
+    @property
+    def size(self) -> int:
+        """Bytes of all blobs, equal ones once."""
+        return sum(blob.size for blob in self.blobs())
+
+    def image(self, reference: ImageReference) -> Image:
+        """The runnable image under a name, for what takes images."""
+        content = self.contents[0]
+        *layers, config = content.blobs
+        return Image(
+            reference,
+            tuple(Layer(blob.label, "", blob.segments, blob.digest, blob.size) for blob in layers),
+            b"".join(config.read()),
+            content.manifest,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
     """What publishing did.
 
     Attributes:
-        name: where the image is now, digest included.
+        name: where the image is now.
+        digest: what it is known by there: of its manifest, or a container runtime's ID of it.
+        notes: lines for people.
         sent: bytes of blobs that went over.
         present: bytes of blobs that were there.
-        mounted: bytes of blobs that the registry took from another repository of its own.
-        replaced: the digest that the tag stood for; ``None`` if it is new or the same.
+        mounted: bytes of blobs that a registry took from another repository of its own.
+        replaced: the digest or ID that the name stood for; ``None`` if it is new or the same.
     """
 
     name: str
-    sent: int
-    present: int
-    mounted: int
+    digest: Digest
+    notes: tuple[str, ...] = ()
+    sent: int = 0
+    present: int = 0
+    mounted: int = 0
     replaced: Digest | None = None
 
 
 class Publisher(Protocol):
     """Takes a release somewhere."""
 
+    @property
+    def step(self) -> str:
+        """What the progress is called."""
+
     def publish(self, release: Release, progress: Progress) -> Published:
-        """Publish. The tag changes last, when everything that it names is there."""
+        """Publish. The name changes last, when everything that it stands for is there."""

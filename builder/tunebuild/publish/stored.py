@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunebuild.errors import fail
-from tunebuild.image.oci.layer import Layer
-from tunebuild.image.oci.manifest import Image
 from tunebuild.image.oci.reading import open_archive
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.publish.release import Release
@@ -23,8 +21,8 @@ def release_of(path: Path) -> tuple[Release, ImageReference | None]:
     return Release(image.contents()), name
 
 
-def image_of(path: Path) -> Image:
-    """An archive's or a layout's image, for a container runtime.
+def named_release_of(path: Path) -> tuple[Release, ImageReference]:
+    """What an archive or a layout holds, for what needs a name.
 
     Raises:
         TunebuildError: ``no-image`` or ``bad-archive``; or it does not say what it is called.
@@ -33,7 +31,4 @@ def image_of(path: Path) -> Image:
     if name is None:
         hint = "'docker load' or 'podman load' take it without a name"
         raise fail("bad-archive", f"{path} does not say what the image is called", hint)
-    content = release.contents[0]
-    *blobs, config = content.blobs
-    layers = (Layer(b.label, "", b.segments, b.digest, b.size) for b in blobs)
-    return Image(name, tuple(layers), b"".join(config.read()), content.manifest)
+    return release, name

@@ -42,7 +42,7 @@ def as_text(
         provenance: the image's ``provenance.json``.
         built: its :data:`FIGURES`; an image from before there were such has none.
         identity: what identifies the image: what that is called, and itself.
-        place: the archive or layout that it was read from; empty if an engine has it.
+        place: the archive or layout that it was read from; empty if a container runtime has it.
     """
     return "".join(f"{name:<9} {line}\n" for name, line in _lines(provenance, built, identity, place))
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from tunebuild.serve.engines.base import EngineFailed, Finish, Generation, Request
+from tunebuild.serve.engines.generation import EngineFailed, Generation
+from tunebuild.serve.engines.request import Finish, Request
 from tunebuild.serve.parity import TOLERANCE, Parity, Row, Verdict, Written, compare
 
 

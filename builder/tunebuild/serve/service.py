@@ -16,8 +16,10 @@ from tunebuild.prompt import Message, Renderer, check_golden, load_golden, load_
 from tunebuild.serve.admission import Admission
 from tunebuild.serve.bell import Bell
 from tunebuild.serve.bundle import PARITY_FILE, Bundle
-from tunebuild.serve.engines._dtype import resolve_dtype
-from tunebuild.serve.engines.base import Constraint, Engine, Generation, Request, Sampling
+from tunebuild.serve.engines.base import Engine
+from tunebuild.serve.engines.dtype import resolve_dtype
+from tunebuild.serve.engines.generation import Generation
+from tunebuild.serve.engines.request import Constraint, Request, Sampling
 from tunebuild.serve.metrics import Metrics
 from tunebuild.serve.parity import Parity
 from tunebuild.serve.reproduce import check_parity

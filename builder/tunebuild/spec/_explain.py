@@ -12,8 +12,8 @@ from jsonschema.exceptions import ValidationError
 
 from tunebuild.errors import Diagnostic
 from tunebuild.spec._repairs import better_key, better_value, better_word
-from tunebuild.spec._words import dotted
 from tunebuild.spec.schema import validation_schema
+from tunebuild.spec.words import dotted
 from tunebuild.spec.yaml_loader import Document, NodePath
 
 _TYPES = {

@@ -170,7 +170,8 @@ _OURS: dict[str, str] = {
         "lora_model_dir adapter_name_or_path adapter_path"
     ),
     (
-        "say tuning.method: full, which trains all weights; an adapter leaves embeddings and head as they are"
+        "say tuning.lora.targets, which may name head and embedding, too; tuning.method: full trains all "
+        "weights"
     ): (
         "modules_to_save lora_modules_to_save additional_target unfrozen_parameters "
         "lora_fan_in_fan_out apply_lora_to_mlp apply_lora_to_output"

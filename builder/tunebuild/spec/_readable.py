@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from tunebuild.spec._base import Section
+from tunebuild.spec.section import Section
 
 _S = TypeVar("_S", bound=Section)
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from tunebuild import resources
 from tunebuild.errors import Diagnostic
-from tunebuild.spec._base import Section
-from tunebuild.spec._words import suggest
 from tunebuild.spec.data import DataSource
 from tunebuild.spec.folder import Folder
 from tunebuild.spec.secret_rules import secrets_stay_outside
+from tunebuild.spec.section import Section
 from tunebuild.spec.serving_rules import outputs_can_be_made, platform_has_wheels, vllm_serves_it
 from tunebuild.spec.source_rules import HUB_ID, SOURCE_RULES, exists_inside
 from tunebuild.spec.spec import Spec
@@ -25,6 +24,7 @@ from tunebuild.spec.tuning_rules import (
     processes_have_rows,
     shards_have_processes,
 )
+from tunebuild.spec.words import suggest
 
 _OCI_NAME = re.compile(
     r"oci://[A-Za-z0-9][\w.-]*(?::\d+)?(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)+"

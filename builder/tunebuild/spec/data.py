@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from tunebuild.spec._base import Section
 from tunebuild.spec.model import Revision
 from tunebuild.spec.secret import Secret
+from tunebuild.spec.section import Section
 
 Format = Literal["auto", "qa", "alpaca", "messages", "sharegpt", "prompt_completion", "text"]
 Scalar = str | int | float | bool | None

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from tunebuild.spec._base import Section
+from tunebuild.spec.section import Section
 
 Prompt = Annotated[str, StringConstraints(min_length=1, max_length=4000)]
 Task = Annotated[str, StringConstraints(min_length=1)]

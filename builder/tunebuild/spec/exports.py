@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from tunebuild.spec._base import Section
 from tunebuild.spec.gates import DivergenceAtMost, LossAtMost, PerplexityAtMost, ShareAtLeast, ShareAtMost
+from tunebuild.spec.section import Section
 
 
 class ExportGates(Section):

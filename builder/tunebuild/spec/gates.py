@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunebuild.spec._base import Section
+from tunebuild.spec.section import Section
 
 
 class DivergenceAtMost(Section):

@@ -11,11 +11,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tunebuild.errors import Diagnostic, Position, TunebuildError
-from tunebuild.spec._words import dotted
 from tunebuild.spec.checks import broken_rules
 from tunebuild.spec.folder import Folder
 from tunebuild.spec.overlay import compose
 from tunebuild.spec.spec import Spec
+from tunebuild.spec.words import dotted
 from tunebuild.spec.yaml_loader import Document, parse_dotted
 
 _LONGEST_NAME = 120

@@ -9,8 +9,8 @@ import textwrap
 from itertools import pairwise
 from typing import Any
 
-from tunebuild.spec._base import Section
 from tunebuild.spec.schema import SCHEMA_FILE
+from tunebuild.spec.section import Section
 from tunebuild.spec.spec import Spec
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunebuild.errors import Diagnostic
-from tunebuild.spec._words import dotted
 from tunebuild.spec.folder import Folder
 from tunebuild.spec.schema import schema_at
 from tunebuild.spec.secret import MARK
 from tunebuild.spec.spec import Spec
+from tunebuild.spec.words import dotted
 from tunebuild.spec.yaml_loader import NodePath
 
 # The forms of Hugging Face, OpenAI-like, AWS, GitHub and GitLab tokens, and of private keys.

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from tunebuild.spec._base import Section
 from tunebuild.spec.model import VariableName
+from tunebuild.spec.section import Section
 
 Label = Annotated[str, StringConstraints(pattern=r"^[!-~]?[ -~]*$", max_length=255)]
 Repository = Annotated[

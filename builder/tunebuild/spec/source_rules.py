@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterator
 
 from tunebuild.errors import Diagnostic
-from tunebuild.spec._words import suggest
 from tunebuild.spec.data import Condition, DataSource
 from tunebuild.spec.endings import ENDINGS, ENDINGS_SHOWN
 from tunebuild.spec.folder import Folder
+from tunebuild.spec.words import suggest
 
 #: What a repository on the hub is called.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from tunebuild.spec._base import Section
 from tunebuild.spec.data import DataSpec
 from tunebuild.spec.evaluation import EvaluationSpec
 from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.gates import GatesSpec
 from tunebuild.spec.model import ModelSpec, PromptSpec
+from tunebuild.spec.section import Section
 from tunebuild.spec.serving import ImageSpec, ServingSpec
 from tunebuild.spec.tuning import MergeSpec, TuningSpec
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tunebuild.spec._base import Section
+from tunebuild.spec.section import Section
 
 
 class LoraSpec(Section):
@@ -23,9 +23,10 @@ class LoraSpec(Section):
     """Dropout on the adapter's input. 0 is faster and is what most recipes for short runs use."""
 
     targets: Literal["all-linear"] | tuple[str, ...] = Field(
-        default="all-linear", examples=["all-linear", ["q_proj", "v_proj"]]
+        default="all-linear", examples=["all-linear", ["q_proj", "v_proj"], ["q_proj", "lm_head"]]
     )
-    """Modules that get an adapter: `all-linear`, or module names."""
+    """Modules that get an adapter: `all-linear`, which leaves out embedding and head, or module names, also
+    those two's. Where the base keeps both as one tensor, naming one of them gives both the same adapter."""
 
     rslora: bool = Field(default=False, examples=[False])
     """Scale by alpha / sqrt(r), which keeps the step size even at high ranks."""

@@ -29,18 +29,30 @@ KINDS = {
     "experts": {"architecture": "experts", "dtype": torch.float32},
     "full": {"strategy": "trained"},
 }
+ENDS = {
+    "head": {"architecture": "mistral", "config": {"target_modules": ["q_proj", "lm_head"]}},
+    "tied head": {
+        "config": {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "ensure_weight_tying": True}
+    },
+}
 STRENGTHS = {"light": 0.003, "strong": 0.05}
 FIRST, SECOND = "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"
 PREFIX = "base_model.model."
+HEAD = ("lm_head", "model.embed_tokens")  # by the name under which it is stored
 
 
 @pytest.fixture(
-    scope="module", params=[(kind, strength) for kind in KINDS for strength in STRENGTHS], ids="-".join
+    scope="module",
+    params=[
+        *((kind, strength) for kind in KINDS for strength in STRENGTHS),
+        *((kind, "strong") for kind in ENDS),
+    ],
+    ids="-".join,
 )
 def case(request, tmp_path_factory):
     kind, strength = request.param
     root = tmp_path_factory.mktemp(f"{kind}-{strength}")
-    return Case(root, kind, strength=STRENGTHS[strength], **KINDS[kind]).make()
+    return Case(root, kind, strength=STRENGTHS[strength], **{**KINDS, **ENDS}[kind]).make()
 
 
 def part(tensors, module, which):
@@ -155,11 +167,14 @@ def test_another_update_is_caught(case, fault, change):
 
 @pytest.mark.parametrize(
     ("fault", "prefix"),
-    [("a module left out", FIRST), ("a layer left out", "model.layers.1.")],
-    ids=["module", "layer"],
+    [("a module left out", FIRST), ("a layer left out", "model.layers.1."), ("the head left out", HEAD)],
+    ids=["module", "layer", "head"],
 )
 def test_what_was_not_merged_is_caught(case, fault, prefix):
-    assert_caught(case, fault, without_update(case, (prefix,)), modules_of(case, prefix))
+    if not modules_of(case, prefix):
+        pytest.skip("training left it alone")
+    prefixes = (prefix,) if isinstance(prefix, str) else prefix
+    assert_caught(case, fault, without_update(case, prefixes), modules_of(case, prefix))
 
 
 def test_a_shard_of_the_base_is_caught(case):

@@ -18,6 +18,19 @@ CONFIGS = {
     "dora": {"use_dora": True},
     "patterns": {"rank_pattern": {r"0\..*": 2}, "alpha_pattern": {r"1\..*": 32}, "use_rslora": True},
     "saved-whole": {"modules_to_save": ["norm"]},
+    "tied-head": {
+        "target_modules": [
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "up_proj",
+            "gate_proj",
+            "down_proj",
+            "lm_head",
+        ],
+        "ensure_weight_tying": True,
+    },
 }
 
 

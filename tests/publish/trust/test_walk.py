@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from support.attested import PROVENANCE, Attested, make_attested
 from support.images import image, inputs, make_inputs
@@ -19,6 +19,7 @@ from support.registry import docker_registry
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.archive import write_archive, write_layout
 from tunebuild.image.oci.content import Content, make_artifact
+from tunebuild.image.oci.integrity import check_image
 from tunebuild.image.oci.reading import open_archive
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.plan import ImageInputs
@@ -48,7 +49,7 @@ def archive(made: Attested, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _walk(path: Path, verifier: Verifier | None) -> list[tuple[str, str]]:
     stored = open_archive(path)
-    stored.check()
+    check_image(stored)
     return Walk(stored, verifier).run()
 
 
@@ -220,6 +221,25 @@ def test_a_key_of_another_kind_or_a_wrong_password_is_refused(
     path.write_text("no key")
     with pytest.raises(TunebuildError, match="cannot read the key"):
         Signer.load(path)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [ec.generate_private_key(ec.SECP384R1()), ed25519.Ed25519PrivateKey.generate()],
+    ids=["P-384", "Ed25519"],
+)
+@pytest.mark.parametrize("public", [True, False], ids=["public", "private"])
+def test_a_signature_is_not_checked_with_a_key_of_another_kind(
+    tmp_path: Path, key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, public: bool
+) -> None:
+    path, pem = tmp_path / "key.pem", serialization.Encoding.PEM
+    path.write_bytes(
+        key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+        if public
+        else key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    with pytest.raises(TunebuildError, match="is no ECDSA key of the curve P-256"):
+        Verifier.load(path)
 
 
 def test_the_archive_says_what_it_is_about(made: Attested, archive: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tunebuild.build.checks import check_rows
 from tunebuild.build.pipeline import Pipeline
 from tunebuild.build.plan.report import Change, StagePlan
 from tunebuild.build.walk import walk_to_gates, walk_to_image
@@ -40,7 +41,7 @@ class Look:
         stage = self.pipeline.data()
         self.stages[stage.name] = self._see(stage)
         data = self.outputs[stage.name] = self.pipeline.store.ensure(stage, progress)
-        self.pipeline.check_rows(data)
+        check_rows(self.pipeline, data)
         return data
 
     def to_image(self, data: Tree) -> Image | None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tunebuild.build.checks import check_base, check_spec
 from tunebuild.build.lock import find_drift
 from tunebuild.build.pipeline import Pipeline
 from tunebuild.build.plan.disk import layer_bytes, plan_disk, trained_bytes, weight_bytes
@@ -58,13 +59,12 @@ def make_plan(
     Raises:
         TunebuildError: what the build would refuse, too.
     """
-    pipeline.check_tasks()
-    pipeline.check_context()
+    check_spec(pipeline)
     look = Look(pipeline)
     data = look.rows(reporter("data"))
     image = look.to_image(data)
     if look.stages["train"].status != "unchanged":
-        pipeline.check_architecture(reporter)
+        check_base(pipeline, reporter)
     drift = find_drift(pipeline, pipeline.lock) if pipeline.lock else ()
     stats = json.loads(data.path("stats.json").read_text("utf-8"))
     lengths = read_lengths(data.path("train.arrow"))

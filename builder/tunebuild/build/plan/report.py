@@ -164,7 +164,7 @@ class ImagePlanned(_Part):
     estimated: bool
     """Whether that is an estimate."""
     send: int | None
-    """Bytes that a registry or engine with that image still needs; null before they can be known."""
+    """Bytes that a registry or runtime with that image still needs; null before they can be known."""
 
 
 class OutputPlan(_Part):

@@ -1,6 +1,6 @@
 """A layer is an uncompressed tar described as header bytes and file ranges: nothing is tarred on disk.
 
-Uncompressed on purpose: weights in bf16 hardly compress, every engine takes plain tar, and a compressor's
+Uncompressed on purpose: weights in bf16 hardly compress, every runtime takes plain tar, and a compressor's
 output changes with its version, which would make the digest depend on the machine.
 """
 

@@ -151,6 +151,9 @@ class _Base(nn.Module):
     def __init__(self, outputs: int, weight: torch.Tensor | None, *, inputs_first: bool) -> None:
         super().__init__()
         self.outputs, self.inputs_first, self.bias = outputs, inputs_first, None
+        # What PEFT asks an embedding for; none of it changes a row's values.
+        self.padding_idx = self.max_norm = None
+        self.norm_type, self.scale_grad_by_freq, self.sparse = 2.0, False, False
         self.weight = None if weight is None else nn.Parameter(weight, requires_grad=False)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:

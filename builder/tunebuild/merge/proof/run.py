@@ -186,15 +186,16 @@ def _adapter_jobs(
         names = ties.get(parameter, {parameter})
         in_4_bits = four if four and parameter.removesuffix(".weight") in four.modules else None
         whole = [told.whole[n] for n in sorted(names) if n in told.whole]
-        module = next((told.modules[n] for n in sorted(names) if n in told.modules), None)
-        if whole and not module:
+        modules = [told.modules[n] for n in sorted(names) if n in told.modules]
+        if whole and not modules:
             for one in whole:
                 yield _job("whole", parameter, after, partial(check_whole, one, after))
-        elif module and not whole and len(names) == 1:
+        elif modules and not whole and len(modules) == len(names):
             if not place.plain:
                 raise fail("proof-failed", f"{name} is rearranged on loading; its update cannot be proven")
-            yield from _update_jobs(module, place, before, after, in_4_bits, experts)
-        elif module:
+            for module in modules:  # what is tied is each side's own base and update
+                yield from _update_jobs(module, place, before, after, in_4_bits, experts)
+        elif modules:
             raise fail("proof-failed", f"{parameter} is tied, and trained in two ways", _AGAIN)
         elif in_4_bits:
             yield _job("held", parameter, after, partial(check_held, before, after, in_4_bits))

@@ -15,7 +15,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.image.oci.content import Content, make_artifact
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PASSWORD = "TUNEBUILD_KEY_PASSWORD"  # noqa: S105 - a variable's name
 _MAKE = "openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8 -out key.pem"
+_PUBLIC = "openssl ec -in key.pem -pubout -out key.pub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,6 @@ class Signer:
             TunebuildError: ``bad-key``.
         """
         from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
 
         password = os.environ.get(PASSWORD)
         try:
@@ -59,9 +59,8 @@ class Signer:
             raise fail("bad-key", f"{path} and {PASSWORD} do not fit", hint) from None
         except (OSError, ValueError) as error:
             raise fail("bad-key", f"cannot read the key {path}: {error}", f"make one: {_MAKE}") from None
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise fail("bad-key", f"{path} is no ECDSA key of the curve P-256", f"make one: {_MAKE}")
-        return cls(key)
+        _check_public(key.public_key(), path)
+        return cls(cast("EllipticCurvePrivateKey", key))
 
     def sign(self, statement: bytes) -> bytes:
         """The bundle of a statement."""
@@ -106,7 +105,6 @@ class Verifier:
             TunebuildError: ``bad-key``.
         """
         from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
 
         try:
             data = path.read_bytes()
@@ -114,11 +112,10 @@ class Verifier:
                 return cls(Signer.load(path).key.public_key())
             key = serialization.load_pem_public_key(data)
         except (OSError, ValueError) as error:
-            hint = "openssl ec -in key.pem -pubout -out key.pub"
-            raise fail("bad-key", f"cannot read the public key {path}: {error}", hint) from None
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise fail("bad-key", f"{path} is no ECDSA key", "give the public part of the signing key")
-        return cls(key)
+            raise fail(
+                "bad-key", f"cannot read the public key {path}: {error}", f"make it: {_PUBLIC}"
+            ) from None
+        return cls(_check_public(key, path))
 
     @property
     def hint(self) -> str:
@@ -148,6 +145,16 @@ class Verifier:
                 continue
             return read_statement(payload)
         raise fail("bad-signature", "the key did not make the signature", "is it the right key?")
+
+
+def _check_public(key: object, path: Path) -> EllipticCurvePublicKey:
+    """The key, which is one of the kind that is signed with."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        hint = f"keys are made with: {_MAKE}; their public parts with: {_PUBLIC}"
+        raise fail("bad-key", f"{path} is no ECDSA key of the curve P-256", hint)
+    return key
 
 
 def open_bundle(bundle: bytes) -> tuple[str, bytes, list[bytes]]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tunebuild.prompt import Detokenizer
-from tunebuild.serve.engines.base import Finish, Generation, Token
+from tunebuild.serve.engines.generation import Generation
+from tunebuild.serve.engines.request import Finish, Token
 
 
 class StopTexts:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from starlette.types import Receive
 
 from tunebuild.serve.bell import Bell
-from tunebuild.serve.engines.base import Generation
+from tunebuild.serve.engines.generation import Generation
 
 
 class Arrivals:

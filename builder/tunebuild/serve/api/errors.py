@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from tunebuild.prompt import PromptRefused
 from tunebuild.serve.admission import Full
-from tunebuild.serve.engines.base import Drained, EngineFailed
+from tunebuild.serve.engines.generation import Drained, EngineFailed
 from tunebuild.serve.service import TooLong
 
 

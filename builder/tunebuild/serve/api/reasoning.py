@@ -9,7 +9,7 @@ from typing import Any
 from tunebuild.prompt import Renderer
 from tunebuild.prompt.reasoning_stream import ReasoningStream
 from tunebuild.serve.api.tools import MessageParts, ToolUse
-from tunebuild.serve.engines.base import Constraint, Finish
+from tunebuild.serve.engines.request import Constraint, Finish
 
 
 class ReasoningParts:

@@ -26,7 +26,7 @@ from tunebuild.serve.api.shapes import Shape
 from tunebuild.serve.api.stream import Events, Streamed, answer_logprobs, count_usage
 from tunebuild.serve.api.tools import ToolUse, joined, tool_use
 from tunebuild.serve.api.variables import allowed_variables
-from tunebuild.serve.engines._constraint import grammar_problem
+from tunebuild.serve.engines.grammar import grammar_problem
 from tunebuild.serve.service import Service
 
 _HUNG_UP = 499  # as nginx logs it; nobody reads the answer

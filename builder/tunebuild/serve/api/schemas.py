@@ -7,35 +7,15 @@ just those values.
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    model_validator,
-)
+from pydantic import Field, StrictBool, StrictFloat, StrictInt
 
-from tunebuild.prompt import Message
-from tunebuild.prompt.tools import TOOL_NAME
-from tunebuild.prompt.turns import TurnRefused, plain_turn
-from tunebuild.serve.engines.base import Constraint, Sampling
+from tunebuild.serve.api.turns import ChatMessage, Tool
+from tunebuild.serve.api.values import Closed, Object, Text
+from tunebuild.serve.engines.request import Constraint, Sampling
 
-
-def _whole(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("the text holds half a surrogate pair, which is no character") from None
-    return text
-
-
-#: Text that a tokenizer can read. JSON can spell what is none.
-Text = Annotated[str, AfterValidator(_whole)]
 #: Values of the template's variables, by name.
 Variables = Annotated[
     dict[Annotated[str, Field(max_length=64)], StrictBool | StrictInt | StrictFloat | Text],
@@ -47,177 +27,39 @@ Prompt = Annotated[Text, Field(min_length=1)]
 Ids = Annotated[list[Annotated[int, Field(strict=True)]], Field(min_length=1)]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class TextPart(_Closed):
-    """A part of a message's content."""
-
-    type: Literal["text"]
-    text: Text
-
-
-class CalledFunction(_Closed):
-    """What a call names, and its arguments as JSON."""
-
-    name: Annotated[Text, Field(min_length=1, max_length=256)]
-    arguments: Text = ""
-    parsed_arguments: Any = None  # what the official client adds when it parses an answer
-
-
-class ToolCall(_Closed):
-    """A call of an earlier answer."""
-
-    id: Annotated[Text, Field(max_length=256)]
-    type: Literal["function"] = "function"
-    function: CalledFunction
-    index: int | None = None
-
-
-class ChatMessage(_Closed):
-    """One turn of a conversation. Clients send back an answer with more fields than it has content."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[TextPart] | None = None
-    name: Text | None = None
-    tool_calls: list[ToolCall] | None = Field(None, max_length=128)
-    tool_call_id: Annotated[Text, Field(max_length=256)] | None = None
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    annotations: list[Any] | None = Field(None, max_length=0)
-    parsed: Any = None  # what the official client adds when it parses an answer
-    reasoning_content: Text | None = None
-    reasoning: Text | None = None
-    thinking: Text | None = None
-
-    @model_validator(mode="after")
-    def _is_a_turn(self) -> ChatMessage:
-        if self.tool_calls and self.role != "assistant":
-            raise ValueError("only turns of the assistant have tool calls")
-        if (self.reasoning_content or self.reasoning or self.thinking) and self.role != "assistant":
-            raise ValueError("only turns of the assistant have reasoning")
-        if self.tool_call_id is not None and self.role != "tool":
-            raise ValueError("only turns of a tool answer a call")
-        try:
-            turn = self.plain()
-        except TurnRefused as refused:
-            raise ValueError(f"the turn {refused}") from None
-        check_depth(turn)
-        return self
-
-    def plain(self) -> Message:
-        """The turn as training rows have it.
-
-        Raises:
-            TurnRefused: its calls are not JSON.
-        """
-        parts = self.content
-        turn: dict[str, Any] = {"role": self.role, "tool_call_id": self.tool_call_id, "name": self.name}
-        if parts is not None:
-            turn["content"] = parts if isinstance(parts, str) else "".join(part.text for part in parts)
-        if self.tool_calls:
-            turn["tool_calls"] = [
-                call.model_dump(exclude={"index": True, "function": {"parsed_arguments"}})
-                for call in self.tool_calls
-            ]
-        if self.role == "assistant":
-            turn |= {
-                "reasoning_content": self.reasoning_content,
-                "reasoning": self.reasoning,
-                "thinking": self.thinking,
-            }
-        return plain_turn(turn)
-
-
-def check_depth(value: Any) -> Any:
-    """Refuse JSON that is nested deeper than anybody means it.
-
-    Raises:
-        ValueError: it is, or its text holds what is no character.
-    """
-    level, depth = [value], 0
-    while level:
-        if depth > _DEEPEST:
-            raise ValueError(f"it is nested more than {_DEEPEST} deep")
-        inner: list[Any] = []
-        for one in level:
-            if isinstance(one, dict):
-                inner += [*one.keys(), *one.values()]
-            elif isinstance(one, list | tuple):
-                inner += one
-            elif isinstance(one, str):
-                _whole(one)
-        level, depth = inner, depth + 1
-    return value
-
-
-_DEEPEST = 64
-#: A JSON Schema, or another object that is handed on as it is.
-Object = Annotated[dict[str, Any], AfterValidator(check_depth)]
-
-
-class ToolFunction(BaseModel):
-    """A function that the model may call. What else it holds is shown to the model, too."""
-
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
-
-    name: str = Field(pattern=rf"^(?:{TOOL_NAME.pattern})$")
-    description: Text | None = None
-    parameters: Object | None = None
-    strict: StrictBool | None = None
-
-    @model_validator(mode="after")
-    def _is_bounded(self) -> ToolFunction:
-        check_depth(self.model_extra)
-        return self
-
-
-class Tool(_Closed):
-    """A tool."""
-
-    type: Literal["function"]
-    function: ToolFunction
-
-    def raw(self) -> dict[str, Any]:
-        """As it was sent."""
-        return {"type": "function", "function": {**dict(self.function), **(self.function.model_extra or {})}}
-
-
-class ChosenFunction(_Closed):
+class ChosenFunction(Closed):
     """A tool's name."""
 
     name: str
 
 
-class NamedChoice(_Closed):
+class NamedChoice(Closed):
     """The one tool that must be called."""
 
     type: Literal["function"]
     function: ChosenFunction
 
 
-class StreamOptions(_Closed):
+class StreamOptions(Closed):
     """Options of a streamed answer."""
 
     include_usage: StrictBool = False
     include_obfuscation: StrictBool | None = None
 
 
-class TextFormat(_Closed):
+class TextFormat(Closed):
     """Any text."""
 
     type: Literal["text"]
 
 
-class JsonObject(_Closed):
+class JsonObject(Closed):
     """Some JSON object."""
 
     type: Literal["json_object"]
 
 
-class JsonSchema(_Closed):
+class JsonSchema(Closed):
     """A named JSON Schema."""
 
     name: str = Field("", max_length=256)
@@ -226,14 +68,14 @@ class JsonSchema(_Closed):
     strict: bool | None = None
 
 
-class JsonSchemaFormat(_Closed):
+class JsonSchemaFormat(Closed):
     """JSON that fits a schema."""
 
     type: Literal["json_schema"]
     json_schema: JsonSchema
 
 
-class Common(_Closed):
+class Common(Closed):
     """What both kinds of requests share. A field that is null is as if it were left out."""
 
     model: str = Field(max_length=512)
@@ -277,9 +119,9 @@ class Common(_Closed):
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return [text for text in stop if text]
 
+    @abstractmethod
     def wanted_logprobs(self) -> int | None:
         """How many likeliest tokens each token comes with; ``None`` for no log-probabilities at all."""
-        raise NotImplementedError
 
     def constraint(self) -> Constraint | None:
         """What the text must match."""
@@ -337,7 +179,7 @@ class CompletionRequest(Common):
         return list(prompt) if several else [prompt]
 
 
-class RenderRequest(_Closed):
+class RenderRequest(Closed):
     """``POST /render``."""
 
     model: str | None = None
@@ -346,7 +188,7 @@ class RenderRequest(_Closed):
     chat_template_kwargs: Variables | None = None
 
 
-class TokenizeRequest(_Closed):
+class TokenizeRequest(Closed):
     """``POST /tokenize``."""
 
     model: str | None = None

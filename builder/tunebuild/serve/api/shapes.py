@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunebuild.serve.engines.base import Token
+from tunebuild.serve.engines.request import Token
 
 #: A token's text.
 Spell = Callable[[int], str]

@@ -19,7 +19,7 @@ from tunebuild.serve.api.answer import Answer, Piece
 from tunebuild.serve.api.arrivals import Arrivals
 from tunebuild.serve.api.errors import explain
 from tunebuild.serve.api.shapes import Shape, Spell
-from tunebuild.serve.engines.base import Token
+from tunebuild.serve.engines.request import Token
 
 _MARK = "\ue000"  # stands for a piece's text in the event that the others are made from
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from tunebuild.prompt import Renderer
 from tunebuild.prompt.call_grammar import call_grammar
-from tunebuild.prompt.call_parser import CallBegun, CallParser, Said
+from tunebuild.prompt.call_parser import CallBegun, CallParser, PlainText
 from tunebuild.prompt.calls import CallFormat
 from tunebuild.prompt.tools import plain_tools
 from tunebuild.serve.api.errors import ApiError
 from tunebuild.serve.api.schemas import ChatRequest, NamedChoice
-from tunebuild.serve.engines.base import Constraint, Finish
+from tunebuild.serve.engines.request import Constraint, Finish
 
 _LETTERS = string.ascii_letters + string.digits
 #: What ``finish_reason`` says of an answer that calls tools.
@@ -107,7 +107,7 @@ class MessageParts:
         return TOOL_CALLS if self._called and finish is Finish.STOP else finish
 
     def _delta(self, part: Any) -> dict[str, Any]:
-        if isinstance(part, Said):
+        if isinstance(part, PlainText):
             return {"content": part.text}
         if isinstance(part, CallBegun):
             self._called = True

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from llguidance import LLMatcher, LLTokenizer
 
-from tunebuild.serve.engines.base import Constraint
+from tunebuild.serve.engines.grammar import compile_grammar
+from tunebuild.serve.engines.request import Constraint
 
 
 class Matcher:
@@ -78,23 +79,3 @@ class Constraints:
                     self._path.read_text("utf-8"), n_vocab=self._vocabulary, eos_token=sorted(stop_ids)
                 )
             return self._tokenizers[stop_ids]
-
-
-def compile_grammar(constraint: Constraint) -> str:
-    """llguidance's own form of a constraint.
-
-    Raises:
-        ValueError: the schema is no JSON object.
-    """
-    if constraint.kind == "json_schema":
-        return LLMatcher.grammar_from_json_schema(constraint.text)
-    return LLMatcher.grammar_from_lark(constraint.text)
-
-
-def grammar_problem(constraint: Constraint) -> str:
-    """Why a constraint cannot be followed; empty if it can."""
-    try:
-        found = LLMatcher.validate_grammar(compile_grammar(constraint))
-    except ValueError as error:
-        found = str(error)
-    return found.splitlines()[0] if found else ""

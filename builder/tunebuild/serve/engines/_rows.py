@@ -14,7 +14,7 @@ from transformers import DynamicCache
 
 
 class SeparateRows:
-    """Running rows, with the interface of :class:`~tunebuild.serve.engines._batch.Batch`."""
+    """Running rows, with the interface of :class:`~tunebuild.serve.engines.batch.Batch`."""
 
     def __init__(self, model: Any) -> None:
         self._model = model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tunebuild.serve.engines.base import Request, Token
+from tunebuild.serve.engines.request import Request, Token
 
 if TYPE_CHECKING:
     from tunebuild.serve.engines._constraint import Matcher

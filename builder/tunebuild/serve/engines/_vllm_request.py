@@ -7,7 +7,7 @@ from functools import cache
 from inspect import signature
 from typing import Any
 
-from tunebuild.serve.engines.base import Finish, Request, Token
+from tunebuild.serve.engines.request import Finish, Request, Token
 
 
 @cache  # asked with every request

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tunebuild.errors import fail
-from tunebuild.serve.engines._dtype import resolve_dtype
 from tunebuild.serve.engines._hardware import usable_cores
 from tunebuild.serve.engines.base import EngineSetup
+from tunebuild.serve.engines.dtype import resolve_dtype
 
 #: Most answers at a time where the spec names no number: what a card, and what a CPU, gains from.
 CAPACITY = {"cuda": 256, "cpu": 64}

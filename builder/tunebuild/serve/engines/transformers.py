@@ -11,17 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunebuild.heavy_imports import heavy_imports
-from tunebuild.serve.engines._dtype import resolve_dtype
 from tunebuild.serve.engines._hardware import FreeCores
-from tunebuild.serve.engines.base import (
-    EngineFailed,
-    EngineSetup,
-    Finish,
-    Generation,
-    Item,
-    Token,
-    deliver,
-)
+from tunebuild.serve.engines.base import EngineSetup
+from tunebuild.serve.engines.dtype import resolve_dtype
+from tunebuild.serve.engines.generation import EngineFailed, Generation, Item, deliver
+from tunebuild.serve.engines.request import Finish, Token
 
 if TYPE_CHECKING:
     from tunebuild.serve.engines._constraint import Constraints
@@ -147,7 +141,7 @@ class TransformersEngine:
                 self._waiting.remove(generation)
 
     def _run(self, model: Any) -> None:
-        from tunebuild.serve.engines._batch import batch_for
+        from tunebuild.serve.engines.batch import batch_for
 
         batch = batch_for(model)
         while True:
@@ -232,7 +226,7 @@ class TransformersEngine:
 
     def _recover(self, model: Any) -> Any:
         """A new batch after a step failed half way: every row is read again, and one that cannot be ends."""
-        from tunebuild.serve.engines._batch import batch_for
+        from tunebuild.serve.engines.batch import batch_for
 
         batch, rows, self._rows = batch_for(model), self._rows, []
         for row in rows:

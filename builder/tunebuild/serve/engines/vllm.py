@@ -17,7 +17,9 @@ from tunebuild.errors import fail
 from tunebuild.heavy_imports import heavy_imports
 from tunebuild.serve.engines._vllm_request import finish_of, logprob_of, sampling_parameters, token_of
 from tunebuild.serve.engines._vllm_setup import CAPACITY, end_tokens, engine_arguments, set_environment
-from tunebuild.serve.engines.base import EngineFailed, EngineSetup, Finish, Generation
+from tunebuild.serve.engines.base import EngineSetup
+from tunebuild.serve.engines.generation import EngineFailed, Generation
+from tunebuild.serve.engines.request import Finish
 
 _log = logging.getLogger("tunebuild.serve")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from tunebuild.train.distributed.gradients import average_gradients
 from tunebuild.train.distributed.sharding import split_on_cpu
 from tunebuild.train.loop.exhausted import does_not_fit
 from tunebuild.train.loop.rows import Inputs, PadRight, Rows, halves, pack
+from tunebuild.train.model.head import call_head, head_unseen, trains_head
 from tunebuild.train.plan.batches import Batching, Index, MicroBatches, share_of
 from tunebuild.train.plan.lengths import lengths_of
 
@@ -86,15 +88,19 @@ class Trainer(SFTTrainer):
         self._before: list[Inputs] = []  # earlier micro-batches of this step
         # What this process saw of this step: summed entropies, tokens that were right, supervised ones, all.
         self._seen = torch.zeros(4, dtype=torch.float64, device=args.device)
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=rows,
-            eval_dataset=held_out,
-            processing_class=tokenizer,
-            data_collator=pack if micro_batches.packed else PadRight(int(pad_id)),
-            callbacks=[*callbacks, _Epochs(self.micro_batches)],
-        )
+        through_head = trains_head(model)
+        with head_unseen(model) if through_head else nullcontext():
+            super().__init__(
+                model=model,
+                args=args,
+                train_dataset=rows,
+                eval_dataset=held_out,
+                processing_class=tokenizer,
+                data_collator=pack if micro_batches.packed else PadRight(int(pad_id)),
+                callbacks=[*callbacks, _Epochs(self.micro_batches)],
+            )
+        if through_head:
+            call_head(model.get_base_model())
         # Some models say that they take no count of the step's tokens; their loss is computed here, too.
         self.model_accepts_loss_kwargs = True
 

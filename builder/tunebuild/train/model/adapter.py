@@ -23,10 +23,12 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, set_seed
 
 from tunebuild.errors import fail
+from tunebuild.models.ends import ends_of
 from tunebuild.models.skeleton import outside_of_text
 from tunebuild.spec.tuning import LoraSpec, PeftSpec, TuningSpec
 from tunebuild.train.model.fused_lora import use_fused_layers
 from tunebuild.train.model.inits import make_up_for_quantization, name_in_peft, subtract_first
+from tunebuild.train.model.tied import share_factors, tensors_of_head, tied_targets
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -57,6 +59,8 @@ def add_adapter(model: PreTrainedModel, tuning: TuningSpec, *, base: Path, fused
         raise fail(
             "lora-targets", message, "use all-linear, or names of linear modules", path="tuning.lora.targets"
         ) from error
+    if isinstance(config, LoraConfig) and config.ensure_weight_tying:
+        share_factors(peft_model)
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -66,11 +70,14 @@ def add_adapter(model: PreTrainedModel, tuning: TuningSpec, *, base: Path, fused
 
 
 def _lora_config(model: PreTrainedModel, lora: LoraSpec) -> LoraConfig:
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    both = None if isinstance(targets, str) else tied_targets(model, targets)
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        target_modules=both or targets,
+        ensure_weight_tying=both is not None,
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         init_lora_weights=name_in_peft(lora),
@@ -151,14 +158,21 @@ def save_adapter(
         first: the adapter's tensors when training began, if its first update was taken out of the base.
         whole: the adapter's tensors, if the model holds only a part of each.
     """
-    model.save_pretrained(directory, safe_serialization=True, state_dict=whole)
+    embedding, head = ends_of(model.get_base_model())
+    # With the adapter of an embedding or a head, PEFT would write the base's whole tensors, too.
+    model.save_pretrained(directory, safe_serialization=True, state_dict=whole, save_embedding_layers=False)
     for path in directory.iterdir():
         if path.name not in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
             path.unlink()
     path = directory / ADAPTER_CONFIG
     config = json.loads(path.read_text("utf-8"))
+    weights = directory / ADAPTER_WEIGHTS
+    if of_head := tensors_of_head(model, tensors := load_file(weights)):
+        save_file({**tensors, **of_head}, weights, {"format": "pt"})
+    if config.get("ensure_weight_tying") and embedding in (config.get("target_modules") or ()):
+        # PEFT takes the head out again, and then knows some embeddings no more by their names.
+        config["target_modules"] = list({*config["target_modules"], head})
     if first is not None:
-        weights = directory / ADAPTER_WEIGHTS
         began = {name.replace(".default.", "."): tensor.cpu() for name, tensor in first.items()}
         tensors, config = subtract_first(load_file(weights), began, config)
         save_file(tensors, weights, {"format": "pt"})

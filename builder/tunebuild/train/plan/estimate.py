@@ -30,6 +30,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 _NO_LINEAR = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b|\bexperts\.\d+\.")
 _EXPERT = re.compile(r"\.experts\.\d+\.(\w+)\.weight$")
 _DOWN = ("down_proj", "w2")
+_HEADS = frozenset({"lm_head", "embed_out", "output"})
 _LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 _FLOAT32 = 4
 # What older architectures call their sizes.
@@ -42,6 +43,8 @@ _OTHER_NAMES = {
 _NF4 = 0.5 + 1 / 64 + _FLOAT32 / (64 * 256)
 # Tokens and words of the vocabulary in a tile of logits, in TRL's loss.
 _TILE_TOKENS, _TILE_VOCABULARY = 4096, 32_768
+#: Logits that are held at once for a head that is trained.
+HEAD_TILE = 1 << 25
 #: What a process holds before a model is loaded: libraries, and on a card its context and workspaces.
 OVERHEAD = {"cpu": 700_000_000, "cuda": 900_000_000}
 
@@ -85,7 +88,8 @@ def count_parameters(tensors: Shapes) -> int:
 
 def adapter_parameters(tensors: Shapes, lora: LoraSpec) -> int:
     """Trainable parameters: ``r * (in + out)`` for each linear layer that gets an adapter."""
-    layers = sum(lora.r * sum(shape) for shape in adapted_layers(tensors, lora).values())
+    adapted = (*adapted_layers(tensors, lora).values(), *adapted_ends(tensors, lora))
+    layers = sum(lora.r * sum(shape) for shape in adapted)
     return layers + (_expert_parameters(tensors, lora.r) if lora.targets == "all-linear" else 0)
 
 
@@ -152,6 +156,9 @@ def estimate_memory(
     backward = tokens * ((kept if again else 0) + 2 * _inner(text, tensors) * width)
     # A tile of logits, and the gradient of what goes into the head; gone before the layers' own peak.
     tile = min(tokens, _TILE_TOKENS) * min(int(text["vocab_size"]), _TILE_VOCABULARY) * width
+    if tuning.method in ("lora", "qlora") and adapted_ends(tensors, tuning.lora):
+        # The head is called for some tokens at a time: their logits, those in 32 bits, and gradients of both.
+        tile = max(tile, min(HEAD_TILE, tokens * int(text["vocab_size"])) * (2 * width + 3 * _FLOAT32))
     logits = tile + tokens * hidden * _FLOAT32
     # The base's own weight, once more, while it is dequantized. DoRA keeps it for the backward pass.
     linears = [prod(shape) for shape in linear_layers(tensors).values()]
@@ -202,6 +209,25 @@ def adapted_layers(tensors: Shapes, lora: LoraSpec) -> dict[str, tuple[int, ...]
     if lora.targets == "all-linear":
         return linears
     return {n: s for n, s in linears.items() if n.rpartition(".")[2] in lora.targets}
+
+
+def adapted_ends(tensors: Shapes, lora: LoraSpec) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the embedding and the head, those of them that LoRA adapts: one where they are one tensor."""
+    if lora.targets == "all-linear":
+        return ()
+    named = {target.rpartition(".")[2] for target in lora.targets}
+    stored = {n.removesuffix(".weight").rpartition(".")[2]: s for n, s in _ends(tensors).items()}
+    found = [shape for name, shape in stored.items() if name in named]
+    if not found and named & _HEADS:  # a head that is stored as the embedding
+        found = [max(stored.values(), key=prod, default=(0, 0))]
+    return tuple(found)
+
+
+def _ends(tensors: Shapes) -> dict[str, tuple[int, ...]]:
+    """Matrices of no layer that have as many rows as the largest of them: the vocabulary."""
+    outside = {n: s for n, s in tensors.items() if len(s) == 2 and _index(n) < 0 and n.endswith(".weight")}
+    rows = max((shape[0] for shape in outside.values()), default=0)
+    return {name: shape for name, shape in outside.items() if shape[0] == rows}
 
 
 def _weights(tensors: Shapes, settings: TrainSettings, width: int) -> int:
