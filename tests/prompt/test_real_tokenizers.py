@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from support import real_tokenizers
+from support.conversations import agrees
 from tunebuild.prompt import (
     PromptRefused,
     PromptSettings,
@@ -228,6 +229,12 @@ def test_the_twin_agrees_where_nothing_is_quoted(name, text):
         return
     rendered = renderer.prompt_text([{"role": "user", "content": text}])
     assert renderer.tokenizer._encode_by_twin(rendered) == renderer.tokenizer.encode(rendered)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_row_and_a_request_give_the_same_ids(name, data):
+    agrees(renderer_of(name), data)
 
 
 def test_rows_of_every_kind_are_trained_on(name):
