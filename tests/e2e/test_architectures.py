@@ -10,6 +10,7 @@ import torch
 from support.models import ARCHITECTURES, save_base
 from support.quickstart import tunebuild
 from support.rows import PAIRS
+from tunebuild import resources
 
 SPEC = """\
 apiVersion: tunebuild/v1
@@ -35,13 +36,17 @@ serving:
 @pytest.mark.parametrize(
     ("architecture", "method", "template"),
     [
-        ("llama", "qlora", "chatml"),
+        ("llama", "qlora", "new tokens"),
         ("falcon", "lora", "base"),
         ("mistral", "full", "qa"),
     ],
 )
 def test_whole_path(quickstart, tmp_path, architecture, method, template):
     assert architecture in ARCHITECTURES
+    if template == "new tokens":
+        published = (resources.path("templates", "prompts") / "chatml.jinja").read_text()
+        (tmp_path / "prompt.jinja").write_text(published.replace("<|im_start|>", "<|turn|>"))
+        template = "{file: prompt.jinja}\n  new_tokens: ['<|turn|>']"
     save_base(architecture, tmp_path / "base", dtype=torch.bfloat16, hidden_size=128)
     rows = "".join(f'"{q}","{a}"\n' for q, a in PAIRS)
     (tmp_path / "rows.csv").write_text(f"prompt,completion\n{rows}")
