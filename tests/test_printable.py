@@ -155,8 +155,9 @@ def test_pages_and_lists_show_it(text):
         "found": {"email": 1},
     }
     row = {"file": text, "line": 1, "reason": text, "excerpt": text, "kind": text, "outcome": "reported"}
-    sample = Sample(1, 1, 1, (Piece(text, "given", control=False), Piece(text, "supervised", control=True)))
-    view = DataView("train", stats, (sample,), (row,), {}, Path("x"), (row,))
+    pieces = (Piece(text, "given", control=False), Piece(text, "supervised", control=True))
+    sample = Sample(text, 1, 1, 1, pieces)
+    view = DataView("train", stats, (sample,), ((text, 1, 0),) * 2, (text,), (row,), {}, Path("x"), (row,))
     assert not hidden(as_html(view, text))
     for html in (True, False):
         page = environment("report", html=html).from_string("{{ text }} {{ text | shown }} {{ text | cell }}")

@@ -21,8 +21,9 @@ from support.prepared import prepare_rows
 from tunebuild.data.formats import FORMATS, RowRejected, detect_format, to_conversation
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.reading import SourceRow, read_rows
+from tunebuild.data.reject_limit import check_rejects
 from tunebuild.data.rows import RowSource
-from tunebuild.data.selection import check_rejects, select
+from tunebuild.data.selection import select
 from tunebuild.data.stage import DataStage
 from tunebuild.data.tokenize import Chunk, Tokenizer
 from tunebuild.data.workers import tokenise_in_order

@@ -11,8 +11,8 @@ from support import tokenizers as families
 from support.prepared import prepare_rows
 from tunebuild.client.checks import read_contract
 from tunebuild.data.prompt_source import build_renderer
+from tunebuild.data.reject_limit import check_rejects
 from tunebuild.data.rows import RowSource
-from tunebuild.data.selection import check_rejects
 from tunebuild.data.stage import DataStage
 from tunebuild.errors import TunebuildError
 from tunebuild.spec.data import DataSource, DataSpec

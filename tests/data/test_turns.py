@@ -169,7 +169,8 @@ def test_arguments_are_decoded_once(arguments, expected):
     assert turn["content"] == ""
     assert plain_turn(turn) == turn
     bare = plain_turn({"role": "assistant", "tool_calls": [{"name": "depth", "arguments": arguments}]})
-    assert bare["tool_calls"] == [{"name": "depth", "arguments": expected}]
+    function = {"name": "depth", "arguments": expected}
+    assert bare["tool_calls"] == [{"type": "function", "function": function}]
 
 
 @pytest.mark.parametrize(
@@ -181,6 +182,7 @@ def test_arguments_are_decoded_once(arguments, expected):
         ([call("[1]")], "no object"),
         ([call(7)], "no object"),
         ([{"type": "function", "function": {"arguments": "{}"}}], "without a function's name"),
+        ([{**call("{}"), "type": "custom"}], "type 'custom'; only functions"),
         (["depth"], "no mapping"),
         ("depth", "no list"),
     ],

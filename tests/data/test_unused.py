@@ -192,15 +192,15 @@ def test_any_key_of_a_turn_changes_the_samples_or_is_counted(tmp_path, name, tal
 
 def test_unused_keys_are_described():
     lines = {
-        Unused("column", name="id").words(1, "t"),
-        Unused("key", "tool", "tool_call_id").words(2, "t"),
-        Unused("content", "tool").words(1000, "t"),
-        Unused("trimmed", "assistant").words(1, "t"),
+        Unused("column", name="id").words(1, "template 't'"),
+        Unused("key", "tool", "tool_call_id").words(2, "template 't'"),
+        Unused("content", "tool").words(1000),
+        Unused("trimmed", "assistant").words(1, "template 't'"),
     }
     assert lines == {
         "column 'id' is not used (1 row)",
         "'tool_call_id' of 2 tool turns is not printed by template 't'",
-        "the content of 1,000 tool turns is not printed by template 't'",
+        "the content of 1,000 tool turns is not printed by the template",
         "template 't' trims the white space around 1 answer; the model does not learn it",
     }
 

@@ -13,6 +13,7 @@ import pytest
 
 from support import tokenizers as families
 from support.models import save_base
+from support.quickstart import tunebuild_here
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.view import pieces_of
 from tunebuild.grammar import counted
@@ -100,11 +101,76 @@ def test_the_terminal_shows_prompt_and_answer(directory):
     assert re.search(r"1 duplicate\n +rows.jsonl:11: says the same as rows.jsonl:1\n", shown)
     (listed,) = re.findall("all of them.*: (.*)", shown)
     assert [json.loads(line)["line"] for line in Path(listed).read_text().splitlines()] == [12, 11]
-    assert len(re.findall(r"── row \d+: \d+ tokens", shown)) == 8
+    assert len(re.findall(r"── rows\.jsonl, row \d+: \d+ tokens", shown)) == 8
     questions = re.findall(r"<\|im_start\|>user\nIs <b>(\d)</b> & more\?<\|im_end\|>", shown)
     answers = re.findall(r"<\|im_start\|>assistant\n⟦It is (\d)\.<\|im_end\|>⟧", shown)
     assert len(questions) == 8
     assert answers == questions
+
+
+SEVERAL = """\
+apiVersion: tunebuild/v1
+name: several
+data:
+  train: [{path: one.jsonl}, {path: "two[red].jsonl"}, {path: last.jsonl}]
+  eval: {files: [{path: held.jsonl}]}
+model: {base: ./base}
+prompt: {template: chatml}
+tuning: {method: lora}
+"""
+
+
+@pytest.fixture(scope="module")
+def several(directory):
+    """Four files, of which one has keys and columns that no prompt shows."""
+    for name, count in (("one", 40), ("two[red]", 2), ("held", 3)):
+        rows = [{"question": f"What of {name} {n}?", "answer": f"It is {n}."} for n in range(count)]
+        (directory / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    turns = [{"role": "user", "content": "Last?", "name": "Ann"}, {"role": "assistant", "content": "Yes."}]
+    (directory / "last.jsonl").write_text(json.dumps({"messages": turns, "id": 7}) + "\n")
+    (directory / "several.yaml").write_text(SEVERAL)
+    return directory / "several.yaml"
+
+
+UNSHOWN = (
+    "last.jsonl: column 'id' is not used (1 row)",
+    "last.jsonl: 'name' of 1 user turn is not printed by the template",
+)
+
+
+def test_rows_of_every_source_are_shown(several, capsys):
+    store = ("--store", several.parent / "store")
+    shown = tunebuild_here(capsys, "data", several, "--samples", "3", *store).out
+    found = re.findall(r"── (\S+), row (\d+): ", shown)
+    assert found == [
+        *(("one.jsonl", n) for n in ("1", "14", "27")),
+        *(("two[red].jsonl", n) for n in ("1", "2")),
+        ("last.jsonl", "1"),
+    ]
+    # Each sample is a row of the source that it is said to be of, at its place.
+    asked = re.findall(r"What of (\S+) (\d+)\?", shown)
+    assert [(f"{name}.jsonl", str(int(n) + 1)) for name, n in asked] == found[:-1]
+    assert "  two[red].jsonl: 2 to train on, 0 held out\n  last.jsonl: 1 to train on, 0 held out" in shown
+    assert "  held.jsonl: 0 to train on, 3 held out" in shown
+    held = tunebuild_here(capsys, "data", several, "--held-out", *store).out
+    assert re.findall(r"── (\S+), row (\d+): ", held) == [("held.jsonl", n) for n in "123"]
+
+
+def test_what_no_prompt_shows_is_said_each_time(several, capsys):
+    """The rows are read once; what is dropped is said by whatever shows them, also when they are not read."""
+    store = ("--store", several.parent / "store")
+    page = several.parent / "several.html"
+    tunebuild_here(capsys, "data", several, "--html", page, *store)
+    said = [
+        tunebuild_here(capsys, "data", several, *store).out,
+        page.read_text().replace("&#39;", "'"),
+        tunebuild_here(capsys, "plan", several, *store).out,
+        tunebuild_here(capsys, "plan", several, "--markdown", *store).out,
+    ]
+    planned = json.loads(tunebuild_here(capsys, "plan", several, "--json", *store).out)
+    assert set(planned["data"]["unshown"]) == set(UNSHOWN)
+    for text in said:
+        assert [line in text for line in UNSHOWN] == [True, True]
 
 
 def test_one_is_singular():

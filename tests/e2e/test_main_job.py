@@ -17,6 +17,7 @@ import pytest
 from support.containers import need_runtime
 from support.quickstart import copy_quickstart, tunebuild
 from tunebuild.containers.runtime import RunOptions, wait_ready
+from tunebuild.image.oci.integrity import check_image
 from tunebuild.image.oci.reading import open_archive
 from tunebuild.image.oci.reference import ImageReference
 
@@ -27,7 +28,7 @@ def test_stdout_is_the_digest_and_nothing_else(quickstart):
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", quickstart.digest)
     image = open_archive(quickstart.archive)
     assert image.digest == quickstart.digest
-    image.check()
+    check_image(image)
     assert image.config["config"]["User"] == "65532:65532"
 
 

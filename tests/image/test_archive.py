@@ -1,6 +1,7 @@
 """Archives and layouts on disk: whole or absent, readable by others, and every changed byte is noticed."""
 
 import fcntl
+import io
 import json
 import os
 import resource
@@ -16,10 +17,12 @@ from hypothesis import strategies as st
 
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.archive import write_archive, write_layout
-from tunebuild.image.oci.layer import Entry, FilesLayer
+from tunebuild.image.oci.integrity import check_image
+from tunebuild.image.oci.layer import Entry, FilesLayer, layer_of_blob
 from tunebuild.image.oci.manifest import Image, blob_path
 from tunebuild.image.oci.reading import open_archive
 from tunebuild.image.plan import ImageInputs, assemble, plan_image
+from tunebuild.store import digest_file
 
 
 def test_one_archive_is_a_layout_and_a_docker_archive(image: Image, tmp_path: Path) -> None:
@@ -41,7 +44,7 @@ def test_archive_and_layout_hold_the_same_and_read_the_same(image: Image, tmp_pa
     write_layout(image, tmp_path / "layout")
     for place in (tmp_path / "image.tar", tmp_path / "layout"):
         stored = open_archive(place)
-        stored.check()
+        check_image(stored)
         assert (stored.digest, stored.config_digest) == (image.digest, image.config_digest)
         assert stored.name == "docker.io/tunebuild-test/demo:1"
         assert stored.labels["org.opencontainers.image.title"] == "demo"
@@ -78,7 +81,7 @@ def test_a_layout_is_updated_in_place_and_old_blobs_go(
     write_layout(edited, layout)
     assert weights.stat().st_mtime_ns == before.st_mtime_ns
     assert not (layout / blob_path(image.layers[-1].digest)).exists()
-    open_archive(layout).check()
+    check_image(open_archive(layout))
 
 
 def test_somebody_elses_directory_is_left_alone(image: Image, tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ def test_every_blob_with_a_changed_byte_is_named(image: Image, tmp_path: Path) -
         offset = places[blob_path(layer.digest)]
         archive.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1 :])
         with pytest.raises(TunebuildError, match="corrupt") as caught:
-            open_archive(archive).check()
+            check_image(open_archive(archive))
         assert layer.created_by in str(caught.value)
         assert layer.digest.removeprefix("sha256:") in str(caught.value)
         assert len(caught.value.diagnostics) == 1
@@ -115,7 +118,7 @@ def test_no_changed_byte_of_a_file_goes_unnoticed(data: st.DataObject, shared: t
     changed = archive.with_name("changed.tar")
     changed.write_bytes(whole[:offset] + bytes([whole[offset] ^ mask]) + whole[offset + 1 :])
     with pytest.raises(TunebuildError):
-        open_archive(changed).check()
+        check_image(open_archive(changed))
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +210,23 @@ def test_an_upper_layer_hides_a_lower_one(inputs: ImageInputs, tmp_path: Path) -
     assert dict(open_archive(tmp_path / "layout").files("opt/tunebuild/bundle"))["bundle.json"] == b"new"
 
 
+@pytest.mark.parametrize("name", ["../outside", "sub/../../outside", "/{out}/outside"])
+def test_no_name_in_a_strangers_archive_leads_out_of_the_directory(
+    inputs: ImageInputs, tmp_path: Path, name: str
+) -> None:
+    place = tmp_path / "evil.tar"
+    with tarfile.open(place, "w") as tar:
+        entry = tarfile.TarInfo("opt/tunebuild/bundle/" + name.format(out=tmp_path))
+        entry.size = 1
+        tar.addfile(entry, io.BytesIO(b"x"))
+    layer = layer_of_blob(place, digest_file(place), place.stat().st_size, name="x", created_by="x")
+    plan = plan_image(inputs)
+    write_layout(assemble(replace(plan, layers=(*plan.layers, layer))), tmp_path / "layout")
+    with pytest.raises(TunebuildError, match="holds a file named"):
+        open_archive(tmp_path / "layout").extract("opt/tunebuild/bundle", tmp_path / "out")
+    assert not list(tmp_path.rglob("outside"))
+
+
 def _edited(inputs: ImageInputs) -> Image:
     (inputs.bundle / "checks.jsonl").write_text("edited")
     return assemble(plan_image(inputs))
@@ -225,7 +245,7 @@ def test_an_edit_rewrites_the_end_of_an_archive_only(
     write_archive(edited, tmp_path / "image.tar")
     assert (tmp_path / "image.tar").stat().st_ino == before
     assert (tmp_path / "image.tar").read_bytes() == (tmp_path / "new.tar").read_bytes()
-    open_archive(tmp_path / "image.tar").check()
+    check_image(open_archive(tmp_path / "image.tar"))
     assert not [*tmp_path.glob(".*.partial")]
 
 

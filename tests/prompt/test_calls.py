@@ -14,7 +14,7 @@ from support.real_tokenizers import NAMES, real
 from tunebuild.data.prompt_source import build_renderer
 from tunebuild.prompt import PromptTemplate, Renderer
 from tunebuild.prompt.call_grammar import call_grammar
-from tunebuild.prompt.call_parser import CallArguments, CallBegun, CallParser, Said
+from tunebuild.prompt.call_parser import CallArguments, CallBegun, CallParser, PlainText
 from tunebuild.prompt.messages import with_tools
 from tunebuild.prompt.tools import plain_tools
 from tunebuild.spec.model import PromptSpec
@@ -62,7 +62,7 @@ def split(found: Renderer, ids: list[int], sizes: list[int]):
         elif isinstance(part, CallArguments):
             assert part.index == len(calls) - 1
             calls[part.index][2] += part.text
-    said = "".join(part.text for part in parts if isinstance(part, Said))
+    said = "".join(part.text for part in parts if isinstance(part, PlainText))
     return said, [(name, call_id, json.loads(arguments)) for name, call_id, arguments in calls]
 
 
@@ -145,7 +145,7 @@ def test_what_is_no_call_stays_text(name, text):
 def test_calls_cut_short_are_calls_and_end():
     parser = CallParser(renderer("qwen3").call_format)
     parts = parser.push('Hm.\n<tool_call>\n{"name": "weather", "arguments": {"city": "K') + parser.flush()
-    assert parts == [Said("Hm."), CallBegun(0, "weather", ""), CallArguments(0, '{"city": "K')]
+    assert parts == [PlainText("Hm."), CallBegun(0, "weather", ""), CallArguments(0, '{"city": "K')]
     assert parser.calls == 1
 
 

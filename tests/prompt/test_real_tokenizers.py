@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from support import real_tokenizers
+from support.conversations import agrees
 from tunebuild.prompt import (
     PromptRefused,
     PromptSettings,
@@ -201,7 +202,7 @@ def test_fast_paths_change_nothing(name, pairs):
     except PromptRefused:
         return
     slow = Renderer(quick.template, quick.tokenizer)
-    slow._seams, kept = None, quick.tokenizer.__dict__.get("_words")
+    slow.supervision.seams, kept = None, quick.tokenizer.__dict__.get("_words")
     quick.tokenizer.__dict__["_words"] = None
     try:
         assert slow.examples(exchange(*pairs)) == found
@@ -228,6 +229,12 @@ def test_the_twin_agrees_where_nothing_is_quoted(name, text):
         return
     rendered = renderer.prompt_text([{"role": "user", "content": text}])
     assert renderer.tokenizer._encode_by_twin(rendered) == renderer.tokenizer.encode(rendered)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_row_and_a_request_give_the_same_ids(name, data):
+    agrees(renderer_of(name), data)
 
 
 def test_rows_of_every_kind_are_trained_on(name):

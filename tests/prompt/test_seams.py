@@ -13,6 +13,7 @@ from tokenizers import AddedToken
 from support import tokenizers as families
 from tunebuild import resources
 from tunebuild.prompt import PromptRefused, PromptTemplate, PromptTokenizer, Renderer, special_tokens
+from tunebuild.prompt.supervision import Supervision
 
 TEMPLATES = sorted(p.stem for p in resources.path("templates", "prompts").glob("*.jinja"))
 # White space, marks that other tokens are made of, and what is in no vocabulary.
@@ -43,7 +44,7 @@ def make_renderer(directory, template, *, slow=False):
     tokenizer = PromptTokenizer((directory / "tokenizer.json").read_text())
     renderer = Renderer(PromptTemplate(template, source, special_tokens(directory)), tokenizer)
     if slow:
-        renderer._seams = None
+        renderer.supervision.seams = None
     return renderer
 
 
@@ -65,7 +66,7 @@ def test_samples_are_the_same_with_and_without(directory, template, pairs):
         assert raised.value.diagnostics == refusal.diagnostics
         return
     assert quick.examples(messages) == expected
-    assert quick._seams is not None
+    assert quick.supervision.seams is not None
 
 
 @settings(max_examples=100, deadline=None)
@@ -89,7 +90,7 @@ def test_seams_are_used_for_ordinary_templates(directory, monkeypatch):
     source = resources.path("templates", "prompts", "chatml.jinja").read_text()
     tokenizer = PromptTokenizer((directory / "tokenizer.json").read_text())
     renderer = Renderer(PromptTemplate("chatml", source, special_tokens(directory)), tokenizer)
-    monkeypatch.setattr(Renderer, "_supervise", lambda *_: pytest.fail("a prompt was encoded by itself"))
+    monkeypatch.setattr(Supervision, "_supervise", lambda *_: pytest.fail("a prompt was encoded by itself"))
     turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}] * 2
     assert len(renderer.example(turns).supervised) == 2
 
@@ -128,10 +129,10 @@ def test_seams_that_differ_from_the_prompts_own_ids_are_given_up(directory):
         def through(self, *_):
             return 2
 
-    renderer._seams = Wrong()
+    renderer.supervision.seams = Wrong()
     ((_, found),) = renderer.examples(turns)
     assert found == expected
-    assert renderer._seams is None
+    assert renderer.supervision.seams is None
 
 
 def test_workers_get_the_seams(directory):

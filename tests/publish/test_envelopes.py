@@ -15,6 +15,7 @@ from support.envelopes import BASE, Outputs, make_outputs
 from support.registry import FaultyProxy
 from tunebuild.image.oci.archive import write_archive, write_layout
 from tunebuild.image.oci.content import Content
+from tunebuild.image.oci.integrity import check_image
 from tunebuild.image.oci.reading import open_archive
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.plan import ImageInputs
@@ -128,7 +129,7 @@ def test_weights_and_adapter_add_next_to_nothing_to_a_registry_that_has_the_imag
 
 def test_an_archive_of_all_outputs_is_pushed_whole(registry: str, outputs: Outputs, tmp_path: Path) -> None:
     write_archive(outputs.image, tmp_path / "all.tar", others=outputs.others)
-    open_archive(tmp_path / "all.tar").check()
+    check_image(open_archive(tmp_path / "all.tar"))
     release, _ = release_of(tmp_path / "all.tar")
     assert [c.digest for c in release.contents] == [
         outputs.image.digest,

@@ -55,6 +55,7 @@ def records(tmp_path):
         "tokens": 98765,
         "supervised_share": 0.5,
         "length": {"min": 1, "median": 37, "p95": 42, "max": 45},
+        "unused": [{"source": 0, "kind": "column", "count": 3, "words": "column '<x>' is not used (3 rows)"}],
     }
     result = {
         "method": "qlora", "steps": 4, "device": "cuda", "compute_dtype": "bfloat16",
@@ -149,6 +150,14 @@ def test_the_page_says_what_was_recorded_and_needs_nothing_else(records):
     assert "\x07" not in source
     assert page.text.count("alert(1)") == 8
     assert "Memory" not in page.text
+
+
+def test_what_no_prompt_shows_of_the_rows_is_in_report_and_card(records):
+    facts = records.read()
+    report, card = render_report(facts, provenance()), render_card(facts, provenance())
+    assert "a.jsonl: column &#39;&lt;x&gt;&#39; is not used (3 rows)" in report
+    assert "\n- a.jsonl: column '&lt;x>' is not used (3 rows)\n" in card
+    assert "3 rows were not used.\n\n- a.jsonl" in card
 
 
 def test_a_gate_that_is_not_kept_is_marked(records):

@@ -266,7 +266,7 @@ def mutants() -> list[Mutant]:
         if any(0 < len(path) - 1 - depth <= FREE.get(part, 0) for depth, part in enumerate(path)):
             continue
         for number, typo in enumerate(typos(key, chance, siblings(path))):
-            if number >= 15:
+            if number >= 4:
                 break
             meant = key if len(key) >= 3 else ""
             spoil(line, old.replace(f"{key}:", f"{typo}:", 1), "unknown-key", "missing-key", meant=meant)
@@ -307,7 +307,7 @@ def mutants() -> list[Mutant]:
                     spoil(line, f"{head} {schema[rule] + step}", "out-of-range", "wrong-type")
         for word in enums if value in enums else []:
             for number, typo in enumerate(typos(word, chance, set(enums))):
-                if number >= 10:
+                if number >= 3:
                     break
                 spoil(
                     line, f"{head} {typo}", "wrong-value", "wrong-type", meant=word if len(word) >= 3 else ""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from tunebuild.errors import TunebuildError
 from tunebuild.spec import load_spec
+from tunebuild.spec._foreign import _HINTS, foreign_hint
+from tunebuild.spec._repairs import _sections
 from tunebuild.spec.yaml_loader import parse_dotted, parse_yaml
 
 FRAME = """\
@@ -110,6 +113,79 @@ def test_the_intended_value_is_suggested(directory, line, meant):
 def test_the_intended_key_is_suggested(directory, line, meant):
     ((_, hint),) = said(directory, FRAME + line + "\n")
     assert hint == f"did you mean {meant}?"
+
+
+#: The head of a configuration for axolotl, LLaMA-Factory, TRL or Unsloth: what is meant, or who decides.
+FOREIGN = {
+    "base_model: org/m": "did you mean model.base?",
+    "model_name_or_path: org/m": "did you mean model.base?",
+    "datasets: [{path: x}]": "did you mean data.train?",
+    "val_set_size: 0.1": "did you mean data.eval.fraction?",
+    "num_epochs: 3": "did you mean tuning.epochs?",
+    "num_train_epochs: 3": "did you mean tuning.epochs?",
+    "micro_batch_size: 2": "did you mean tuning.micro_batch_size?",
+    "per_device_train_batch_size: 2": "did you mean tuning.micro_batch_size?",
+    "gradient_accumulation_steps: 4": "tuning.batch_size counts all rows of a step",
+    "gradient-accumulation-steps: 4": "tuning.batch_size counts all rows of a step",
+    "sequence_len: 4096": "did you mean tuning.max_length?",
+    "cutoff_len: 4096": "did you mean tuning.max_length?",
+    "max_seq_length: 4096": "did you mean tuning.max_length?",
+    "lr_scheduler: cosine": "did you mean tuning.schedule?",
+    "lr_scheduler_type: cosine": "did you mean tuning.schedule?",
+    "warmup_ratio: 0.03": "say tuning.warmup_steps, in steps",
+    "lora_r: 8": "did you mean tuning.lora.r?",
+    "lora_alpha: 16": "did you mean tuning.lora.alpha?",
+    "lora_target_modules: [q_proj]": "did you mean tuning.lora.targets?",
+    "load_in_4bit: true": "say tuning.method: qlora",
+    "load_in_8bit: true": "there are no 8-bit bases",
+    "bf16: auto": "say tuning.compute_dtype",
+    "adapter: qlora": "did you mean tuning.method?",
+    "gradient_checkpointing: true": "the memory plan decides",
+    "flash_attention: true": "not a setting: the fastest attention",
+    "optim: adamw_8bit": "not a setting: the optimizer is AdamW",
+    "train_on_inputs: false": "not a setting: answers are in the loss",
+    "sample_packing: true": "did you mean tuning.packing?",
+    "output_dir: out": "not a setting: what is built is kept in the store",
+    "chat_template: chatml": "did you mean prompt.template?",
+    "wandb_project: x": "say tuning.report_to",
+    "trust_remote_code: true": "code that comes with a model is never run",
+}
+
+
+@pytest.mark.parametrize("line", FOREIGN)
+def test_another_tools_key_is_answered(directory, line):
+    ((path, hint),) = said(directory, FRAME + line + "\n")
+    assert path == line.partition(":")[0]
+    assert hint.startswith(FOREIGN[line])
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("tuning: {num_epochs: 3}", "did you mean 'epochs'?"),
+        ("tuning: {lora_r: 8}", "did you mean tuning.lora.r?"),
+        ("tuning: {lora: {lora_alpha: 8}}", "did you mean 'alpha'?"),
+        ("tuning: {bf16: true}", "say tuning.compute_dtype"),
+        ("tuning: {lora: {bias: none}}", "adapters train no biases"),
+        ("model: {base: ./base, load_in_4bit: true}", "say tuning.method: qlora"),
+    ],
+)
+def test_another_tools_key_is_answered_in_each_section(directory, line, meant):
+    before = FRAME.replace("model: {base: ./base}\n", "") if line.startswith("model") else FRAME
+    ((_, hint),) = said(directory, before + line)
+    assert hint.startswith(meant)
+
+
+def test_what_is_suggested_for_another_tools_key_exists():
+    fields = {f"{section}.{key}".lstrip(".") for section, keys in _sections().items() for key in keys}
+    sections = "|".join({field.partition(".")[0].partition("[")[0] for field in fields})
+    named = re.compile(rf"\b(?:{sections})(?:\[\])?\.[a-z_]+(?:(?:\[\])?\.[a-z_]+)*")
+    hints = {foreign_hint(key, "") for key in _HINTS}
+    assert len(hints) > 60
+    paths = {path for hint in hints for path in named.findall(hint)}
+    assert paths <= fields
+    # Nobody is sent away from a key that is there.
+    assert not [key for key in _HINTS if key in _sections()[""]]
 
 
 @pytest.mark.parametrize(

@@ -122,9 +122,9 @@ class Pipeline:
             new_tokens=self.spec.prompt.new_tokens,
         )
 
-    def train(self, data: Tree, spared_cores: int = 0, together: Together | None = None) -> TrainStage:
+    def train(self, data: Tree, together: Together | None = None) -> TrainStage:
         """Tokens to an adapter, or to all weights."""
-        return TrainStage(self.train_settings, data, self.base, spared_cores, together)
+        return TrainStage(self.train_settings, data, self.base, together)
 
     @cached_property
     def train_settings(self) -> TrainSettings:

@@ -90,7 +90,7 @@ def build(pipeline: Pipeline, reporter: Reporter, refused: Refused | None = None
         data = running.rows()
         found = store.find(pipeline.runtime())
         preparing = None if found else beside.submit(prepare)
-        records = running.measured(data, refused, spared_cores=1 if preparing else 0)
+        records = running.measured(data, refused)
 
         @cache
         def runtime() -> Tree:
@@ -164,7 +164,7 @@ class _Running:
             raise fail("not-trained", text, hint, path="tuning.nodes")
         return data
 
-    def measured(self, data: Tree, refused: Refused | None = None, spared_cores: int = 0) -> Records:
+    def measured(self, data: Tree, refused: Refused | None = None) -> Records:
         """What training, merge and evaluation wrote, once the gates have let it pass."""
         pipeline = self.pipeline
 
@@ -173,7 +173,7 @@ class _Running:
                 self.reporter("merge").say(f"{stage.strategy} is closer to the trained model")
             return self.ensure(stage)
 
-        records = walk_to_gates(pipeline, step, data, spared_cores=spared_cores)
+        records = walk_to_gates(pipeline, step, data)
         try:
             check_gates(pipeline.spec.gates, read_metrics(records.evaluate))
         except TunebuildError:

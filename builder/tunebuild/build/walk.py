@@ -14,7 +14,7 @@ from tunebuild.store import Stage, Tree
 Step = Callable[[Stage], Tree]
 
 
-def walk_to_gates(pipeline: Pipeline, step: Step, data: Tree, *, spared_cores: int = 0) -> Records:
+def walk_to_gates(pipeline: Pipeline, step: Step, data: Tree) -> Records:
     """Training, merge and evaluation, from prepared rows to what the gates are asked about.
 
     Where the evaluation finds the other merge strategy closer to the trained model, that one is merged and
@@ -24,9 +24,8 @@ def walk_to_gates(pipeline: Pipeline, step: Step, data: Tree, *, spared_cores: i
         pipeline: the spec's stages.
         step: gives each stage's output.
         data: the data stage's output.
-        spared_cores: left alone by a training on CPU.
     """
-    trained = step(pipeline.train(data, spared_cores=spared_cores))
+    trained = step(pipeline.train(data))
     merged = step(pipeline.merge(trained))
     evaluated = step(pipeline.evaluate(data, trained, merged))
     if (closer := closer_strategy(evaluated)) != pipeline.strategies[0]:

@@ -17,6 +17,9 @@ from tunebuild.heavy_imports import put_off_collection
 put_off_collection()
 # Looking for plugins takes pydantic a tenth of the time that 'validate' takes, and we have none.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+# torch's threads wait for one another by spinning unless they are told not to, so one that has to share its
+# core holds up all of them: a build also fetches wheels while it trains. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Training libraries tell a hub that they are used, from a thread; a build talks to nobody it was not told to.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 

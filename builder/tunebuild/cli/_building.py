@@ -9,12 +9,10 @@ from pathlib import Path
 from tunebuild.build.lock import find_drift, require_no_drift
 from tunebuild.build.pipeline import Pipeline
 from tunebuild.build.run import Built, build
+from tunebuild.cli._pipeline import pipeline_of, placed
 from tunebuild.cli._progress import Reporter
-from tunebuild.errors import TunebuildError
-from tunebuild.lock.spec_lock import lock_path, read_lock
+from tunebuild.lock.spec_lock import lock_path
 from tunebuild.report.facts import Records
-from tunebuild.spec import load_spec
-from tunebuild.store import Store
 
 
 def build_spec(
@@ -43,19 +41,15 @@ def opened(
     spec: Path, store: Path, overrides: Sequence[str] = (), *, locked: bool = False
 ) -> Iterator[tuple[Pipeline, Reporter]]:
     """A validated spec's stages, and what shows progress; see :func:`build_spec`."""
-    loaded = load_spec(spec, overrides)
-    path = lock_path(spec)
-    lock = read_lock(path)
-    pipeline = Pipeline(loaded, Store(store), lock)
+    pipeline = pipeline_of(spec, store, overrides)
+    path, lock = lock_path(spec), pipeline.lock
     with Reporter() as reporter:
-        for note in loaded.document.notes:
+        for note in pipeline.loaded.document.notes:
             reporter("spec").say(note)
-        try:
+        with placed(pipeline):
             if locked:
                 require_no_drift(pipeline, lock, path)
             elif lock and (moved := find_drift(pipeline, lock)):
                 names = ", ".join(one.name for one in moved[:3]) + (", ..." if len(moved) > 3 else "")
                 reporter("lock").say(f"{path} is behind ({names}); 'tunebuild lock' brings it up to date")
             yield pipeline, reporter
-        except TunebuildError as error:
-            raise loaded.place(error) from error

@@ -23,7 +23,13 @@ _FINDINGS = 20
 
 @click.command("data")
 @spec_argument
-@click.option("--samples", type=click.IntRange(min=0), default=3, show_default=True, help="Rows to show.")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Rows to show of each source.",
+)
 @click.option("--held-out", is_flag=True, help="Show rows that are held out instead of those trained on.")
 @click.option(
     "--html",
@@ -37,30 +43,25 @@ def command(
 ) -> None:
     """Show the rows of SPEC as the model gets them.
 
-    The prompt is printed with its control tokens; supervised tokens are green, or stands between ⟦ and ⟧
-    where there are no colors. Secrets and personal data in it are masked. Rows that are not used are
-    counted by their reason, with the first of each.
+    Samples of every source are printed with their control tokens; supervised tokens are green, or stand
+    between ⟦ and ⟧ where there are no colors. Secrets and personal data in them are masked. Rows that are
+    not used are counted by their reason, with the first of each; so are keys and columns of rows that no
+    prompt shows.
 
     The rows are really read and tokenized, and kept for the build.
     """
     from rich.console import Console
 
-    from tunebuild.build.pipeline import Pipeline
+    from tunebuild.cli._pipeline import pipeline_of, placed
     from tunebuild.cli._progress import Reporter
     from tunebuild.data.view import as_html, view_data
-    from tunebuild.errors import TunebuildError
-    from tunebuild.lock.spec_lock import lock_path, read_lock
-    from tunebuild.spec import load_spec
-    from tunebuild.store import Store
 
-    pipeline = Pipeline(load_spec(spec, overrides), Store(store), read_lock(lock_path(spec)))
-    try:
-        with Reporter() as reporter:
-            output = pipeline.store.ensure(pipeline.data(), reporter("data"))
-    except TunebuildError as error:
-        raise pipeline.loaded.place(error) from error
+    pipeline = pipeline_of(spec, store, overrides)
+    with placed(pipeline), Reporter() as reporter:
+        output = pipeline.store.ensure(pipeline.data(), reporter("data"))
     part = "eval" if held_out else "train"
-    view = view_data(output, pipeline.renderer.tokenizer, part, samples)
+    names = [source.shown for source in pipeline.data().sources]
+    view = view_data(output, pipeline.renderer.tokenizer, part, samples, names)
     if html is None:
         _print(view, Console(highlight=False, soft_wrap=True))
         return
@@ -82,8 +83,15 @@ def _print(view: DataView, console: Console) -> None:
         for reject in view.unused[reason]:
             line = f"{'':11}{reject['file']}:{reject['line']}: {reject['reason']}"
             console.print(printable(line), markup=False)
+    if len(view.sources) > 1:
+        for name, train, held in view.sources:
+            console.print(f"  {printable(name)}: {train:,} to train on, {held:,} held out", markup=False)
     if view.unused:
         console.print(f"  all of them, with how they begin: {printable(str(view.all_unused))}", markup=False)
+    if view.unshown:
+        console.print("not in any prompt:")
+    for line in view.unshown:
+        console.print(f"  {printable(line)}", markup=False)
     if view.findings:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in stats["found"].items())
         console.print(f"found in rows: {kinds}")
@@ -103,8 +111,10 @@ def _print(view: DataView, console: Console) -> None:
         console.print(f"  {bar['low']:>6}-{bar['high']:<6} {drawn} {bar['rows']:,}", markup=False)
     for sample in view.samples:
         console.print(
-            f"\n── row {sample.number}: {counted(sample.tokens, 'token')}, {sample.supervised:,} supervised",
+            f"\n── {printable(sample.source)}, row {sample.number}: "
+            f"{counted(sample.tokens, 'token')}, {sample.supervised:,} supervised",
             style="bold",
+            markup=False,
         )
         text, before = Text(), "given"
         for piece in sample.pieces:

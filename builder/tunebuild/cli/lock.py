@@ -49,25 +49,19 @@ def command(
 
 def _lock(spec: Path, update: tuple[str, ...], check: bool, overrides: tuple[str, ...], store: Path) -> None:
     from tunebuild.build.lock import make_lock, require_no_drift
-    from tunebuild.build.pipeline import Pipeline
+    from tunebuild.cli._pipeline import pipeline_of, placed
     from tunebuild.cli._progress import Reporter
-    from tunebuild.lock.spec_lock import drift, lock_path, read_lock, write_lock
-    from tunebuild.spec import load_spec
-    from tunebuild.store import Store
+    from tunebuild.lock.spec_lock import drift, lock_path, write_lock
 
-    loaded = load_spec(spec, overrides)
-    path = lock_path(spec)
-    old = read_lock(path)
-    try:
-        pipeline = Pipeline(loaded, Store(store), old)
+    pipeline = pipeline_of(spec, store, overrides)
+    path, old = lock_path(spec), pipeline.lock
+    with placed(pipeline):
         if check:
             require_no_drift(pipeline, old, path)
             echo(f"{path}: up to date", err=True)
             return
         with Reporter() as reporter:
             new = make_lock(pipeline, old, update, reporter)
-    except TunebuildError as error:
-        raise loaded.place(error) from error
     changes = drift(old, new)
     if not changes:
         echo(f"{path}: nothing has changed", err=True)

@@ -47,30 +47,24 @@ def command(
 
     Exit 0 if there is nothing to do, 2 if there is work, 1 on an error.
     """
-    from tunebuild.build.pipeline import Pipeline
     from tunebuild.build.plan import render
     from tunebuild.build.plan.against import compare
     from tunebuild.build.plan.make import make_plan
+    from tunebuild.cli._pipeline import pipeline_of, placed
     from tunebuild.cli._progress import Reporter
     from tunebuild.errors import TunebuildError
-    from tunebuild.lock.spec_lock import SpecLock, lock_path, read_lock
-    from tunebuild.spec import load_spec
-    from tunebuild.store import Store
 
-    def pipeline_of(file: Path, sets: tuple[str, ...], lock: SpecLock | None = None) -> Pipeline:
-        locked = read_lock(lock_path(file)) or lock
-        return Pipeline(load_spec(file, sets), Store(store), locked, device, device_memory)
-
-    pipeline = pipeline_of(spec, overrides)
+    target = {"device": device, "device_memory": device_memory}
+    pipeline = pipeline_of(spec, store, overrides, **target)
     archive = spec.parent / "dist" / f"{pipeline.spec.name}.tar"
-    try:
+    with placed(pipeline):
         compared = None
         if against:
-            compared = compare(against, pipeline, lambda file: pipeline_of(file, (), pipeline.lock))
+            compared = compare(
+                against, pipeline, lambda file: pipeline_of(file, store, lock=pipeline.lock, **target)
+            )
         with Reporter() as reporter:
             plan = make_plan(pipeline, archive, reporter, against=compared)
-    except TunebuildError as error:
-        raise pipeline.loaded.place(error) from error
     if form == "json":
         echo_json(plan.model_dump(mode="json", by_alias=True))
     else:

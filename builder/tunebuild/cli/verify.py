@@ -189,6 +189,7 @@ def _stored(source: Path, options: tuple[bool, Path | None], scratch: Path) -> S
 
 def _unpack(image: StoredImage, directory: Path, key: Path | None) -> Path:
     """Check an image's bytes and links, and take out its prompt directory."""
+    from tunebuild.image.oci.integrity import check_image
     from tunebuild.image.plan import BUNDLE
 
     if key:
@@ -197,7 +198,7 @@ def _unpack(image: StoredImage, directory: Path, key: Path | None) -> Path:
     from tunebuild.publish.trust.walk import Walk
 
     if image.place.exists():
-        image.check()
+        check_image(image)
         echo(f"  image   {image.digest}: every byte is what its digest says", err=True)
     else:
         echo(f"  image   {image.digest} in the registry", err=True)

@@ -7,9 +7,9 @@ import tarfile
 from collections.abc import Collection, Iterator
 
 from tunebuild.image.oci.archive import layout_files
-from tunebuild.image.oci.layer import read_segments
 from tunebuild.image.oci.manifest import Image
-from tunebuild.image.oci.tar import END, entry_header, padding
+from tunebuild.image.oci.stream import Counter, file_blocks
+from tunebuild.image.oci.tar import END, entry_header
 from tunebuild.store import Digest, Progress
 
 
@@ -18,14 +18,10 @@ def archive_stream(
 ) -> Iterator[bytes]:
     """The image's archive in blocks, without the blobs in ``omitted``."""
     files = [file for file in layout_files(image) if file.digest not in omitted]
-    total, done = sum(file.size for file in files), 0
+    counter = Counter(sum(file.size for file in files), progress)
     for file in files:
-        yield entry_header(file.path, size=file.size)
-        for block in read_segments(file.segments):
-            yield block
-            done += len(block)
-            progress.step(done, total, file.label)
-        yield padding(file.size)
+        header = entry_header(file.path, size=file.size)
+        yield from file_blocks(header, file.segments, counter, file.label)
     yield END
 
 

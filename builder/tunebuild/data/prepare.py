@@ -104,9 +104,10 @@ def prepare(
             progress.step(reader.file, len(sources), counted(rows, "row"))
     if long and data.on_long == "error":
         raise _refuse_long(long, rejects.counts["too-long"], reader.rows, longest)
+    called = f"template '{renderer.template.name}'"
     for number, account in accounts.items():
         for what, count in sorted(account.items()):
-            progress.say(f"{sources[number].shown}: {what.words(count, renderer.template.name)}")
+            progress.say(f"{sources[number].shown}: {what.words(count, called)}")
     findings.check()
     joined = Columns.joined(columns, [s.shown for s in sources])
     return Prepared(path, joined, reader.formats, {n: a for n, a in accounts.items() if a})

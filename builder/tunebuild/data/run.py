@@ -16,13 +16,16 @@ from tunebuild.data.columns import Array, Columns
 from tunebuild.data.findings import Findings
 from tunebuild.data.prepare import Prepared, prepare
 from tunebuild.data.privacy import masked_start
+from tunebuild.data.reject_limit import no_rows
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import EXCERPT, Reject
-from tunebuild.data.selection import Selection, no_rows, select
+from tunebuild.data.selection import Selection, select
 from tunebuild.data.tokenized import open_rows, with_labels
 from tunebuild.grammar import counted
 from tunebuild.prompt import Message
 from tunebuild.prompt.directory import save_prompt
+from tunebuild.prompt.messages import TOOLS
+from tunebuild.prompt.turns import unasked_keys
 from tunebuild.store import Progress
 
 if TYPE_CHECKING:
@@ -84,6 +87,8 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
     with (out / "prompt" / "checks.jsonl").open("w", encoding="utf-8") as file:
         for index in checked:
             *question, answer = asked[index]
+            if any(turn["role"] != TOOLS and unasked_keys(turn) for turn in question):
+                continue  # no request could ask it
             reasoning, expected = stage.renderer.answers.said(answer)
             check = {"messages": question, "expected": expected}
             if reasoning:
@@ -95,6 +100,7 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
     stats["longest"] = _longest(columns, chosen)
     stats["found"] = dict(sorted(findings.counts.items()))
     stats["unused"] = _unused_parts(prepared)
+    stats["sources"] = _by_source(columns, chosen, len(sources))
     (out / "stats.json").write_text(json.dumps(stats, indent=2) + "\n", "utf-8")
     unused = ", ".join(f"{count} {code}" for code, count in stats["rejected"].items())
     rows = stats["rows"]
@@ -178,12 +184,19 @@ def summarize(columns: Columns, chosen: Selection, rejected: Counter[str]) -> di
 
 
 def _unused_parts(prepared: Prepared) -> list[dict[str, Any]]:
-    """What no prompt shows of rows; sources by number, as in the stage's inputs."""
+    """What no prompt shows of rows; sources by number and the template without its name, as in the inputs."""
     return [
-        {"source": number, **asdict(what), "count": count}
+        {"source": number, **asdict(what), "count": count, "words": what.words(count)}
         for number, account in sorted(prepared.unused.items())
         for what, count in sorted(account.items())
     ]
+
+
+def _by_source(columns: Columns, chosen: Selection, count: int) -> list[dict[str, int]]:
+    """How many rows of each source are written, by its number. Files of rows are in the order of these."""
+    parts = {"train": chosen.times, "eval": chosen.evaluated.astype(np.int64)}
+    rows = {name: np.bincount(columns.source, times, count) for name, times in parts.items()}
+    return [{name: int(of[number]) for name, of in rows.items()} for number in range(count)]
 
 
 def _longest(columns: Columns, chosen: Selection) -> dict[str, int]:

@@ -24,7 +24,8 @@ class DataStage:
         eval_sources.json         the number of the source that each row of eval.arrow stands in
         rejects.jsonl             every row that is not used, and why
         findings.jsonl            secrets and personal data in rows, masked
-        stats.json                counts, lengths, supervised share, what no prompt shows of rows
+        stats.json                counts, also of each source, lengths, supervised share, what no prompt
+                                  shows of rows
         prompt/                   the prompt contract, as the image carries it, with checks.jsonl:
                                   trained questions and their answers
     """
@@ -40,7 +41,7 @@ class DataStage:
     vocabulary_size: int
     new_tokens: tuple[str, ...] = ()
     name: str = "data"
-    version: int = 11
+    version: int = 12
 
     @property
     def sources(self) -> tuple[RowSource, ...]:

@@ -1,4 +1,4 @@
-"""What stands in a row and that no prompt shows: found by trying, for any template, and kept account of.
+"""What stands in a row and that no prompt shows, or none of a request: found by trying, for any template.
 
 A key of a turn is used if leaving it out changes the rendered text; a content is used if it stands in it. So
 nothing has to be known about a template, and nothing that a row says is lost without being counted.
@@ -14,13 +14,14 @@ from typing import Any, Literal
 from tunebuild.grammar import counted
 from tunebuild.prompt import Message, PromptRefused, Renderer
 from tunebuild.prompt.messages import TOOLS, with_system
+from tunebuild.prompt.turns import unasked_keys
 
-Kind = Literal["column", "key", "content", "trimmed", "changed", "block"]
+Kind = Literal["column", "key", "content", "trimmed", "changed", "block", "unasked"]
 
 # A shorter content may stand in a prompt for another reason.
 _TELLING_LENGTH = 8
 _PROBE = "qzxj"
-_CALL_KEYS = frozenset(("id", "type", "index", "function"))
+_CALL_KEYS = frozenset(("id", "type", "function"))
 _FUNCTION_KEYS = frozenset(("name", "arguments"))
 _LONGEST_NAME = 60
 # Columns and keys that are told apart; a file in which each row has its own would fill the memory.
@@ -30,12 +31,12 @@ _OTHERS = "others"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Unused:
-    """Something of a row that a prompt does not show.
+    """Something of a row that a prompt does not show, or that only training shows.
 
     Attributes:
         kind: a ``column``; a ``key`` of a turn; a turn's ``content``; an answer whose outer white space is
             ``trimmed``; a content that is ``changed`` otherwise; a ``block`` of reasoning that is text to the
-            template.
+            template; a key that is printed, and that is ``unasked``, since requests cannot have it.
         role: whose turn it is; empty for a column.
         name: of the column or key; else empty.
     """
@@ -44,12 +45,12 @@ class Unused:
     role: str = ""
     name: str = ""
 
-    def words(self, count: int, template: str) -> str:
+    def words(self, count: int, template: str = "the template") -> str:
         """One line about all of them.
 
         Args:
             count: in how many rows, for a column; in how many turns else.
-            template: the template's name.
+            template: what to call the template.
         """
         turns = counted(count, f"{self.role} turn")
         if self.kind == "column":
@@ -58,22 +59,25 @@ class Unused:
         if self.kind == "key":
             if self.role == TOOLS:
                 have = "has" if count == 1 else "have"
-                return f"template '{template}' lists no tools, and {counted(count, 'row')} {have} some"
+                return f"{template} lists no tools, and {counted(count, 'row')} {have} some"
             more = _KEY_HINTS.get(self.name, "")
-            return f"'{self.name}' of {turns} is not printed by template '{template}'{more and f': {more}'}"
+            return f"'{self.name}' of {turns} is not printed by {template}{more and f': {more}'}"
         if self.kind == "content":
-            return f"the content of {turns} is not printed by template '{template}'"
+            return f"the content of {turns} is not printed by {template}"
         if self.kind == "trimmed":
             answers = counted(count, "answer")
-            return (
-                f"template '{template}' trims the white space around {answers}; the model does not learn it"
-            )
+            return f"{template} trims the white space around {answers}; the model does not learn it"
         if self.kind == "block":
             return (
-                f"template '{template}' prints the <think> block in {turns} as ordinary text, and the "
+                f"{template} prints the <think> block in {turns} as ordinary text, and the "
                 "endpoint gives it back as part of the answer; a template that knows its markers has it apart"
             )
-        return f"template '{template}' changes the content of {turns}"
+        if self.kind == "unasked":
+            return (
+                f"'{self.name}' of {turns} is printed by {template}, and requests cannot have it: "
+                "the model is trained on a prompt that the endpoint never gives it"
+            )
+        return f"{template} changes the content of {turns}"
 
 
 _COLUMN_HINTS = {
@@ -119,6 +123,8 @@ def as_printed(renderer: Renderer, messages: Sequence[Message]) -> tuple[list[Me
         gone = {key for at, key in unprinted if at == place}
         account.update(Unused("key", turn["role"], key[:_LONGEST_NAME]) for key in gone)
         kept.append({key: value for key, value in turn.items() if key not in gone})
+        more = unasked_keys(kept[-1]) if turn["role"] != TOOLS else ()
+        account.update(Unused("unasked", turn["role"], key[:_LONGEST_NAME]) for key in more)
     account.update(check.in_calls(unprinted))
     return kept, account
 
@@ -128,7 +134,9 @@ class _Check:
 
     def __init__(self, renderer: Renderer, messages: Sequence[Message]) -> None:
         self._turns = with_system(messages, renderer.settings.system)
-        self._before = len(self._turns) - len(messages)
+        # The spec's system turn comes before all turns but that of the tools.
+        added = len(self._turns) - len(messages)
+        self._at = [place + (0 if turn["role"] == TOOLS else added) for place, turn in enumerate(messages)]
         self._messages = messages
         self._training_text = renderer.training_text
         self._texts: dict[int, str | None] = {}
@@ -193,7 +201,7 @@ class _Check:
         changed = self._changed(places, change, None)
         if len(places) == 1 and changed != whole:
             return []
-        last = [place for place in places if place + self._before == len(self._turns) - 1]
+        last = [place for place in places if self._at[place] == len(self._turns) - 1]
         same = changed == whole
         return [
             place
@@ -215,11 +223,11 @@ class _Check:
     ) -> str | None:
         turns = list(self._turns)
         for place in places:
-            turns[place + self._before] = change(turns[place + self._before])
+            turns[self._at[place]] = change(turns[self._at[place]])
         return self._rendered(turns, through)
 
     def _rendered(self, turns: Sequence[Message], through: int | None) -> str | None:
-        some = turns if through is None else turns[: through + self._before + 1]
+        some = turns if through is None else turns[: self._at[through] + 1]
         try:
             return self._training_text(some)
         except PromptRefused:
@@ -231,12 +239,8 @@ def _without(turn: Message, key: str) -> Message:
 
 
 def _more_keys(call: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    function = call.get("function")
-    if not isinstance(function, Mapping):
-        yield from ((key,) for key in call if key not in _CALL_KEYS | _FUNCTION_KEYS)
-        return
     yield from ((key,) for key in call if key not in _CALL_KEYS)
-    yield from (("function", key) for key in function if key not in _FUNCTION_KEYS)
+    yield from (("function", key) for key in call["function"] if key not in _FUNCTION_KEYS)
 
 
 def _without_in_call(turn: Message, number: int, path: tuple[str, ...]) -> Message:

@@ -32,8 +32,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One tokenized row: its number from 1, tokens, supervised tokens, and its text, masked."""
+    """One tokenized row: its source's name and its number there, from 1, tokens, supervised tokens, and its
+    text, masked.
+    """
 
+    source: str
     number: int
     tokens: int
     supervised: int
@@ -47,7 +50,9 @@ class DataView:
     Attributes:
         part: ``train`` or ``eval``, where the samples are from.
         stats: the stage's ``stats.json``.
-        samples: some rows, evenly spread.
+        samples: some rows of each source, evenly spread.
+        sources: each source's name and how many of its rows are trained on and held out.
+        unshown: what no prompt shows of the rows, a line each, in the order of the sources.
         rejects: the first rows that are not used, as in ``rejects.jsonl``.
         unused: the first few of each reason, by the reason's code.
         all_unused: where they are all listed.
@@ -57,20 +62,25 @@ class DataView:
     part: str
     stats: dict[str, Any]
     samples: tuple[Sample, ...]
+    sources: tuple[tuple[str, int, int], ...]
+    unshown: tuple[str, ...]
     rejects: tuple[dict[str, Any], ...]
     unused: dict[str, list[dict[str, Any]]]
     all_unused: Path
     findings: tuple[dict[str, Any], ...]
 
 
-def view_data(output: Tree, tokenizer: PromptTokenizer, part: str, count: int) -> DataView:
+def view_data(
+    output: Tree, tokenizer: PromptTokenizer, part: str, count: int, names: Sequence[str]
+) -> DataView:
     """Read a finished ``data`` stage.
 
     Args:
         output: the stage's output.
         tokenizer: what the rows were tokenized with.
         part: ``train`` or ``eval``; without held-out rows the latter has no samples.
-        count: how many samples.
+        count: how many samples of each source; all of one that has fewer.
+        names: the sources' names, by number.
     """
     import pyarrow as pa
 
@@ -80,15 +90,35 @@ def view_data(output: Tree, tokenizer: PromptTokenizer, part: str, count: int) -
     if path.is_file():
         with pa.memory_map(str(path)) as file:
             table = pa.ipc.open_stream(file).read_all()
-            step = max(1, table.num_rows // max(1, count))
-            for index in range(0, table.num_rows, step)[:count]:
-                row = table.slice(index, 1).to_pylist()[0]
-                samples.append(_sample(index + 1, row["input_ids"], row["labels"], tokenizer))
+            start = 0
+            for name, rows in zip(names, (of[part] for of in stats["sources"]), strict=True):
+                for index in range(0, rows, max(1, rows // max(1, count)))[:count]:
+                    row = table.slice(start + index, 1).to_pylist()[0]
+                    samples.append(_sample(name, index + 1, row["input_ids"], row["labels"], tokenizer))
+                start += rows
     rejects, findings = (_first_lines(output, name) for name in ("rejects.jsonl", "findings.jsonl"))
     path = output.path("rejects.jsonl")
     return DataView(
-        part, stats, tuple(samples), rejects, _first_of_each(path, stats["rejected"]), path, findings
+        part,
+        stats,
+        tuple(samples),
+        tuple((name, of["train"], of["eval"]) for name, of in zip(names, stats["sources"], strict=True)),
+        unshown(stats, names),
+        rejects,
+        _first_of_each(path, stats["rejected"]),
+        path,
+        findings,
     )
+
+
+def unshown(stats: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    """What no prompt shows of rows, a line each.
+
+    Args:
+        stats: the stage's ``stats.json``.
+        names: the sources' names, by number.
+    """
+    return tuple(f"{names[part['source']]}: {part['words']}" for part in stats["unused"])
 
 
 def _first_lines(output: Tree, name: str) -> tuple[dict[str, Any], ...]:
@@ -134,7 +164,9 @@ def as_html(view: DataView, name: str) -> str:
     return environment.get_template("page.html.j2").render(name=name, view=view, stats=view.stats)
 
 
-def _sample(number: int, ids: list[int], labels: list[int], tokenizer: PromptTokenizer) -> Sample:
+def _sample(
+    source: str, number: int, ids: list[int], labels: list[int], tokenizer: PromptTokenizer
+) -> Sample:
     supervised = sum(label >= 0 for label in labels)
     pieces = (replace(piece, text=mask(piece.text)) for piece in pieces_of(ids, labels, tokenizer))
-    return Sample(number, len(ids), supervised, tuple(pieces))
+    return Sample(source, number, len(ids), supervised, tuple(pieces))

@@ -67,7 +67,7 @@ def choose_rows(rows: Sequence[dict[str, Any]], vocabulary: int) -> list[dict[st
 
 
 def targets(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
-    """The supervised tokens of some rows, in the order of :class:`Said`."""
+    """The supervised tokens of some rows, in the order of :class:`Logprobs`."""
     return torch.tensor([label for row in rows for label in row["labels"][1:] if label != IGNORED])
 
 

@@ -27,10 +27,10 @@ from tunebuild.image.oci.layer import (
     Layer,
     Segment,
     Symlink,
-    read_segments,
     size_of,
 )
-from tunebuild.image.oci.tar import END, entry_header, missing_parents, padding
+from tunebuild.image.oci.stream import Counter, file_blocks
+from tunebuild.image.oci.tar import END, entry_header, missing_parents
 from tunebuild.image.plan import ImagePlan
 from tunebuild.store import Progress, Silent
 
@@ -79,7 +79,7 @@ def build_context(plan: ImagePlan) -> tuple[ContextFile, ...]:
 def context_stream(files: Iterable[ContextFile], progress: Progress) -> Iterator[bytes]:
     """The context as one tar in blocks, for Docker; nothing is written on this side."""
     files = tuple(files)
-    total, done = sum(file.size for file in files), 0
+    counter = Counter(sum(file.size for file in files), progress)
     known: set[str] = set()
     for file in files:
         for parent in missing_parents(file.name, known):
@@ -89,12 +89,8 @@ def context_stream(files: Iterable[ContextFile], progress: Progress) -> Iterator
         elif isinstance(file.content, Symlink):
             yield entry_header(file.name, mode=0o777, kind="symlink", link=file.content.target)
         else:
-            yield entry_header(file.name, size=file.size, mode=file.mode)
-            for block in read_segments(file.content):
-                yield block
-                done += len(block)
-                progress.step(done, total, file.name)
-            yield padding(file.size)
+            header = entry_header(file.name, size=file.size, mode=file.mode)
+            yield from file_blocks(header, file.content, counter, file.name)
     yield END
 
 

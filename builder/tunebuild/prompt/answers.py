@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from tunebuild.prompt.detokenizer import Detokenizer
 from tunebuild.prompt.messages import Message
 from tunebuild.prompt.reasoning import KEY, Reasoning, usual_block
 from tunebuild.prompt.reasoning_stream import ReasoningStream
-from tunebuild.prompt.tokenizer import Detokenizer, PromptTokenizer
+from tunebuild.prompt.tokenizer import PromptTokenizer
 
 
 @dataclass(frozen=True)

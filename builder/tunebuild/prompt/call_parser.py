@@ -14,7 +14,7 @@ _LONGEST_WORD = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class PlainText:
     """Text of the answer."""
 
     text: str
@@ -37,7 +37,7 @@ class CallArguments:
     text: str
 
 
-Part = Said | CallBegun | CallArguments
+Part = PlainText | CallBegun | CallArguments
 
 
 class _Wait(Exception):
@@ -234,7 +234,7 @@ class CallParser:
             self.calls += 1
         elif self._read:
             self._said = True
-            self._parts.append(Said(self._read))
+            self._parts.append(PlainText(self._read))
         self._open()
 
     def _out(self, length: int) -> None:
@@ -242,7 +242,7 @@ class CallParser:
         # White space behind a call is the format's.
         if text and (text.strip() or not self.calls):
             self._said = True
-            self._parts.append(Said(text))
+            self._parts.append(PlainText(text))
 
 
 def match(text: str, at: int, literal: str) -> int | None:
@@ -301,8 +301,8 @@ def _joined(parts: list[Part]) -> list[Part]:
     found: list[Part] = []
     for part in parts:
         match (found[-1] if found else None), part:
-            case (Said(before), Said(text)):
-                found[-1] = Said(before + text)
+            case (PlainText(before), PlainText(text)):
+                found[-1] = PlainText(before + text)
             case (CallArguments(index, before), CallArguments(same, text)) if index == same:
                 found[-1] = CallArguments(index, before + text)
             case _:

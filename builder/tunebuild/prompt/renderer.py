@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-from tunebuild.errors import fail
 from tunebuild.prompt.answers import Answers
 from tunebuild.prompt.calls import CallFormat, CallsUnknown, find_call_format
+from tunebuild.prompt.detokenizer import Detokenizer
 from tunebuild.prompt.example import Example, Samples
 from tunebuild.prompt.messages import Conversation, Message, split_tools, with_system, with_tools
 from tunebuild.prompt.reasoning import find_reasoning
-from tunebuild.prompt.seams import Seams
+from tunebuild.prompt.supervision import Answer, Encode, Supervision, or_refusal, refused
 from tunebuild.prompt.template import PromptRefused, PromptTemplate
 from tunebuild.prompt.texts import PlainAnswers, Texts
-from tunebuild.prompt.tokenizer import Detokenizer, PromptTokenizer
+from tunebuild.prompt.tokenizer import PromptTokenizer
 from tunebuild.prompt.turn_end import find_turn_end
 
 
@@ -36,21 +36,6 @@ class PromptSettings:
     system: str | None = None
     extra_stop_ids: tuple[int, ...] = ()
     plain_answers: PlainAnswers = "close"
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-Encode = Callable[[str], list[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """An assistant turn: its place, the prompt before it, and the text of the conversation through it."""
-
-    index: int
-    prompt: str
-    through: str
 
 
 class Renderer:
@@ -72,7 +57,7 @@ class Renderer:
         self.reasoning = find_reasoning(template, tokenizer)
         self.texts = self._texts_of(template)
         self._turn_end = tokenizer.token_text(self.turn_end_id)
-        self._seams: Seams | None = tokenizer.seams
+        self.supervision = Supervision(tokenizer, self.turn_end_id)
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -124,7 +109,7 @@ class Renderer:
             PromptRefused: the conversation does not end with an assistant turn, the template refuses it,
                 rewrites history, or does not keep the prompt as a prefix.
         """
-        return self._example(self._answers(messages), self.tokenizer.encode)
+        return self.supervision.example(self._answers(messages), self.tokenizer.encode)
 
     def examples(self, messages: Conversation) -> Samples:
         """The training samples of a conversation, each with the turns that it holds.
@@ -143,15 +128,15 @@ class Renderer:
 
     def examples_of(self, conversations: Sequence[Conversation]) -> list[Samples | PromptRefused]:
         """:meth:`examples` of many conversations, tokenized together; of a refused one, the refusal."""
-        rendered = [_or_refusal(self._answers, messages) for messages in conversations]
+        rendered = [or_refusal(self._answers, messages) for messages in conversations]
         encode = self.tokenizer.encoder(
             answers[-1].through for answers in rendered if not isinstance(answers, PromptRefused)
         )
-        self._check_seams(rendered, encode)
+        self.supervision.check_seams(rendered, encode)
         return [
             answers
             if isinstance(answers, PromptRefused)
-            else _or_refusal(self._samples, list(messages), answers, encode)
+            else or_refusal(self._samples, list(messages), answers, encode)
             for messages, answers in zip(conversations, rendered, strict=True)
         ]
 
@@ -173,7 +158,7 @@ class Renderer:
         if not turns or turns[0]["role"] != "system":
             return False
         rest = with_tools(turns[1:], tools)
-        rendered = _or_refusal(self.template.render, rest, add_generation_prompt=False)
+        rendered = or_refusal(self.template.render, rest, add_generation_prompt=False)
         return not isinstance(rendered, PromptRefused)
 
     def ignores_calls(self, messages: Conversation) -> bool:
@@ -183,7 +168,7 @@ class Renderer:
         turns = with_system(messages, self.settings.system)
         bare = [{key: turn[key] for key in turn if key != "tool_calls"} for turn in turns]
         render = self.template.render
-        whole, rest = (_or_refusal(render, said, add_generation_prompt=False) for said in (turns, bare))
+        whole, rest = (or_refusal(render, said, add_generation_prompt=False) for said in (turns, bare))
         return whole == rest
 
     def plain_example(self, text: str) -> Example:
@@ -244,94 +229,24 @@ class Renderer:
     def _texts_of(self, template: PromptTemplate) -> Texts:
         return Texts(template, self.reasoning, self.settings.system, self.settings.plain_answers)
 
-    def _answers(self, messages: Conversation) -> list[_Answer]:
+    def _answers(self, messages: Conversation) -> list[Answer]:
         turns = self.texts.prepared(messages)
         if not turns or turns[-1]["role"] != "assistant":
-            raise _refused("no-target", "the conversation does not end with an assistant turn")
+            raise refused("no-target", "the conversation does not end with an assistant turn")
         quoted = self.tokenizer.quote(turns)
         places = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
         prompts = [self.texts.prompt(quoted[:index]) for index in places]
         return [
-            _Answer(index, prompt, self.texts.through(quoted[: index + 1], prompt))
+            Answer(index, prompt, self.texts.through(quoted[: index + 1], prompt))
             for index, prompt in zip(places, prompts, strict=True)
         ]
 
-    def _samples(self, messages: list[Message], answers: list[_Answer], encode: Encode) -> Samples:
+    def _samples(self, messages: list[Message], answers: list[Answer], encode: Encode) -> Samples:
         try:
-            return [(messages, self._example(answers, encode))]
+            return [(messages, self.supervision.example(answers, encode))]
         except PromptRefused as refusal:
             if refusal.diagnostics[0].code != "history-rewritten":
                 raise
         # The spec's system text, where there is one, stands before the first of the messages.
         before = answers[-1].index + 1 - len(messages)
-        return [(messages[: a.index + 1 - before], self._example([a], encode)) for a in answers]
-
-    def _check_seams(self, rendered: Sequence[list[_Answer] | PromptRefused], encode: Encode) -> None:
-        """Hold the first conversation's seams against its prompts' own ids, and do without if they differ."""
-        answers = next((a for a in rendered if not isinstance(a, PromptRefused)), None)
-        if answers is not None and self._seams is not None:
-            quick = _or_refusal(self._example, answers, encode)
-            self._seams, seams = None, self._seams
-            if quick == _or_refusal(self._example, answers, encode) or isinstance(quick, PromptRefused):
-                self._seams = seams
-
-    def _example(self, answers: list[_Answer], encode: Encode) -> Example:
-        text = answers[-1].through
-        full = encode(text)
-        supervised = tuple(
-            self._find(answer, text, full) or self._supervise(answer, full, encode) for answer in answers
-        )
-        # Text after the last end-of-turn token (a newline, say) is never served and never supervised.
-        return Example(full[: supervised[-1][1]], supervised)
-
-    def _find(self, answer: _Answer, text: str, full: list[int]) -> tuple[int, int] | None:
-        """What :meth:`_supervise` says, without encoding anything, or ``None`` where that cannot be known."""
-        # Quoted user text is encoded in another way.
-        if self._seams is None or self.tokenizer.is_quoted(text):
-            return None
-        start = self._seams.prompt(answer.prompt, text, full)
-        end = self._seams.through(answer.through, self._turn_end, text, full)
-        return None if start is None or end is None or end <= start else (start, end)
-
-    def _supervise(self, answer: _Answer, full: list[int], encode: Encode) -> tuple[int, int]:
-        prompt, through, number = encode(answer.prompt), encode(answer.through), answer.index + 1
-        if (at := _first_difference(prompt, through)) is not None:
-            raise _refused(
-                "prompt-not-prefix",
-                f"turn {number}: the prompt is not a token prefix of the training text; "
-                f"token {at} is {self._show(prompt, at)} when prompting "
-                f"and {self._show(through, at)} when training",
-            )
-        try:
-            end = len(through) - through[::-1].index(self.turn_end_id)
-        except ValueError:
-            end = 0
-        if end <= len(prompt):
-            raise _refused("no-end-of-turn", f"turn {number}: no end-of-turn token after the answer")
-        if (at := _first_difference(through[:end], full)) is not None:
-            raise _refused(
-                "history-rewritten",
-                f"turn {number}: the template rewrites it once more turns follow (first at token {at})",
-            )
-        return len(prompt), end
-
-    def _show(self, ids: list[int], at: int) -> str:
-        return repr(self.tokenizer.token_text(ids[at])) if at < len(ids) else "missing"
-
-
-def _first_difference(prefix: list[int], ids: list[int]) -> int | None:
-    """Index of the first token at which ``prefix`` is not a prefix of ``ids``."""
-    if ids[: len(prefix)] == prefix:
-        return None
-    return next((i for i, (a, b) in enumerate(zip(prefix, ids, strict=False)) if a != b), len(ids))
-
-
-def _or_refusal(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | PromptRefused:
-    try:
-        return make(*args, **kwargs)
-    except PromptRefused as refusal:
-        return refusal
-
-
-def _refused(code: str, message: str) -> PromptRefused:
-    return PromptRefused(fail(code, message).diagnostics)
+        return [(messages[: a.index + 1 - before], self.supervision.example([a], encode)) for a in answers]

@@ -15,6 +15,8 @@ from tunebuild.prompt.messages import Message
 #: Roles that templates know. OpenAI's clients call the system role ``developer`` for newer models.
 ROLES = frozenset(("system", "user", "assistant", "tool"))
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+# The keys that requests have, too, in the order in which templates get them: some print a whole turn.
+_ORDER = ("role", "content", _REASONING[0], "tool_calls", "tool_call_id", "name")
 
 
 class TurnRefused(Exception):
@@ -22,10 +24,11 @@ class TurnRefused(Exception):
 
 
 def plain_turn(turn: Mapping[str, Any]) -> Message:
-    """A turn with a role out of :data:`ROLES`, its content as text and its calls' arguments as mappings.
+    """A turn with a role out of :data:`ROLES`, its content as text and its calls in OpenAI's form, decoded.
 
-    Keys that hold ``None`` are left out: tables fill what a turn does not have with it, and a template must
-    not see the difference. All other keys stay, since a template may print them.
+    Keys that hold nothing are left out: tables fill what a turn does not have with ``None``, clients send
+    empty lists, and a template must not see the difference. All other keys stay, since a template may print
+    them, behind those that requests have.
 
     Args:
         turn: with a ``role`` that is known, ``content`` that is text or a list of text parts.
@@ -33,19 +36,25 @@ def plain_turn(turn: Mapping[str, Any]) -> Message:
     Raises:
         TurnRefused: with the reason.
     """
-    plain = {key: value for key, value in turn.items() if value is not None}
+    plain = {
+        key: value
+        for key, value in turn.items()
+        if value is not None and (key == "content" or not isinstance(value, list | Mapping) or value)
+    }
     if plain.get("role") == "developer":
         plain["role"] = "system"
     if "tool_calls" in plain:
         plain["tool_calls"] = _calls(plain["tool_calls"])
-        if not plain["tool_calls"]:
-            del plain["tool_calls"]
-        else:
-            plain.setdefault("content", "")
+        plain.setdefault("content", "")
     plain["content"] = joined_text(plain.get("content"))
     if plain.get("role") == "assistant":
         _read_reasoning(plain)
-    return plain
+    return {key: plain[key] for key in (*(k for k in _ORDER if k in plain), *plain)}
+
+
+def unasked_keys(turn: Message) -> list[str]:
+    """Keys of a plain turn that no request can bring."""
+    return [key for key in turn if key not in _ORDER]
 
 
 def _read_reasoning(turn: dict[str, Any]) -> None:
@@ -102,11 +111,20 @@ def _call(number: int, call: Any) -> Message:
     if not isinstance(call, Mapping):
         raise TurnRefused(f"has a tool call ({number}) that is no mapping")
     kept = {key: value for key, value in call.items() if value is not None}
-    function = kept.get("function", kept)
+    kept.pop("index", None)  # of a streamed call: where it stands in the list
+    kind = kept.pop("type", "function")
+    if kind != "function":
+        raise TurnRefused(f"has a tool call ({number}) of type {kind!r}; only functions can be called")
+    # Some write the function alone, with the call's id in it. A request has it in this form always.
+    head = {"id": kept.pop("id")} if "id" in kept else {}
+    function = kept.pop("function", None)
+    if function is None:
+        function, kept = kept, {}
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
         raise TurnRefused(f"has a tool call ({number}) without a function's name")
-    decoded = {**function, "arguments": _arguments(function["name"], function.get("arguments"))}
-    return {**kept, "function": decoded} if "function" in kept else {**kept, **decoded}
+    name, arguments = function["name"], _arguments(function["name"], function.get("arguments"))
+    more = {k: v for k, v in function.items() if k not in ("name", "arguments") and v is not None}
+    return {**head, "type": kind, "function": {"name": name, "arguments": arguments, **more}, **kept}
 
 
 def _arguments(name: str, arguments: Any) -> Mapping[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from tunebuild.store.atomic import write_atomically
 from tunebuild.store.digest import Digest
 
 _MOST_REPOSITORIES = 4  # per blob; the latest are likeliest to be there still
@@ -37,9 +37,7 @@ class PushMemory:
             of_host[digest] = names[:_MOST_REPOSITORIES]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # Another push at the same time may lose this note, never leave half of one.
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(known), "utf-8")
-        partial.replace(self._path)
+        write_atomically(self._path, json.dumps(known))
 
     def _read(self) -> dict[str, dict[str, list[str]]]:
         try:

@@ -92,6 +92,10 @@ def _shared(facts: Facts, provenance: Mapping[str, Any]) -> dict[str, Any]:
             {"name": provenance["sources"][int(number)], **values}
             for number, values in sorted(facts.evaluated.get("sources", {}).items(), key=lambda s: int(s[0]))
         ],
+        "unshown": [
+            f"{provenance['sources'][part['source']]}: {part['words']}"
+            for part in facts.stats.get("unused", ())
+        ],
         "apart": facts.adapter_apart,
         "proof": proof_of(facts),
         "moved": moved[:_SHOWN],

@@ -9,6 +9,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from tunebuild.spec._foreign import foreign_hint
 from tunebuild.spec.canonical import flow
 from tunebuild.spec.schema import published_schema
 from tunebuild.spec.words import close, dotted, suggest
@@ -75,9 +76,11 @@ def better_key(key: str, mapping: dict[str, Any], known: list[str], path: NodePa
     plain = key.lower().replace("-", "_")
     theirs = next((ours for ours, names in _KEYS.items() if ours in known and plain in names), None)
     likely = theirs if theirs not in mapping else None
+    here = dotted(tuple("[]" if isinstance(part, int) else part for part in path)).replace(".[]", "[]")
+    if not likely and (foreign := foreign_hint(key, here)):
+        return foreign
     if likely := close(key, known, _SURE) or likely:
         return f"did you mean '{likely}'?"
-    here = dotted(tuple("[]" if isinstance(part, int) else part for part in path)).replace(".[]", "[]")
     below, above = f"{here}." if here else "", here.rpartition(".")[0]
     elsewhere = [
         section

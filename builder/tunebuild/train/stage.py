@@ -28,14 +28,12 @@ _PASSING = {"checkpoints", "report_to"}
 class TrainStage:
     """Trains the adapter. Its output is recorded, not reproducible: hardware and threads differ.
 
-    ``spared_cores`` are left to what runs beside it; ``together`` are the processes that a launcher started,
-    which train with this one.
+    ``together`` are the processes that a launcher started, which train with this one.
     """
 
     settings: TrainSettings
     data: Tree
     base: BaseModel
-    spared_cores: int = 0
     together: Together | None = None
     name: str = "train"
     version: int = 2
@@ -70,7 +68,7 @@ class TrainStage:
 
         alone = train_adapter if self.settings.processes == 1 else train_in_processes
         train = self.together.train_in_all_processes if self.together else alone
-        with training_threads(work, self.spared_cores):
+        with training_threads(work):
             train(
                 self.settings,
                 data=self.data.root,

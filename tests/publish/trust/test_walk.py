@@ -19,6 +19,7 @@ from support.registry import docker_registry
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.archive import write_archive, write_layout
 from tunebuild.image.oci.content import Content, make_artifact
+from tunebuild.image.oci.integrity import check_image
 from tunebuild.image.oci.reading import open_archive
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.plan import ImageInputs
@@ -48,7 +49,7 @@ def archive(made: Attested, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _walk(path: Path, verifier: Verifier | None) -> list[tuple[str, str]]:
     stored = open_archive(path)
-    stored.check()
+    check_image(stored)
     return Walk(stored, verifier).run()
 
 

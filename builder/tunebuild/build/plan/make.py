@@ -25,6 +25,7 @@ from tunebuild.build.plan.report import (
     ServingPlan,
     TrainingPlan,
 )
+from tunebuild.data.view import unshown
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.manifest import Image
 from tunebuild.image.oci.reading import open_archive
@@ -76,7 +77,7 @@ def make_plan(
         name=pipeline.spec.name,
         work=any(stage.status != "unchanged" for stage in look.stages.values()),
         stages=tuple(look.stages.values()),
-        data=_data(stats),
+        data=_data(pipeline, stats),
         training=_training(pipeline, computed, stats["rows"]["train"]),
         memory=_memory(computed),
         serving=ServingPlan(
@@ -96,11 +97,12 @@ def make_plan(
     )
 
 
-def _data(stats: dict[str, Any]) -> DataPlan:
+def _data(pipeline: Pipeline, stats: dict[str, Any]) -> DataPlan:
     return DataPlan(
         train=stats["rows"]["train"],
         eval=stats["rows"]["eval"],
         rejected=stats["rejected"],
+        unshown=unshown(stats, [source.shown for source in pipeline.data().sources]),
         tokens=stats["tokens"],
         supervised_share=stats["supervised_share"],
         histogram=tuple(Bin(**row) for row in stats["histogram"]),

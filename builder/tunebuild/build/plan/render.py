@@ -121,6 +121,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     rejected = "".join(f", {count} rejected: {reason}" for reason, count in data.rejected.items())
     yield ""
     yield f"rows      {data.train:,} to train on, {data.eval:,} held out{rejected or ', none rejected'}"
+    yield from (f"          {line}" for line in data.unshown)
     yield f"tokens    {data.tokens:,}, {data.supervised_share:.0%} supervised; tokens a row:"
     yield from (f"          {line}" for line in histogram(data.histogram).splitlines())
     yield (

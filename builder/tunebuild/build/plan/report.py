@@ -57,6 +57,8 @@ class DataPlan(_Part):
     """Rows held out."""
     rejected: dict[str, int]
     """Rows that are not used, by reason."""
+    unshown: tuple[str, ...]
+    """What no prompt shows of the rows, such as keys that the template does not print; a sentence each."""
     tokens: int
     """Tokens in the training rows."""
     supervised_share: float

@@ -28,6 +28,7 @@ from tunebuild.image.oci.manifest import (
     index_json,
     names_of,
 )
+from tunebuild.image.oci.stream import Counter
 from tunebuild.image.oci.tar import END, aligned_header, padding
 from tunebuild.store import Digest, Progress, Silent
 from tunebuild.store.atomic import sync
@@ -106,7 +107,7 @@ def write_archive(
     the prompt or the server writes kilobytes. Where that fails the old end is put back; a kill leaves none.
     """
     files = layout_files(image, others)
-    counter = _Counter(sum(file.size for file in files), progress or Silent())
+    counter = Counter(sum(file.size for file in files), progress or Silent())
     kept, position = _common_start(files, target)
     if kept and not _partial(target).exists():  # a killed run's file is dealt with by writing anew
         with explained(target), _taken_over(target, position) as sink:
@@ -117,7 +118,7 @@ def write_archive(
         _append(files, sink, counter)
 
 
-def _append(files: Iterable[LayoutFile], sink: BinaryIO, counter: _Counter) -> None:
+def _append(files: Iterable[LayoutFile], sink: BinaryIO, counter: Counter) -> None:
     for file in files:
         header = aligned_header(file.path, size=file.size, position=sink.tell())
         sink.write(header)
@@ -139,7 +140,7 @@ def write_layout(
     with explained(target):
         (target / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
     files = layout_files(image, others)
-    counter = _Counter(sum(file.size for file in files), progress or Silent())
+    counter = Counter(sum(file.size for file in files), progress or Silent())
     for file in files:
         path = target / file.path
         if file.digest and path.is_file() and path.stat().st_size == file.size:
@@ -210,18 +211,7 @@ def _partial(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
 
 
-@dataclass(slots=True)
-class _Counter:
-    total: int
-    progress: Progress
-    done: int = 0
-
-    def add(self, count: int, label: str) -> None:
-        self.done = min(self.total, self.done + count)
-        self.progress.step(self.done, self.total, label)
-
-
-def _copy(file: LayoutFile, sink: BinaryIO, counter: _Counter) -> None:
+def _copy(file: LayoutFile, sink: BinaryIO, counter: Counter) -> None:
     """Append the file, and check on the way that it is what its digest says."""
     hasher = hashlib.sha256()
     cloned = False

@@ -1,4 +1,4 @@
-"""Reads an image back from an archive or a layout: its labels, its files, and whether every byte is right.
+"""Reads an image back from an archive or a layout: its labels, and its files.
 
 No container runtime is needed, so ``verify`` and ``explain`` work on a build machine that has none.
 """
@@ -9,18 +9,18 @@ import json
 import posixpath
 import shutil
 import tarfile
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from tunebuild.errors import Diagnostic, TunebuildError, fail
-from tunebuild.image.oci.archive import layout_files
-from tunebuild.image.oci.blobs import ArchiveFiles, DirectoryFiles, check_digest, check_framing
+from tunebuild.errors import TunebuildError, fail
+from tunebuild.image.oci.blobs import ArchiveFiles, DirectoryFiles
 from tunebuild.image.oci.content import OUTPUT, Content, read_content
-from tunebuild.image.oci.layer import FileRange, Layer
-from tunebuild.image.oci.manifest import Image, blob_path
+from tunebuild.image.oci.layer import FileRange
+from tunebuild.image.oci.manifest import blob_path
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.store.digest import Digest, digest_bytes
 
@@ -57,7 +57,8 @@ class StoredLayer:
 class StoredImage:
     """An image that was read from ``place``.
 
-    ``config`` is the parsed image config; ``index`` what the layout's index lists, this image first.
+    ``config`` is the parsed image config; ``index`` what the layout's index lists, this image first;
+    ``layout`` its files.
     """
 
     place: Path
@@ -67,7 +68,7 @@ class StoredImage:
     config: Mapping[str, Any]
     layers: tuple[StoredLayer, ...]
     index: tuple[Mapping[str, Any], ...]
-    _files: LayoutFiles
+    layout: LayoutFiles
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -76,12 +77,12 @@ class StoredImage:
 
     def blob(self, digest: Digest) -> FileRange:
         """Where a blob's bytes are. ``LookupError`` if it is absent."""
-        return self._files.place(blob_path(digest))
+        return self.layout.place(blob_path(digest))
 
     @property
     def manifest(self) -> bytes:
         """The manifest's exact bytes."""
-        return _read(self._files, blob_path(self.digest))
+        return read_file(self.layout, blob_path(self.digest))
 
     def contents(self) -> tuple[Content, ...]:
         """Everything that the layout holds: the image, the build's other outputs, and what refers to them.
@@ -95,9 +96,9 @@ class StoredImage:
         try:
             return tuple(
                 read_content(
-                    _read_checked(self._files, Digest(entry["digest"]), "manifest"),
+                    _read_checked(self.layout, Digest(entry["digest"]), "manifest"),
                     self.blob,
-                    _notes(entry).get(OUTPUT, ""),
+                    notes_of(entry).get(OUTPUT, ""),
                 )
                 for entry in entries
             )
@@ -107,20 +108,13 @@ class StoredImage:
 
     def referrers(self) -> tuple[Content, ...]:
         """What refers to the image or to another output. Raises as :meth:`contents`."""
-        return self._contents([e for e in self.index if e.get("artifactType") and OUTPUT not in _notes(e)])
+        return self._contents([e for e in self.index if e.get("artifactType") and OUTPUT not in notes_of(e)])
 
     def file(self, path: str) -> bytes | None:
         """A regular file of the image; ``None`` if there is none. Links are not followed."""
-        for layer in reversed(self.layers):
-            with (
-                self._files.open(blob_path(layer.digest)) as blob,
-                tarfile.open(fileobj=blob, mode="r:*") as tar,
-            ):
-                for member in tar:
-                    if member.isfile() and member.name.removeprefix("./") == path:
-                        stream = tar.extractfile(member)
-                        assert stream is not None
-                        return stream.read()
+        for member, content in self._entries():
+            if member.isfile() and member.name.removeprefix("./") == path:
+                return content().read()
         return None
 
     def files(self, prefix: str) -> Generator[tuple[str, bytes]]:
@@ -141,7 +135,7 @@ class StoredImage:
         count = 0
         for name, stream, mode in self._members(prefix):
             path = target / name
-            if ".." in path.parts:
+            if ".." in path.parts or not path.is_relative_to(target):
                 raise fail("bad-archive", f"{self.place} holds a file named {name!r}", "do not use it")
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as sink:
@@ -150,65 +144,40 @@ class StoredImage:
             count += 1
         return count
 
-    def check(self) -> None:
-        """Read every blob and compare its digest with its name.
-
-        Raises:
-            TunebuildError: ``corrupt-image``, with every blob that is wrong and what it belongs to.
-        """
-        try:
-            problems = self._problems()
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            message = f"{self.place}: one of its own files cannot be read: {error}"
-            raise fail("corrupt-image", message, "copy or build the image again") from error
-        if problems:
-            raise TunebuildError(tuple(problems))
-
-    def _problems(self) -> list[Diagnostic]:
-        roles = {
-            blob_path(blob): f"{entry.get('artifactType') or _notes(entry).get(OUTPUT, '')}"
-            for entry, content in zip(self.index[1:], self.contents()[1:], strict=True)
-            for blob in (content.digest, *(blob.digest for blob in content.blobs))
-        }
-        roles |= {blob_path(self.digest): "manifest", blob_path(self.config_digest): "config"}
-        for number, layer in enumerate(self.layers, 1):
-            roles[blob_path(layer.digest)] = f"layer {number} of {len(self.layers)} ({layer.created_by})"
-        problems = [
-            problem
-            for name, role in roles.items()
-            if (problem := check_digest(self._files, name, role, self.place)) is not None
-        ]
-        if not problems:
-            problems = [*_disagreements(self), *_not_as_written(self)]
-        if self.place.is_file() and (framing := check_framing(self.place)):
-            problems.append(framing)
-        return problems
-
     def _members(self, prefix: str) -> Iterator[tuple[str, BinaryIO, int]]:
         start = prefix.strip("/") + "/"
         places, seen = [(start, "")], set[str]()
+        for member, content in self._entries():
+            name = member.name.removeprefix("./")
+            if member.issym() and name.startswith(start):
+                target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+                places.append((target.lstrip("/"), name.removeprefix(start)))
+            if not member.isfile():
+                continue
+            for place, shown in places:
+                inside = name.removeprefix(place)
+                if inside == name or (shown and inside and not inside.startswith("/")):
+                    continue
+                if (found := shown + inside) in seen:
+                    continue
+                seen.add(found)
+                yield found, content(), member.mode
+
+    def _entries(self) -> Iterator[tuple[tarfile.TarInfo, Callable[[], BinaryIO]]]:
+        """Entries of all layers, those of the uppermost first, and what opens a regular file's content."""
         for layer in reversed(self.layers):
             with (
-                self._files.open(blob_path(layer.digest)) as blob,
+                self.layout.open(blob_path(layer.digest)) as blob,
                 tarfile.open(fileobj=blob, mode="r:*") as tar,
             ):
                 for member in tar:
-                    name = member.name.removeprefix("./")
-                    if member.issym() and name.startswith(start):
-                        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
-                        places.append((target.lstrip("/"), name.removeprefix(start)))
-                    if not member.isfile():
-                        continue
-                    for place, shown in places:
-                        inside = name.removeprefix(place)
-                        if inside == name or (shown and inside and not inside.startswith("/")):
-                            continue
-                        if (found := shown + inside) in seen:
-                            continue
-                        seen.add(found)
-                        stream = tar.extractfile(member)
-                        assert stream is not None
-                        yield found, cast(BinaryIO, stream), member.mode
+                    yield member, partial(_content, tar, member)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
+    stream = tar.extractfile(member)
+    assert stream is not None
+    return cast(BinaryIO, stream)
 
 
 def open_archive(path: Path) -> StoredImage:
@@ -256,8 +225,8 @@ def holds(path: Path, reference: ImageReference, manifests: Sequence[Digest]) ->
 
 def open_files(path: Path, files: LayoutFiles) -> StoredImage:
     """The image of a layout's files; ``path`` is what messages call it. Raises what reading it raises."""
-    entries = json.loads(_read(files, _INDEX))["manifests"]
-    images = [e for e in entries if "artifactType" not in e and OUTPUT not in _notes(e)]
+    entries = json.loads(read_file(files, _INDEX))["manifests"]
+    images = [e for e in entries if "artifactType" not in e and OUTPUT not in notes_of(e)]
     if len(images) != 1 or images[0] is not entries[0]:
         raise ValueError(f"it holds {len(images)} images, not one")
     digest = Digest(entries[0]["digest"])
@@ -272,58 +241,23 @@ def open_files(path: Path, files: LayoutFiles) -> StoredImage:
         StoredLayer(Digest(entry["digest"]), int(entry["size"]), text)
         for entry, text in zip(manifest["layers"], made_by, strict=False)
     )
-    name = _notes(entries[0]).get("io.containerd.image.name", "")
+    name = notes_of(entries[0]).get("io.containerd.image.name", "")
     return StoredImage(path, digest, config_digest, name, config, layers, tuple(entries), files)
 
 
-def _notes(entry: Mapping[str, Any]) -> Mapping[str, str]:
+def notes_of(entry: Mapping[str, Any]) -> Mapping[str, str]:
+    """Annotations of an index's entry."""
     return entry.get("annotations") or {}
 
 
-def _disagreements(image: StoredImage) -> Iterator[Any]:
-    """What digests do not cover: ``manifest.json`` must name the same blobs, the config the same layers."""
-    files = image._files
-    layers = [layer.digest for layer in image.layers]
-    hint = "the archive was changed after it was written; build it again"
-    diff_ids = image.config.get("rootfs", {}).get("diff_ids", [])
-    if len(diff_ids) != len(layers):
-        yield from fail("corrupt-image", f"{image.place}: config and manifest disagree", hint).diagnostics
-    for layer in image.layers:
-        if files.size(blob_path(layer.digest)) != layer.size:
-            message = f"{image.place}: the manifest has another size for {layer.digest}"
-            yield from fail("corrupt-image", message, hint).diagnostics
-    if "manifest.json" in files.names():
-        (docker,) = json.loads(_read(files, "manifest.json"))
-        same = docker["Config"] == blob_path(image.config_digest)
-        if not same or docker["Layers"] != [blob_path(digest) for digest in layers]:
-            message = f"{image.place}: manifest.json and index.json name different images"
-            yield from fail("corrupt-image", message, hint).diagnostics
-
-
-def _not_as_written(image: StoredImage) -> Iterator[Any]:
-    """The few files that no digest covers, if we wrote them: they follow from those that one covers."""
-    files = image._files
-    if "manifest.json" not in files.names() or "org.tunebuild.version" not in image.labels:
-        return
-    (docker,) = json.loads(_read(files, "manifest.json"))
-    reference = ImageReference.parse(docker["RepoTags"][0])
-    layers = tuple(Layer("", "", (), x.digest, x.size) for x in image.layers)
-    config, manifest = _read(files, blob_path(image.config_digest)), image.manifest
-    whole = Image(reference, layers, config, manifest)
-    for file in layout_files(whole, image.contents()[1:])[-3:]:
-        if _read(files, file.path) != b"".join(s for s in file.segments if isinstance(s, bytes)):
-            hint = "the archive was changed after it was written; build it again"
-            message = f"{image.place}: {file.path} is not what was written"
-            yield from fail("corrupt-image", message, hint).diagnostics
-
-
-def _read(files: LayoutFiles, name: str) -> bytes:
+def read_file(files: LayoutFiles, name: str) -> bytes:
+    """A file of a layout. ``LookupError`` if it is absent."""
     with files.open(name) as stream:
         return stream.read()
 
 
 def _read_checked(files: LayoutFiles, digest: Digest, what: str) -> bytes:
-    data = _read(files, blob_path(digest))
+    data = read_file(files, blob_path(digest))
     if digest_bytes(data) != digest:
         raise ValueError(f"the {what} {digest} has the digest {digest_bytes(data)}")
     return data

@@ -10,7 +10,7 @@ from typing import Any
 
 from tunebuild.prompt import Renderer
 from tunebuild.prompt.call_grammar import call_grammar
-from tunebuild.prompt.call_parser import CallBegun, CallParser, Said
+from tunebuild.prompt.call_parser import CallBegun, CallParser, PlainText
 from tunebuild.prompt.calls import CallFormat
 from tunebuild.prompt.tools import plain_tools
 from tunebuild.serve.api.errors import ApiError
@@ -107,7 +107,7 @@ class MessageParts:
         return TOOL_CALLS if self._called and finish is Finish.STOP else finish
 
     def _delta(self, part: Any) -> dict[str, Any]:
-        if isinstance(part, Said):
+        if isinstance(part, PlainText):
             return {"content": part.text}
         if isinstance(part, CallBegun):
             self._called = True

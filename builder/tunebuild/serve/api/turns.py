@@ -41,7 +41,7 @@ class ChatMessage(Closed):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | list[TextPart] | None = None
-    name: str | None = None
+    name: Text | None = None
     tool_calls: list[ToolCall] | None = Field(None, max_length=128)
     tool_call_id: Annotated[Text, Field(max_length=256)] | None = None
     refusal: None = None
@@ -51,12 +51,13 @@ class ChatMessage(Closed):
     parsed: Any = None  # what the official client adds when it parses an answer
     reasoning_content: Text | None = None
     reasoning: Text | None = None
+    thinking: Text | None = None
 
     @model_validator(mode="after")
     def _is_a_turn(self) -> ChatMessage:
         if self.tool_calls and self.role != "assistant":
             raise ValueError("only turns of the assistant have tool calls")
-        if (self.reasoning_content or self.reasoning) and self.role != "assistant":
+        if (self.reasoning_content or self.reasoning or self.thinking) and self.role != "assistant":
             raise ValueError("only turns of the assistant have reasoning")
         if self.tool_call_id is not None and self.role != "tool":
             raise ValueError("only turns of a tool answer a call")
@@ -74,7 +75,7 @@ class ChatMessage(Closed):
             TurnRefused: its calls are not JSON.
         """
         parts = self.content
-        turn: dict[str, Any] = {"role": self.role, "tool_call_id": self.tool_call_id}
+        turn: dict[str, Any] = {"role": self.role, "tool_call_id": self.tool_call_id, "name": self.name}
         if parts is not None:
             turn["content"] = parts if isinstance(parts, str) else "".join(part.text for part in parts)
         if self.tool_calls:
@@ -83,9 +84,11 @@ class ChatMessage(Closed):
                 for call in self.tool_calls
             ]
         if self.role == "assistant":
-            turn |= {"reasoning_content": self.reasoning_content, "reasoning": self.reasoning}
-        if self.role == "tool" and self.name is not None:
-            turn["name"] = self.name
+            turn |= {
+                "reasoning_content": self.reasoning_content,
+                "reasoning": self.reasoning,
+                "thinking": self.thinking,
+            }
         return plain_turn(turn)
 
 

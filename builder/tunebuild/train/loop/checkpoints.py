@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import rotate_checkpoints
 
 from tunebuild.store import Progress, scan
+from tunebuild.store.atomic import write_atomically
 
 _SEAL = "sealed.json"
 # What each process writes of itself: the state of its random numbers, and its part of what is split.
@@ -44,9 +45,7 @@ class SealCheckpoints(TrainerCallback):
         if not state.is_world_process_zero:
             return
         digests = {name: digest for part in parts for name, digest in part.items()}
-        temporary = directory / f".{_SEAL}"
-        temporary.write_text(json.dumps(digests), "utf-8")
-        temporary.replace(directory / _SEAL)
+        write_atomically(directory / _SEAL, json.dumps(digests))
         rotate_checkpoints(args.output_dir, self._kept, state.best_model_checkpoint, use_mtime=True)
 
 
