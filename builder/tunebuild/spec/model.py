@@ -12,6 +12,8 @@ from tunebuild.spec.section import Section
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,200}$")]
 IsoDate = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+#: A control token: no blanks, and none of the characters by which the prompt contract marks text.
+NewToken = Annotated[str, StringConstraints(pattern=r"^[^\s\uf8f0-\uf8f2]{2,64}$")]
 Variable = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
 
 
@@ -60,6 +62,13 @@ class PromptSpec(Section):
         default="base", examples=["base", "chatml", {"file": "prompt.jinja"}]
     )
     """`base` (the model's own chat template), the name of a shipped template, or `{file: ...}`."""
+
+    new_tokens: tuple[NewToken, ...] = Field(
+        default=(), max_length=256, examples=[["<|tool|>", "<|end_tool|>"]]
+    )
+    """Control tokens to add to the base's tokenizer, for your template to write. Their rows of embedding and
+    head begin as the mean of all others and are trained; the rows of other tokens stay as they are. What a
+    user types is never one of them."""
 
     system: str | None = Field(default=None, examples=["You are the support desk of Example Ltd."])
     """System text for conversations that bring none, in the data and in requests."""
