@@ -18,7 +18,6 @@ from tokenizers import AddedToken, Tokenizer
 
 from tunebuild.errors import fail
 from tunebuild.models.base_model import BaseModel
-from tunebuild.models.rows import Rows, mean_row
 from tunebuild.models.safetensors_header import read_header
 from tunebuild.store import Inputs, Progress, Tree
 
@@ -137,6 +136,8 @@ def _weights(
     if not names & header.keys():
         shutil.copyfile(source, target)
         return
+    from tunebuild.models.rows import Rows, mean_row  # numpy, for which other builds should not wait
+
     with source.open("rb") as stream:
         start = 8 + int.from_bytes(stream.read(8), "little")
         ordered = sorted(header, key=lambda name: header[name]["data_offsets"])
