@@ -67,8 +67,8 @@ class PromptSpec(Section):
         default=(), max_length=256, examples=[["<|tool|>", "<|end_tool|>"]]
     )
     """Control tokens to add to the base's tokenizer, for your template to write. Their rows of embedding and
-    head begin as the mean of all others and are trained; the rows of other tokens stay as they are. What a
-    user types is never one of them."""
+    head are initialized to the mean of all others and are trained; the rows of other tokens do not change.
+    Text that a user types never becomes one of them."""
 
     system: str | None = Field(default=None, examples=["You are the support desk of Example Ltd."])
     """System text for conversations that have none, in the data and in requests."""
