@@ -120,11 +120,15 @@ tuning: {method: lora}
 """
 
 
+# Clears the screen, colors what follows, and turns its direction.
+CODES = " \x1b[2J\x1b[31mred\x1b[0m \u202eback"
+
+
 @pytest.fixture(scope="module")
 def several(directory):
     """Four files, of which one has keys and columns that no prompt shows."""
     for name, count in (("one", 40), ("two[red]", 2), ("held", 3)):
-        rows = [{"question": f"What of {name} {n}?", "answer": f"It is {n}."} for n in range(count)]
+        rows = [{"question": f"What of {name} {n}?", "answer": f"It is {n}.{CODES}"} for n in range(count)]
         (directory / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     turns = [{"role": "user", "content": "Last?", "name": "Ann"}, {"role": "assistant", "content": "Yes."}]
     (directory / "last.jsonl").write_text(json.dumps({"messages": turns, "id": 7}) + "\n")
@@ -152,6 +156,8 @@ def test_rows_of_every_source_are_shown(several, capsys):
     assert [(f"{name}.jsonl", str(int(n) + 1)) for name, n in asked] == found[:-1]
     assert "  two[red].jsonl: 2 to train on, 0 held out\n  last.jsonl: 1 to train on, 0 held out" in shown
     assert "  held.jsonl: 0 to train on, 3 held out" in shown
+    assert not {"\x1b", "\u202e"} & set(shown)
+    assert r" \x1b[2J\x1b[31mred\x1b[0m \u202eback" in shown
     held = tunebuild_here(capsys, "data", several, "--held-out", *store).out
     assert re.findall(r"── (\S+), row (\d+): ", held) == [("held.jsonl", n) for n in "123"]
 
@@ -170,6 +176,7 @@ def test_what_no_prompt_shows_is_said_each_time(several, capsys):
     planned = json.loads(tunebuild_here(capsys, "plan", several, "--json", *store).out)
     assert set(planned["data"]["unshown"]) == set(UNSHOWN)
     for text in said:
+        assert not {"\x1b", "\u202e"} & set(text)
         assert [line in text for line in UNSHOWN] == [True, True]
 
 

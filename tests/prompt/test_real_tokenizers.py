@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache
 
 import pytest
@@ -13,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from support import real_tokenizers
 from support.conversations import agrees
+from tunebuild.data.unused import Unused, as_printed
 from tunebuild.prompt import (
     PromptRefused,
     PromptSettings,
@@ -38,7 +40,7 @@ PIECES = [
     "def f(x):\n    return x  # y\n", "```python\nprint(1)\n```", "\U0001f9ed", "👩‍👩‍👧", "é",
     "e\u0301", "你好", "مرحبا", "<|im_", "end|>", "<", "|>", "▁", "\u2581x", "it's", "12345",
     "1 + 1 = 2", "{\"a\": 1}", "&amp;", "user", "<0x0A>", "\ufeff", "\u200b", "\u00a0", "<unused7>",
-    "[multimodal]", "<mask>", "<|reserved_special_token_3|>",
+    "[multimodal]", "<mask>", ">>QUESTION<<", "<|reserved_special_token_3|>",
 ]  # fmt: skip
 plain = st.text(
     st.characters(blacklist_categories=("Cs", "Co"), blacklist_characters="\x00"), min_size=1, max_size=12
@@ -235,6 +237,29 @@ def test_the_twin_agrees_where_nothing_is_quoted(name, text):
 @given(data=st.data())
 def test_a_row_and_a_request_give_the_same_ids(name, data):
     agrees(renderer_of(name), data)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(thoughts=said.map(str.strip).filter(lambda text: "think" not in text), answer=said)
+def test_reasoning_is_trained_and_told_apart_or_reported(name, thoughts, answer):
+    renderer = renderer_of(name)
+    plain = exchange(("2 + 3?", answer))
+    talk = renderer.separated([plain[0], {**plain[1], "reasoning_content": thoughts}])
+    try:
+        sample = renderer.examples(talk)[-1][1]
+    except PromptRefused as refusal:
+        assert refusal.diagnostics[0].code == "prompt-not-prefix"
+        return
+    ((start, end),) = sample.supervised
+    account = as_printed(renderer, talk)[1]
+    if renderer.reasoning is None:
+        assert account[Unused("key", "assistant", "reasoning_content")] == 1
+        assert sample == renderer.examples(plain)[-1][1]
+        return
+    assert not account[Unused("key", "assistant", "reasoning_content")]
+    found = renderer.answers.separate(sample.ids[:start], sample.ids[start:end])
+    expected = unicodedata.normalize("NFC", thoughts) if name == "qwen3" else thoughts
+    assert found[0].strip() == expected
 
 
 def test_rows_of_every_kind_are_trained_on(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -64,6 +65,19 @@ def test_listing_counts_every_output_once(store):
     assert len({k.tree for k in kept}) == 2
     assert "3 stages, 0.0 MB" in run(store, "ls").stderr
     assert '"size": 1000' in run(store, "ls", "--json").stdout
+
+
+def test_the_listing_names_the_specs_that_use_a_stage(store):
+    shared, alone, unused = Writes(10), Writes(20), Writes(30)
+    make(store, shared, alone, unused)
+    for stage, name in ((shared, "support"), (shared, "faq"), (alone, "faq")):
+        store.note_use(stage, name)
+    lines = {line.split()[0]: line for line in run(store, "ls").stdout.splitlines()}
+    ends = {stage.size: lines[str(key_of(stage))].split("  ")[-1] for stage in (shared, alone)}
+    assert ends == {10: "faq, support", 20: "faq"}
+    assert "faq" not in lines[str(key_of(unused))]
+    rows = json.loads(run(store, "ls", "--json").stdout)["records"]
+    assert {row["size"]: row["specs"] for row in rows} == {10: ["faq", "support"], 20: ["faq"], 30: []}
 
 
 def test_finding_a_stage_counts_as_use(store):

@@ -49,8 +49,19 @@ _PHI3 = (
     "<|endoftext|>", "<|assistant|>", "<|placeholder1|>", "<|placeholder2|>", "<|placeholder3|>",
     "<|placeholder4|>", "<|system|>", "<|end|>", "<|placeholder5|>", "<|placeholder6|>", "<|user|>",
 )  # fmt: skip
-#: All of them. ``phi3`` is made of Llama 2's, ``mistral`` of Tekken's ranks.
-NAMES = ("qwen3", "llama3_1", "gemma3", "gptoss", "deepseek_v3", "llama2", "mistral", "phi3")
+# Falcon's control tokens. Its digits are split in threes behind the bytes, its punctuation before them.
+_FALCON = (
+    ">>TITLE<<", ">>ABSTRACT<<", ">>INTRODUCTION<<", ">>SUMMARY<<", ">>COMMENT<<", ">>ANSWER<<",
+    ">>QUESTION<<", ">>DOMAIN<<", ">>PREFIX<<", ">>SUFFIX<<", ">>MIDDLE<<", "<|endoftext|>",
+)  # fmt: skip
+_FALCON_SPLITS = (
+    {"type": "Punctuation", "behavior": "Contiguous"},
+    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+    {"type": "Digits", "individual_digits": False},
+    {"type": "Split", "pattern": {"Regex": "[0-9][0-9][0-9]"}, "behavior": "Isolated", "invert": False},
+)
+#: All of them. ``phi3`` is made of Llama 2's, ``mistral`` of Tekken's ranks, ``falcon`` of Qwen 3's.
+NAMES = ("qwen3", "llama3_1", "gemma3", "gptoss", "deepseek_v3", "llama2", "mistral", "phi3", "falcon")
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,9 @@ def _make(name: str, work: Path, scratch: Path) -> None:
     elif name == "phi3":
         _make_phi3(work, _prepared("llama2").directory)
         source = _shipped("phi3")
+    elif name == "falcon":
+        _make_falcon(work, _prepared("qwen3").directory)
+        source = _shipped("falcon")
     else:
         _unpack_npm(name, work, scratch)
         source = {"gptoss": templates.HARMONY, "llama2": _shipped("llama2")}.get(name)
@@ -229,6 +243,18 @@ def _make_phi3(work: Path, llama2: Path) -> None:
     config = json.loads((llama2 / "tokenizer_config.json").read_text("utf-8"))
     config |= {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (work / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+
+
+def _make_falcon(work: Path, qwen3: Path) -> None:
+    """Falcon's kind: how it splits text, its control tokens and no normalizer, on another vocabulary."""
+    definition = json.loads((qwen3 / "tokenizer.json").read_text("utf-8"))
+    first = len(definition["model"]["vocab"])
+    definition["added_tokens"] = [_added(first + i, content) for i, content in enumerate(_FALCON)]
+    definition["normalizer"] = None
+    definition["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": list(_FALCON_SPLITS)}
+    (work / "tokenizer.json").write_text(json.dumps(definition, ensure_ascii=False), "utf-8")
+    config = {"eos_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast"}
     (work / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
 
 

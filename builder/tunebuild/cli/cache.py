@@ -41,20 +41,26 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @store_option
 def list_(as_json: bool, store: Path) -> None:
-    """List finished stages, most recently used first, and what is unfinished or left over."""
+    """List finished stages, most recently used first, and what is unfinished or left over.
+
+    Behind each stand the names of the specs whose builds have used it.
+    """
     opened = Store(store)
     kept = inventory.records(opened)
     left = [("unfinished", x) for x in inventory.unfinished(opened)]
     left += [("left over", x) for x in inventory.unnamed(opened)]
     if as_json:
-        rows = [{"key": k.key, "output": k.tree, "size": k.size, "used": _when(k.used)} for k in kept]
+        rows = [
+            {"key": k.key, "output": k.tree, "size": k.size, "used": _when(k.used), "specs": list(k.names)}
+            for k in kept
+        ]
         rest = [
             {"kind": kind, "path": str(x.path), "size": x.size, "used": _when(x.used)} for kind, x in left
         ]
         echo_json({"records": rows, "leftovers": rest})
         return
     for k in kept:
-        echo(f"{k.key:<34} {_size(k.size):>9}  {_when(k.used)}")
+        echo(f"{k.key:<34} {_size(k.size):>9}  {_when(k.used)}  {', '.join(k.names)}".rstrip())
     for kind, x in left:
         echo(f"{x.path.name[:33]:<34} {_size(x.size):>9}  {_when(x.used)}  {kind}")
     total = sum({k.tree: k.size for k in kept}.values()) + sum(x.size for _, x in left)

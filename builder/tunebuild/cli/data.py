@@ -59,6 +59,7 @@ def command(
     pipeline = pipeline_of(spec, store, overrides)
     with placed(pipeline), Reporter() as reporter:
         output = pipeline.store.ensure(pipeline.data(), reporter("data"))
+        pipeline.store.note_use(pipeline.data(), pipeline.spec.name)
     part = "eval" if held_out else "train"
     names = [source.shown for source in pipeline.data().sources]
     view = view_data(output, pipeline.renderer.tokenizer, part, samples, names)

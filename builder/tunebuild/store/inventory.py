@@ -32,6 +32,7 @@ class Kept:
         tree: digest of its output.
         size: bytes of its output; another record may name the same output.
         used: when it was last made or found, in seconds since the epoch.
+        names: of the specs whose builds have used it, in order.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Kept:
     tree: Digest
     size: int
     used: float
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,9 @@ class Collected:
 def records(store: Store) -> list[Kept]:
     """All finished stages, most recently used first."""
     found = []
+    names: dict[str, list[str]] = {}
+    for use in sorted((store.root / "builds").glob("*/*")):
+        names.setdefault(use.name, []).append(use.parent.name)
     for path in (store.root / "records").glob("*/*.json"):
         try:
             record = json.loads(path.read_text("utf-8"))
@@ -70,7 +75,8 @@ def records(store: Store) -> list[Kept]:
             continue  # another process collects
         tree = Digest(record["output"])
         key = f"{path.parent.name}-{path.stem[:24]}"
-        found.append(Kept(key, path, tree, _tree_size(store, tree), status.st_mtime))
+        size = _tree_size(store, tree)
+        found.append(Kept(key, path, tree, size, status.st_mtime, tuple(names.get(key, ()))))
     return sorted(found, key=lambda kept: kept.used, reverse=True)
 
 

@@ -41,6 +41,7 @@ class Look:
         stage = self.pipeline.data()
         self.stages[stage.name] = self._see(stage)
         data = self.outputs[stage.name] = self.pipeline.store.ensure(stage, progress)
+        self.pipeline.store.note_use(stage, self.pipeline.spec.name)
         check_rows(self.pipeline, data)
         return data
 
