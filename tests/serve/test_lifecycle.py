@@ -16,6 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from support.endpoint import make_bundle, serving
+from tunebuild.data.prompt_source import build_renderer
+from tunebuild.prompt import save_prompt
+from tunebuild.spec.model import PromptSpec
 
 BODY = {"model": "tiny", "messages": [{"role": "user", "content": "Why?"}], "temperature": 0}
 
@@ -76,8 +79,9 @@ def long_request(**more):
         ),
         (lambda p: _edit_golden(p / "golden.json"), "golden vector 'one-turn': token 2 should be"),
         (lambda p: _edit_system(p / "prompt.json"), "not the ones it was built with"),
+        (lambda p: _save_another(p), "not the one that this model was trained on"),
     ],
-    ids=["template", "golden", "system"],
+    ids=["template", "golden", "system", "another"],
 )
 def test_not_ready_says_why(bundle, damage, reason):
     directory, renderer = bundle
@@ -115,6 +119,13 @@ def _edit_golden(path):
 
 def _edit_system(path):
     path.write_text(path.read_text().replace("Be brief.", "Be long."))
+
+
+def _save_another(prompt):
+    """A prompt that is whole, and of another build."""
+    shutil.rmtree(prompt)
+    base = prompt.parent / "model"
+    save_prompt(prompt, build_renderer(PromptSpec(system="Be long."), base, base), base)
 
 
 def test_a_full_queue_refuses_at_once(bundle):
