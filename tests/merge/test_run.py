@@ -292,7 +292,7 @@ def test_another_bitsandbytes_is_refused(tmp_path):
     ("change", "message"),
     [
         ({"use_dora": True}, "lacks a part"),
-        ({"trainable_token_indices": [1]}, "trainable_token_indices"),
+        ({"trainable_token_indices": [1]}, "lacks the rows"),
         ({"bias": "all"}, "trained biases"),
     ],
 )

@@ -75,3 +75,29 @@ def test_vllm_on_an_arm_cpu_is_refused(tmp_path):
     with pytest.raises(TunebuildError, match="only there for linux/amd64"):
         load(tmp_path, "serving: {engine: vllm}\nimage: {platform: linux/arm64}\n")
     load(tmp_path, "serving: {device: cuda}\nimage: {platform: linux/arm64}\n")
+
+
+def test_an_adapter_of_new_tokens_goes_nowhere_without_its_base(tmp_path):
+    new = "prompt.new_tokens=['<|new|>']"
+    apart = "merge: {strategy: none}\n"
+    load(tmp_path, "serving: {engine: vllm}\n", new)
+    load(tmp_path, apart, new)
+    with pytest.raises(TunebuildError, match="trained rows of an embedding"):
+        load(tmp_path, f"serving: {{engine: vllm}}\n{apart}", new)
+    with pytest.raises(TunebuildError, match=r"publish the weights: outputs: \[image, weights\]"):
+        load(tmp_path, "outputs: [image, adapter]\n", new)
+    load(tmp_path, "outputs: [image, weights]\n", new)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tuning: {method: peft, peft: {type: ia3}}\n", "use lora or qlora"),
+        ("tuning: {method: lora, shard: true, processes: 2}\n", "leave out tuning.shard"),
+    ],
+)
+def test_new_tokens_need_an_adapter_that_trains_their_rows(tmp_path, text, words):
+    with pytest.raises(TunebuildError, match=words):
+        load(tmp_path, text, "prompt.new_tokens=['<|new|>']")
+    with pytest.raises(TunebuildError, match="is there twice"):
+        load(tmp_path, "", "prompt.new_tokens=['<|new|>', '<|new|>']")

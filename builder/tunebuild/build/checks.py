@@ -51,4 +51,7 @@ def check_base(pipeline: Pipeline, reporter: Callable[[str], Progress]) -> None:
         reporter("architecture").say(text)
         return
     tuning, merges = pipeline.train_settings.tuning, not pipeline.keeps_adapter
-    store.ensure(ArchitectureStage(pipeline.base, tuning, merges, pipeline.engine), Silent())
+    store.ensure(
+        ArchitectureStage(pipeline.base, tuning, merges, pipeline.engine, pipeline.train_settings.new_tokens),
+        Silent(),
+    )

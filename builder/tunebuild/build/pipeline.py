@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,7 @@ from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage
 from tunebuild.merge.strategies import Strategy, strategies_for
 from tunebuild.models.base_model import BaseModel, find_base_model
+from tunebuild.models.new_tokens import NewTokensStage, with_new_tokens
 from tunebuild.prompt import Renderer
 from tunebuild.report.facts import Records
 from tunebuild.serve.bundle import Bundle
@@ -34,7 +36,7 @@ from tunebuild.spec.canonical import effective
 from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.serving_rules import engine_of
-from tunebuild.store import UNBUILT, Store, Tree, digest_json
+from tunebuild.store import UNBUILT, Silent, Store, Tree, digest_json
 from tunebuild.train.plan.estimate import count_parameters, read_tensors
 from tunebuild.train.plan.hardware import decide
 from tunebuild.train.plan.settings import Device, TrainSettings
@@ -76,7 +78,15 @@ class Pipeline:
 
     @cached_property
     def base(self) -> BaseModel:
-        """The base model's files."""
+        """The base model's files, with the spec's new control tokens."""
+        tokens = self.spec.prompt.new_tokens
+        if not tokens:
+            return self.published
+        return with_new_tokens(self.store.ensure(NewTokensStage(self.published, tokens), Silent()))
+
+    @cached_property
+    def published(self) -> BaseModel:
+        """The base model's files as they are published."""
         return find_base_model(
             self.spec.model,
             self.loaded.directory,
@@ -109,6 +119,7 @@ class Pipeline:
             max_length=self.spec.tuning.max_length,
             seed=self.spec.tuning.seed,
             vocabulary_size=self.base.vocabulary_size,
+            new_tokens=self.spec.prompt.new_tokens,
         )
 
     def train(self, data: Tree, together: Together | None = None) -> TrainStage:
@@ -121,7 +132,11 @@ class Pipeline:
         tuning, parameters = self.spec.tuning, 0
         if tuning.method == "auto":
             parameters = count_parameters(read_tensors(self.base.directory))
-        return decide(tuning, self.device, base_parameters=parameters, memory=self.device_memory)
+        settings = decide(tuning, self.device, base_parameters=parameters, memory=self.device_memory)
+        if not self.spec.prompt.new_tokens:
+            return settings
+        ids = (self.renderer.tokenizer.token_id(token) for token in self.spec.prompt.new_tokens)
+        return replace(settings, new_tokens=tuple(number for number in ids if number is not None))
 
     def merge(self, trained: Tree, strategy: Strategy | None = None) -> MergeStage:
         """What was trained, and the base, to a model; ``auto`` begins with what is closer as a rule."""
@@ -226,7 +241,7 @@ class Pipeline:
         """What the image is made of."""
         return bill_of(
             self.spec,
-            self.base,
+            self.published,
             (self.lock.model if self.lock else None),
             self.data(),
             self.train_settings.tuning.method,

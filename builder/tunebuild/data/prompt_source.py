@@ -17,6 +17,7 @@ from tunebuild.prompt import (
     base_template,
     special_tokens,
 )
+from tunebuild.prompt.controls import is_written
 from tunebuild.prompt.template import RESERVED
 from tunebuild.spec.model import PromptSpec
 from tunebuild.spec.words import suggest
@@ -44,6 +45,11 @@ def build_renderer(prompt: PromptSpec, base_dir: Path, spec_dir: Path) -> Render
     tokenizer = PromptTokenizer(tokenizer_file.read_text("utf-8"))
     name, source = _template(prompt, base_dir, spec_dir)
     template = PromptTemplate(name, source, special_tokens(base_dir), prompt.date, prompt.variables)
+    for place, token in enumerate(prompt.new_tokens):
+        if not is_written(template, token):
+            message = f"template '{name}' never writes '{token}', and what is typed never becomes it"
+            path = f"prompt.new_tokens[{place}]"
+            raise fail("new-tokens", message, "write it in the template, or take it out", path=path)
     check_variables(template, {name: f"prompt.variables.{name}" for name in prompt.variables})
     settings = PromptSettings(prompt.system, _stop_ids(base_dir, tokenizer), prompt.plain_answers)
     renderer = Renderer(template, tokenizer, settings)

@@ -81,6 +81,8 @@ def run_data(stage: DataStage, work: Path, out: Path, progress: Progress) -> Non
         origin = columns.source[chosen.evaluated].tolist()
         (out / "eval_sources.json").write_text(json.dumps({"rows": origin}) + "\n", "utf-8")
     golden = [(f"data-{n}", asked[index][:-1]) for n, index in enumerate(talks[:_GOLDEN], 1)]
+    for token in stage.new_tokens:  # which a user may type, and gets as text
+        golden.append((f"literal-{token}", [{"role": "user", "content": f"What is {token} for?"}]))
     save_prompt(out / "prompt", stage.renderer, stage.tokenizer_dir, golden)
     with (out / "prompt" / "checks.jsonl").open("w", encoding="utf-8") as file:
         for index in checked:

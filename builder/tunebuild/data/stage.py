@@ -39,6 +39,7 @@ class DataStage:
     max_length: int
     seed: int
     vocabulary_size: int
+    new_tokens: tuple[str, ...] = ()
     name: str = "data"
     version: int = 12
 
@@ -85,6 +86,7 @@ class DataStage:
             "prompt": self.renderer.digest,
             "tokenizers": package_version("tokenizers"),
             "jinja2": package_version("jinja2"),
+            **({"new_tokens": list(self.new_tokens)} if self.new_tokens else {}),
         }
 
     def upstream(self) -> Inputs:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,35 @@ _LORA = re.compile(
     r"(?P<module>.+)\.lora_(?P<part>A|B|embedding_A|embedding_B|magnitude_vector)(?:\.weight)?"
 )
 
+_ROWS = ".token_adapter.trainable_tokens_delta"
+
 # What PEFT can do and the formulas below are not; merged by them it would be wrong without a word.
 _UNSUPPORTED = (
     "lora_bias",
     "layer_replication",
-    "trainable_token_indices",
     "alora_invocation_tokens",
     "use_qalora",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRows:
+    """Some rows of a matrix: their numbers, ascending, and their values ``[rows, columns]``."""
+
+    numbers: torch.Tensor
+    values: torch.Tensor
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether it belongs to a weight of this shape."""
+        there = len(shape) == 2 and self.values.shape[1] == shape[1] and int(self.numbers.max()) < shape[0]
+        return there and len(self.numbers) == len(self.values)
+
+    def put(self, rows: torch.Tensor, first: int) -> torch.Tensor:
+        """A copy of the rows from this number on, with those of them that were trained."""
+        new = rows.clone()
+        here = (self.numbers >= first) & (self.numbers < first + len(rows))
+        new[self.numbers[here] - first] = self.values[here].to(new.dtype)
+        return new
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +61,22 @@ class Adapter:
         updates: what is added to a weight.
         replacements: tensors that were trained whole, in any dtype; they take the base's place. They stay in
             their file until they are merged.
+        rows: of a weight, those that were trained; they take the place of the base's.
     """
 
     updates: dict[str, LowRankUpdate]
     replacements: dict[str, StoredTensor]
+    rows: dict[str, TrainedRows] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> tuple[Mapping[str, object], ...]:
+        """What it changes by names of weights, in each of the ways."""
+        return self.updates, self.replacements, self.rows
+
+    @property
+    def touched(self) -> frozenset[str]:
+        """Names of all weights that it changes."""
+        return frozenset().union(*self.changes)
 
 
 def read_adapter(directory: Path, base: Path | None = None) -> Adapter:
@@ -64,6 +97,7 @@ def read_adapter(directory: Path, base: Path | None = None) -> Adapter:
         raise fail("merge-unsupported", "cannot merge an adapter that trained biases", path="tuning.lora")
     parts: dict[str, dict[str, torch.Tensor]] = {}
     replacements: dict[str, StoredTensor] = {}
+    rows: dict[str, TrainedRows] = {}
     weights = directory / "adapter_model.safetensors"
     in_file = {tensor.name: tensor for tensor in tensors_of(weights)}
     with safe_open(weights, framework="pt") as file:
@@ -71,6 +105,9 @@ def read_adapter(directory: Path, base: Path | None = None) -> Adapter:
             name = stored.removeprefix(_PREFIX)
             if match := _LORA.fullmatch(name):
                 parts.setdefault(match["module"], {})[match["part"]] = file.get_tensor(stored)
+            elif name.endswith(_ROWS):
+                module = name.removesuffix(_ROWS)
+                rows[f"{module}.weight"] = _rows_of(module, config, file.get_tensor(stored))
             elif name.endswith(".base_layer.weight"):
                 continue  # PEFT adds the frozen weights of a head that has an adapter
             elif _is_saved_whole(name, config):
@@ -102,12 +139,30 @@ def read_adapter(directory: Path, base: Path | None = None) -> Adapter:
         updates[f"{module}.weight"] = LowRankUpdate(
             found["A"], found["B"], _scale(module, config), found.get("magnitude_vector")
         )
-    return Adapter(updates, replacements)
+    if config.get("trainable_token_indices") and not rows:
+        raise fail("adapter-broken", "the adapter lacks the rows of its trainable_token_indices")
+    return Adapter(updates, replacements, rows)
 
 
 def read_model(directory: Path) -> Adapter:
     """A model all of whose weights were trained: each of them is a replacement."""
     return Adapter({}, {tensor.name: tensor for tensor in list_tensors(directory)})
+
+
+def _rows_of(module: str, config: Mapping[str, Any], values: torch.Tensor) -> TrainedRows:
+    """Rows of a module's weight, with the numbers that PEFT's configuration has for them."""
+    every = config.get("trainable_token_indices") or {}
+    if isinstance(every, list):
+        every = {module: every}  # PEFT means the embedding
+    numbers: list[int] = next(
+        (n for name, n in every.items() if module == name or module.endswith(f".{name}")), []
+    )
+    if len(numbers) != len(values):
+        raise fail(
+            "adapter-broken", f"the adapter has {len(values)} rows of {module}, and {len(numbers)} ids"
+        )
+    order = sorted(range(len(numbers)), key=numbers.__getitem__)
+    return TrainedRows(torch.tensor(numbers)[order], values[order])
 
 
 def _is_saved_whole(name: str, config: Mapping[str, Any]) -> bool:

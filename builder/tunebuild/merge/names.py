@@ -29,7 +29,7 @@ def under_stored_names(
     """
     stored = {tensor.name for tensor in tensors}
     weights = round_trip.weights if round_trip else frozenset()
-    named = {*adapter.updates, *adapter.replacements, *weights}
+    named = {*adapter.touched, *weights}
     if named <= stored and not any(map(_PERHAPS_TRANSPOSED.search, adapter.updates)):
         return adapter, round_trip  # which spares most adapters the import of transformers
     from tunebuild.merge.experts import under_experts_names
@@ -45,7 +45,10 @@ def under_stored_names(
     rows = {tensor.name: tensor.shape[0] for tensor in tensors if tensor.shape}
     updates = under_experts_names(updates, parts, rows)
     adapter = replace(
-        adapter, updates=_renamed(updates, names), replacements=_renamed(adapter.replacements, names)
+        adapter,
+        updates=_renamed(updates, names),
+        replacements=_renamed(adapter.replacements, names),
+        rows=_renamed(adapter.rows, names),
     )
     if round_trip:
         round_trip = replace(round_trip, weights=frozenset(names.get(name, name) for name in weights))

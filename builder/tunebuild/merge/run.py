@@ -65,7 +65,8 @@ def merge_adapter(
     adapter = read_model(trained / "model") if whole else read_adapter(trained / "adapter", base)
     adapter = respect_ties(adapter, base, frozenset(t.name for t in tensors), whole=whole)
     adapter, round_trip = under_stored_names(adapter, round_trip, base, tensors)
-    _check_targets(tensors, {*adapter.updates, *(round_trip.weights if round_trip else ())}, matrices=True)
+    matrices = {*adapter.updates, *adapter.rows, *(round_trip.weights if round_trip else ())}
+    _check_targets(tensors, matrices, matrices=True)
     _check_targets(tensors, set(adapter.replacements), matrices=False)
     changes = _write_model(TensorMerger(adapter, round_trip), tensors, base, out, progress, shard_bytes)
     _write_record(strategy, tensors, changes, out)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from tunebuild.errors import fail
-from tunebuild.merge.adapter_file import Adapter
+from tunebuild.merge.adapter_file import Adapter, TrainedRows
 from tunebuild.merge.low_rank import LowRankUpdate
 from tunebuild.merge.nf4 import NF4RoundTrip
 from tunebuild.merge.safetensors_io import Place, StoredTensor, copy_tensor, write_at
@@ -36,7 +36,7 @@ class TensorMerger:
 
     def kind(self, tensor: StoredTensor) -> str:
         """Which shards it belongs to."""
-        if tensor.name in self.adapter.updates or tensor.name in self.adapter.replacements:
+        if any(tensor.name in changes for changes in self.adapter.changes):
             return MERGED
         return ROUND_TRIPPED if self.round_trip and tensor.name in self.round_trip.weights else AS_STORED
 
@@ -53,11 +53,16 @@ class TensorMerger:
             return None
         update = self.adapter.updates.get(tensor.name)
         replacement = self.adapter.replacements.get(tensor.name)
-        self._check_shape(tensor, update, replacement)
+        rows = self.adapter.rows.get(tensor.name)
+        self._check_shape(tensor, update, replacement, rows)
         row = tensor.size // max(1, *tensor.shape[:1])
         moved, size, dtype = 0.0, 0.0, tensor.torch_dtype
         blocks = (
-            self._replaced(tensor, replacement) if replacement is not None else self._merged(tensor, update)
+            self._replaced(tensor, replacement)
+            if replacement is not None
+            else self._merged(tensor, update)
+            if rows is None
+            else self._with_rows(tensor, rows)
         )
         with place.file.open("r+b", buffering=0) as sink:
             for first, old, new in blocks:
@@ -75,16 +80,20 @@ class TensorMerger:
                     moved += _squared(new.float() - old.float())
                 data = written.contiguous().flatten().view(torch.uint8).numpy().data
                 write_at(sink.fileno(), data, place.start + first * row)
-        if update is None and replacement is None:
+        if update is None and replacement is None and rows is None:
             return None
         if update is not None and update.magnitude is None:
             moved = update.size**2
         return math.sqrt(moved / size) if size else 0.0
 
     def _check_shape(
-        self, tensor: StoredTensor, update: LowRankUpdate | None, replacement: StoredTensor | None
+        self,
+        tensor: StoredTensor,
+        update: LowRankUpdate | None,
+        replacement: StoredTensor | None,
+        rows: TrainedRows | None,
     ) -> None:
-        fits = update is None or update.fits(tensor.shape)
+        fits = all(change is None or change.fits(tensor.shape) for change in (update, rows))
         if not fits or (replacement is not None and replacement.shape != tensor.shape):
             raise fail("adapter-shape", f"the adapter does not fit {tensor.name}")
 
@@ -105,6 +114,15 @@ class TensorMerger:
                     old = quantized.piece(first, old)
                 new = update.add_to(old, first, buffer[:there]) if update and buffer is not None else old
                 yield first, old, new
+
+    def _with_rows(self, tensor: StoredTensor, rows: TrainedRows) -> Iterator[_Block]:
+        """Rows of a matrix before and after, of which some were trained."""
+        count = max(1, _BLOCK // max(1, tensor.shape[1]))
+        with tensor.file.open("rb", buffering=0) as source:
+            for first in range(0, tensor.shape[0], count):
+                there = min(count, tensor.shape[0] - first)
+                old = tensor.read_rows(source.fileno(), first, there)
+                yield first, old, rows.put(old, first)
 
     def _replaced(self, tensor: StoredTensor, replacement: StoredTensor) -> Iterator[_Block]:
         """Rows of a tensor that was trained whole, before and after."""

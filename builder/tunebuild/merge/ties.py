@@ -32,8 +32,7 @@ def respect_ties(adapter: Adapter, base: Path, stored: frozenset[str], *, whole:
         TunebuildError: the base ties its embeddings, and the adapter would make them two tensors: the merged
             model, which has one, could not be the trained one. PEFT's own merge changes both for either.
     """
-    touched = {*adapter.updates, *adapter.replacements}
-    if all(map(_IN_A_LAYER.search, touched)):
+    if all(map(_IN_A_LAYER.search, adapter.touched)):
         return adapter  # which spares most adapters the import of transformers
     from tunebuild.models.ends import tied_weights
     from tunebuild.models.skeleton import build_skeleton, stored_names
@@ -41,18 +40,22 @@ def respect_ties(adapter: Adapter, base: Path, stored: frozenset[str], *, whole:
     skeleton = build_skeleton(base)
     tied = tied_weights(skeleton)
     updates, replacements = _of(adapter.updates, tied), _of(adapter.replacements, tied)
-    if not updates and not replacements:
+    rows = _of(adapter.rows, tied)
+    found = [kind.keys() for kind in (updates, replacements, rows) if kind]
+    if not found:
         return adapter
-    named = tied if whole else {*updates, *replacements}
+    # PEFT writes rows of what is tied for the embedding alone, and transformers a whole model so.
+    named = tied if whole or rows else found[0]
     values = [replacement.read() for replacement in replacements.values()]
     lows = list(updates.values())
     if (
-        (updates and replacements)
+        len(found) > 1
+        or len(rows) > 1
         or named != tied
         or not all(torch.equal(values[0], value) for value in values)
         or not all(_same(lows[0], low) for low in lows)
     ):
-        first = sorted({*updates, *replacements})[0]
+        first = min(min(names) for names in found)
         raise fail(
             "tied-embeddings",
             f"{first} was trained apart from what the base ties it to, so both cannot be one tensor",
@@ -63,6 +66,7 @@ def respect_ties(adapter: Adapter, base: Path, stored: frozenset[str], *, whole:
     return Adapter(
         _for_all(adapter.updates, tied, kept),
         _for_all(adapter.replacements, tied, kept),
+        _for_all(adapter.rows, tied, kept),
     )
 
 

@@ -53,6 +53,7 @@ def check_architecture(
     *,
     merges: bool,
     engine: Literal["transformers", "vllm"] = "transformers",
+    new_tokens: tuple[int, ...] = (),
 ) -> None:
     """Refuse a base that a stage behind the training could not work with.
 
@@ -64,6 +65,7 @@ def check_architecture(
         tuning: the spec's section, its method decided.
         merges: whether the adapter is merged, not served beside the base.
         engine: what will serve the model.
+        new_tokens: ids of control tokens whose rows are trained.
 
     Raises:
         TunebuildError: with the way out.
@@ -83,7 +85,9 @@ def check_architecture(
     if tuning.method == "full":
         _check_full(skeleton, directory)
     if tuning.method in ("lora", "qlora"):
-        _check_targets(skeleton, directory, tuning, merges)
+        if new_tokens:
+            _check_new_tokens(skeleton, tuning)
+        _check_targets(skeleton, directory, tuning, merges, new_tokens)
 
 
 def _check_cache(skeleton: Any, tuning: TuningSpec, engine: Literal["transformers", "vllm"]) -> None:
@@ -125,7 +129,9 @@ def _check_full(skeleton: Any, directory: Path) -> None:
         )
 
 
-def _check_targets(skeleton: Any, directory: Path, tuning: TuningSpec, merges: bool) -> None:
+def _check_targets(
+    skeleton: Any, directory: Path, tuning: TuningSpec, merges: bool, new_tokens: tuple[int, ...]
+) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from torch import nn
     from transformers.pytorch_utils import Conv1D
@@ -157,7 +163,7 @@ def _check_targets(skeleton: Any, directory: Path, tuning: TuningSpec, merges: b
 
     tied = tied_weights(skeleton)
     with torch.device("meta"):
-        adapted = add_adapter(skeleton, plain, base=directory)
+        adapted = add_adapter(skeleton, plain, base=directory, new_tokens=new_tokens)
     whole = {part.parameter: name for name, part in parts.items() if part.expert is None}
     firsts = [part for part in parts.values() if part.expert is not None and not part.before]
     experts = Counter(part.parameter for part in firsts)
@@ -165,7 +171,7 @@ def _check_targets(skeleton: Any, directory: Path, tuning: TuningSpec, merges: b
         if not isinstance(module, BaseTunerLayer):
             continue
         kind = module.get_base_layer()
-        name = name.replace(".base_layer", "")
+        name = name.replace(".base_layer", "").removesuffix(".token_adapter")
         if wrapped := getattr(module, "parameter_name", None):
             _check_experts(tuning, modules)
             weight = f"{name}.{wrapped}"
@@ -257,6 +263,29 @@ def _check_ends(tuning: TuningSpec, skeleton: Any) -> None:
                 f"leave out {path}, or the embedding and the head among tuning.lora.targets",
                 path=path,
             )
+
+
+def _check_new_tokens(skeleton: Any, tuning: TuningSpec) -> None:
+    """Refuse what PEFT cannot do beside rows of embedding and head that are trained."""
+    from tunebuild.models.ends import ends_of, is_named
+
+    targets = () if isinstance(tuning.lora.targets, str) else tuning.lora.targets
+    if found := [end for end in ends_of(skeleton) if is_named(end, targets)]:
+        raise fail(
+            "new-tokens",
+            f"PEFT cannot train rows of {found[0]} for prompt.new_tokens and give it an adapter, too",
+            "leave it out of the targets",
+            path="tuning.lora.targets",
+        )
+    head = skeleton.get_output_embeddings()
+    if head is None or getattr(head, "bias", None) is not None:
+        raise fail(
+            "new-tokens",
+            f"PEFT cannot train rows of the head of {type(skeleton).__name__}, "
+            + ("which it has none of" if head is None else "which has a bias"),
+            "leave prompt.new_tokens out, or use tuning.method: full",
+            path="prompt.new_tokens",
+        )
 
 
 def _not_linear(name: str, module: Any, modules: Mapping[str, Any]) -> TunebuildError:

@@ -27,12 +27,14 @@ class ArchitectureStage:
         tuning: the spec's section, its method decided.
         merges: whether the adapter is merged, not served beside the base.
         engine: what will serve the model.
+        new_tokens: ids of control tokens whose rows are trained.
     """
 
     base: BaseModel
     tuning: TuningSpec
     merges: bool
     engine: Literal["transformers", "vllm"]
+    new_tokens: tuple[int, ...] = ()
     name: str = "architecture"
     version: int = 2
 
@@ -45,6 +47,7 @@ class ArchitectureStage:
             "tuning": self.tuning.model_dump(mode="json", include={"method", "lora", "peft", "shard"}),
             "merges": self.merges,
             "engine": self.engine,
+            "new_tokens": list(self.new_tokens),
             "libraries": {name: library_version(name) for name in LIBRARIES},
         }
 
@@ -58,5 +61,11 @@ class ArchitectureStage:
         Raises:
             TunebuildError: with the way out.
         """
-        check_architecture(self.base.directory, self.tuning, merges=self.merges, engine=self.engine)
+        check_architecture(
+            self.base.directory,
+            self.tuning,
+            merges=self.merges,
+            engine=self.engine,
+            new_tokens=self.new_tokens,
+        )
         (out / "passed.json").write_text(json.dumps({"passed": True}) + "\n", "utf-8")

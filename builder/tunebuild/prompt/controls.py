@@ -75,6 +75,13 @@ def find_controls(
     return Controls(special.turns | turns, special.answers | (written - turns))
 
 
+def is_written(template: PromptTemplate, spelling: str) -> bool:
+    """Whether a control token has a use: the template writes it, or an answer may hold it (think tags)."""
+    if spelling in template.source or _THINK.fullmatch(spelling):
+        return True
+    return any(spelling in frame for frame in _frames(template))
+
+
 def _frames(template: PromptTemplate) -> Iterator[str]:
     """What a template writes around what is said: prompts, and what stands behind answers and calls."""
     user, answer, system = _turn("user", "a"), _turn("assistant", "ANSWER"), _turn("system", "c")

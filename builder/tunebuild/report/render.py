@@ -125,11 +125,12 @@ def proof_of(facts: Facts) -> str:
         return ""
     kinds = (
         ("updated", "are the base plus the trained update within the rounding of their type"),
+        ("rows", "are the base with the rows that were trained"),
         ("whole", "are what was trained, rounded once"),
         ("held", "are the base as 4 bits hold it, rounded once"),
         ("kept", "are the base's byte for byte"),
     )
-    counts = "; ".join(f"{proof[kind]:,} {what}" for kind, what in kinds if proof[kind])
+    counts = "; ".join(f"{proof[kind]:,} {what}" for kind, what in kinds if proof.get(kind))
     text = f"Every tensor was checked: {counts}."
     if proof["adapter_tensors"]:
         text += f" Each of the {proof['adapter_tensors']:,} trained tensors is used exactly once."

@@ -27,38 +27,38 @@ class Condition(Section):
     """Not this value, or none of these."""
 
     min: float | None = Field(default=None, examples=[0.8])
-    """A number of at least this; text that spells one, as in CSV, is one."""
+    """A number of at least this. Text that spells a number, as in CSV, counts as one."""
 
     max: float | None = Field(default=None, examples=[100])
     """A number of at most this."""
 
     matches: str | None = Field(default=None, min_length=1, examples=["(?i)^how "])
-    """Text in which this regular expression (Python's) finds something."""
+    """Text in which this (Python) regular expression finds a match."""
 
 
 class DataSource(Section):
     """Rows in a file beside the spec, or in a file or a split of a dataset repository on the hub."""
 
     path: str | None = Field(default=None, min_length=1, examples=["faq.jsonl"])
-    """File with the rows, `.jsonl`, `.json`, `.csv`, `.tsv` (also with `.gz` or `.zst` behind) or `.parquet`:
-    relative to the spec, or to the top of `hub`. Beside the spec it may be a pattern such as
-    `rows/*.jsonl`; the files are read in order of name."""
+    """File with the rows: `.jsonl`, `.json`, `.csv`, `.tsv` (also compressed, with `.gz` or `.zst` appended)
+    or `.parquet`. The path is relative to the spec, or to the top of `hub`. A local path may be a pattern
+    such as `rows/*.jsonl`; the files are read in order of name."""
 
     format: Format = Field(default="auto", examples=["qa"])
-    """How a row says what was asked and answered: `qa` (question, answer), `alpaca` (instruction, input,
-    output), `messages` (a list of turns with role and content), `sharegpt` (conversations: a list of turns
-    with from and value), `prompt_completion` (prompt, completion) or `text` (all of it is supervised, in no
-    template). `auto` tells it by the columns of the first row, and says what it found."""
+    """Format of a row: `qa` (question, answer), `alpaca` (instruction, input, output), `messages` (a list of
+    turns with role and content), `sharegpt` (conversations: a list of turns with from and value),
+    `prompt_completion` (prompt, completion) or `text` (all of it is supervised, without a template). `auto`
+    detects it from the columns of the first row, and prints it."""
 
     hub: str | None = Field(default=None, min_length=1, examples=["org/dataset"])
     """A dataset repository on the hub that holds the rows."""
 
     split: str | None = Field(default=None, min_length=1, examples=["train"])
-    """The split of `hub`, instead of `path`: the files that the datasets library takes it to mean, by their
-    names or by what the head of the repository's README.md declares."""
+    """The split of `hub`, instead of `path`. Its files are those that the datasets library finds for it, by
+    their names or by the header of the repository's README.md."""
 
     config: str | None = Field(default=None, min_length=1, examples=["en"])
-    """The configuration of `hub` that the split is of, where it has several."""
+    """The configuration of `hub` that contains the split, if there are several."""
 
     revision: Revision | None = Field(default=None, examples=["main"])
     """Commit, branch or tag of `hub`, as in `model.revision`."""
@@ -72,16 +72,15 @@ class DataSource(Section):
     where: dict[str, Scalar | tuple[Scalar, ...] | Condition] = Field(
         default_factory=dict, examples=[{"language": "en"}, {"stars": [4, 5]}, {"score": {"min": 0.8}}]
     )
-    """Only rows whose columns have these values (one of these, for a list), or meet these
-    conditions, are used."""
+    """Use only rows whose columns have these values (one of these, for a list) or meet these conditions."""
 
     max_rows: int | None = Field(default=None, ge=1, examples=[100_000])
-    """Only so many rows are read, the first ones of the files in order. Of a split, files are downloaded one
-    by one until they hold so many, so a data set that is larger than the disk can be used."""
+    """Read at most this many rows, the first ones of the files in order. The files of a split are downloaded
+    one by one until they hold that many, so the data set may be larger than the disk."""
 
     weight: float = Field(default=1.0, gt=0.0, le=100.0, examples=[0.5])
     """How often a row of this source is trained on in an epoch: 2 is twice, 0.5 a seeded half of the rows.
-    Not for `eval.files`: a row that is held out is measured once."""
+    Not for `eval.files`, since a held-out row is evaluated once."""
 
     def files(self, directory: Path) -> list[str]:
         """Names of the files beside the spec that `path` means, in order; none where there is none."""
@@ -105,11 +104,11 @@ class EvalSplit(Section):
     """Share of the training rows to hold out, chosen by the seed."""
 
     files: tuple[DataSource, ...] = Field(default=(), examples=[[{"path": "held_out.jsonl", "format": "qa"}]])
-    """Files that are held out whole."""
+    """Files whose rows are all held out."""
 
     on_leak: Literal["error", "drop"] = Field(default="error", examples=["drop"])
-    """What happens where training rows ask what a held-out row of `files` asks, but for case, punctuation and
-    white space: stop the build, or take those rows out of training and say so."""
+    """What happens if training rows ask the same as a held-out row of `files`, ignoring case, punctuation and
+    white space: stop the build, or leave those rows out of training and report them."""
 
     @property
     def holds_out(self) -> bool:
@@ -121,21 +120,20 @@ class NearDuplicates(Section):
     """Rows that are nearly the same."""
 
     near: float = Field(ge=0.5, le=1.0, examples=[0.85])
-    """Smallest share of word triples that two rows have in common to count as the same; 0.8 is what
-    `deduplicate: near` means. Lower finds more, and more that only looks alike."""
+    """Share of word triples that two rows must have in common to count as the same; `deduplicate: near` means
+    0.8. A lower value finds more duplicates, and more false ones."""
 
 
 class PrivacySpec(Section):
-    """What happens where rows hold what a model should not repeat to anybody who asks."""
+    """What happens if rows contain what a model should not repeat to anybody who asks."""
 
     secrets: Literal["off", "report", "reject", "error"] = Field(default="error", examples=["reject"])
-    """Tokens, keys and passwords, by the forms that providers give them: stop the build (the default, since
-    what is baked into a published image cannot be taken back), reject the row, only report it, or do not
-    look."""
+    """Tokens, keys and passwords, in the formats of their providers: stop the build (the default, since a
+    published image cannot be recalled), reject the row, only report it, or do not scan."""
 
     personal: Literal["off", "report", "reject", "error"] = Field(default="report", examples=["reject"])
-    """E-mail addresses, telephone numbers with a country code, card numbers and IBANs. Only reported by
-    default, since many data sets hold public ones on purpose. Names and postal addresses are not found."""
+    """Email addresses, phone numbers with a country code, card numbers and IBANs. Only reported by default,
+    since many data sets contain public ones on purpose. Names and postal addresses are not detected."""
 
 
 class DataSpec(Section):
@@ -150,20 +148,20 @@ class DataSpec(Section):
     deduplicate: Literal["off", "exact", "folded", "near"] | NearDuplicates = Field(
         default="exact", examples=["folded", {"near": 0.85}]
     )
-    """Which repeated rows are used only once: none, those that are equal, also those that differ in case,
-    punctuation and white space alone, or also those that are nearly the same. With the last, questions that
-    are nearly the same count as leaks, and are held out together."""
+    """Which repeated rows are used only once: none, equal rows, also rows that differ only in case,
+    punctuation and white space, or also near duplicates. With the last, nearly equal questions count as leaks
+    and are held out together."""
 
     on_long: Literal["error", "drop", "truncate_prompt"] = Field(default="error", examples=["drop"])
-    """What happens to a row that is longer than `tuning.max_length`: stop the build, drop the row and say so,
-    or cut the beginning of what the user said. An answer is never cut."""
+    """What happens to a row that is longer than `tuning.max_length`: stop the build, drop the row and report
+    it, or cut the beginning of the user's text. An answer is never cut."""
 
     privacy: PrivacySpec = Field(default_factory=PrivacySpec, examples=[{"secrets": "reject"}])
-    """Secrets and personal data in rows. What is found is listed with file, line and kind, and masked."""
+    """Secrets and personal data in rows. Findings are listed, masked, with file, line and kind."""
 
     max_rejected: float = Field(default=0.0, ge=0.0, le=1.0, examples=[0.01])
-    """Largest share of rows that may be rejected before the build stops. Rows that the spec asks to
-    leave out, as by `on_long: drop`, do not count."""
+    """Largest share of rows that may be rejected before the build stops. Rows that the spec asks to leave
+    out, for instance by `on_long: drop`, do not count."""
 
     @property
     def near(self) -> float | None:

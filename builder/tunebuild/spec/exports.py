@@ -1,4 +1,4 @@
-"""``exports:`` - the merged model in fewer bits, for other servers."""
+"""``exports:`` - the merged model quantized, for other servers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from tunebuild.spec.section import Section
 
 
 class ExportGates(Section):
-    """Limits of one export. Each figure is that of `gates`, of the exported files on the same rows."""
+    """Limits of one export. The figures are those of `gates`, measured for the exported files on the same
+    rows."""
 
     kl: DivergenceAtMost | None = Field(default=DivergenceAtMost(max=0.1), examples=[{"max": 0.05}])
     """Divergence of the exported model from the trained one, in nats a token, as `gates.merge_kl`, which has
@@ -22,13 +23,13 @@ class ExportGates(Section):
     base."""
 
     top1: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.9}])
-    """Share of tokens at which exported and trained model prefer the same one."""
+    """Share of positions at which exported and trained model predict the same token."""
 
     eval_loss: LossAtMost | None = Field(default=None, examples=[{"max": 1.3}])
     """Loss of the exported model on held-out rows."""
 
     eval_accuracy: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.6}])
-    """Share of held-out answers' tokens that the exported model puts first."""
+    """Share of the held-out answers' tokens that the exported model predicts (top 1)."""
 
     eval_perplexity: PerplexityAtMost | None = Field(default=None, examples=[{"max": 6}])
     """Perplexity of the exported model on held-out rows."""
@@ -38,22 +39,23 @@ class ExportSpec(Section):
     """One export. `tunebuild export` makes it; a build does not."""
 
     format: Literal["gptq", "awq"] = Field(examples=["gptq"])
-    """`gptq` rounds each weight so that the error is made good by those after it. `awq` scales what matters
-    most for the activations before it rounds. Both round weights only: activations stay in 16 bits."""
+    """`gptq` rounds the weights one by one, and later weights compensate for the error of earlier ones. `awq`
+    scales the weights that matter most for the activations before it rounds. Both quantize weights only:
+    activations stay in 16 bits."""
 
     bits: Literal[4, 8] = Field(default=4, examples=[4])
     """Bits of a weight: W4A16 or W8A16. Embeddings, norms and the output layer stay as they are."""
 
     group_size: Literal[32, 64, 128] = Field(default=128, examples=[128])
-    """How many weights of a row share a scale. Smaller is closer and takes more space; it must divide the
-    width of each layer."""
+    """How many weights of a row share a scale. A smaller group is more accurate and takes more space. The
+    size must divide the width of each layer."""
 
     samples: int = Field(default=256, ge=1, le=4096, examples=[256])
-    """How many training rows the rounding is calibrated on, drawn with `tuning.seed` and fed as the token ids
-    that were trained on. All of them if there are fewer."""
+    """Number of calibration rows, sampled from the training rows with `tuning.seed` and passed as the token
+    ids that were trained on. All of them if there are fewer."""
 
     gates: ExportGates = Field(default_factory=ExportGates, examples=[{"kl": {"max": 0.05}}])
-    """What this export must reach before anything is written."""
+    """Limits that this export must meet before anything is written."""
 
     @property
     def name(self) -> str:

@@ -27,7 +27,7 @@ class PerplexityAtMost(Section):
     """An upper limit of a perplexity."""
 
     max: float = Field(ge=1, examples=[5])
-    """The highest value that passes; 1 is a model that is always sure and right."""
+    """The highest value that passes; 1 means that the model is always certain and right."""
 
 
 class ShareAtMost(Section):
@@ -41,9 +41,9 @@ class LostAtMost(Section):
     """An upper limit of the share of the training that the merge lost."""
 
     max: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(default="auto", examples=[0.2])
-    """The highest value that passes, between 0 and 1. `auto` follows strategy and training: 0.05, or what
-    rounding to 16 bits may take of a light training (0.03 nats, at most 0.5); 0.5 where `original` was asked
-    for after `qlora`."""
+    """The highest value that passes, between 0 and 1. `auto` depends on strategy and training: 0.05; for a
+    light training more, up to 0.5, since rounding to 16 bits may cost 0.03 nats; 0.5 if `original` is
+    requested after `qlora`."""
 
 
 class ShareAtLeast(Section):
@@ -64,8 +64,8 @@ class Bounds(Section):
 
 
 class GatesSpec(Section):
-    """Limits. A build that is beyond one ends with status 3 and makes no image. Figures of held-out rows
-    are of at most 64 of them, evenly spread; of training rows if none are held out."""
+    """Limits. A build that exceeds one ends with status 3 and makes no image. Figures on held-out rows use at
+    most 64 of them, evenly spread, or training rows if none are held out."""
 
     merge_kl: DivergenceAtMost | None = Field(default=DivergenceAtMost(max=0.1), examples=[{"max": 0.02}])
     """Divergence of the merged model from the trained one on held-out rows, in nats a token."""
@@ -74,34 +74,34 @@ class GatesSpec(Section):
     """That divergence as a share of what training changed: 0 is a perfect merge, 1 is the base."""
 
     merge_top1: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.95}])
-    """Share of tokens at which merged and trained model prefer the same one."""
+    """Share of positions at which merged and trained model predict the same token."""
 
     eval_loss: LossAtMost | None = Field(default=None, examples=[{"max": 1.2}])
     """Loss of the merged model on held-out rows."""
 
     eval_accuracy: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.6}])
-    """Share of held-out answers' tokens that the merged model puts first."""
+    """Share of the held-out answers' tokens that the merged model predicts (top 1)."""
 
     eval_perplexity: PerplexityAtMost | None = Field(default=None, examples=[{"max": 5}])
     """Perplexity of the merged model on held-out rows."""
 
     exact_match: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.9}])
-    """Share of written answers that are what was expected, word for word. See `evaluation.samples`."""
+    """Share of written answers that match the expected answer word for word. See `evaluation.samples`."""
 
     token_f1: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.8}])
-    """Words that written and expected answers share, as SQuAD counts them: 1 is all."""
+    """Token F1 of written and expected answers, as in SQuAD: 1 is all words."""
 
     rouge_l: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.7}])
-    """ROUGE-L of written answers: 1 is the expected order of words."""
+    """ROUGE-L of written answers; 1 is the same words in the same order."""
 
     regression_kl: DivergenceAtMost | None = Field(default=None, examples=[{"max": 1.5}])
-    """Divergence of the merged model from the base where the base answers general prompts, in nats."""
+    """Divergence of the merged model from the base on the base's answers to general prompts, in nats."""
 
     regression_top1: ShareAtLeast | None = Field(default=None, examples=[{"min": 0.5}])
-    """Share of the base's tokens there that the merged model would write, too."""
+    """Share of the tokens in those answers that the merged model also predicts."""
 
     tasks: dict[str, dict[str, Bounds]] = Field(
         default_factory=dict, examples=[{"arc_easy": {"acc": {"min": 0.6}}}]
     )
-    """Figures of the tuned model in `evaluation.tasks`, by task and by metric as lm-eval names it. One that
-    comes out of a filter has that behind a comma, as in `exact_match,strict-match`."""
+    """Figures of the tuned model in `evaluation.tasks`, by task and by metric as lm-eval names it. If a
+    metric comes from a filter, the filter's name follows after a comma, as in `exact_match,strict-match`."""

@@ -23,16 +23,16 @@ Origin = Annotated[str, StringConstraints(pattern=r"^(?:\*|https?://[A-Za-z0-9.\
 
 
 class ServingDefaults(Section):
-    """Sampling settings for requests that do not say."""
+    """Sampling settings for requests that do not set them."""
 
     max_tokens: int = Field(default=512, ge=1, examples=[512])
     """Longest answer in tokens, or what the prompt leaves of the context, whichever is less."""
 
     temperature: float = Field(default=0.0, ge=0.0, le=2.0, examples=[0.2])
-    """0 always takes the likeliest token."""
+    """Sampling temperature; 0 always takes the most likely token."""
 
     top_p: float = Field(default=1.0, gt=0.0, le=1.0, examples=[0.95])
-    """Sample from the likeliest tokens that together have this probability."""
+    """Nucleus sampling: sample from the most likely tokens that together have this probability."""
 
 
 #: The context where a spec names none and the base has as many positions.
@@ -43,8 +43,8 @@ class ServingLimits(Section):
     """What the endpoint accepts."""
 
     context: int | None = Field(default=None, ge=16, examples=[4096])
-    """Longest prompt and answer together, in tokens; at most what the base has positions for. If left out,
-    2048 or all that the base has, whichever is less; the plan prints which, and the image records it."""
+    """Maximum length of prompt and answer together, in tokens; at most the base's positions. Default: 2048 or
+    all of the base's positions, whichever is less. The plan prints it, and the image records it."""
 
     concurrency: int = Field(default=16, ge=1, examples=[16])
     """Requests that are answered at the same time, as one batch."""
@@ -53,19 +53,19 @@ class ServingLimits(Section):
     """Requests that may wait; more are refused with 429 and a Retry-After."""
 
     drain_seconds: float = Field(default=30.0, ge=0.0, examples=[30])
-    """Time that running answers get to finish after SIGTERM."""
+    """Seconds that running answers have to finish after SIGTERM."""
 
     requests_per_minute: int | None = Field(default=None, ge=1, examples=[600])
-    """Requests a minute of one API key, or of one address where no key is asked for; more are refused with
-    429 and a Retry-After. No limit if left out."""
+    """Requests per minute of one API key, or of one address if no key is required. More are refused with 429
+    and a Retry-After. No limit if left out."""
 
 
 class ServingSpec(Section):
     """The endpoint."""
 
     engine: Literal["auto", "transformers", "vllm"] = Field(default="auto", examples=["vllm"])
-    """The inference engine. `auto` is `vllm` on `cuda` and `transformers` on `cpu`; the plan prints which. An
-    adapter that vLLM does not serve beside its base (`merge.strategy: none` with DoRA, say) gets
+    """The inference engine. `auto` is `vllm` on `cuda` and `transformers` on `cpu`; the plan prints which.
+    For an unmerged adapter that vLLM cannot serve (for instance `merge.strategy: none` with DoRA), `auto` is
     `transformers`."""
 
     device: Literal["cpu", "cuda"] = Field(default="cpu", examples=["cpu"])
@@ -78,19 +78,20 @@ class ServingSpec(Section):
     """Port inside the container."""
 
     defaults: ServingDefaults = Field(default_factory=ServingDefaults, examples=[{"max_tokens": 512}])
-    """Sampling settings for requests that do not say."""
+    """Sampling settings for requests that do not set them."""
 
     limits: ServingLimits = Field(default_factory=ServingLimits, examples=[{"context": 4096}])
     """What the endpoint accepts."""
 
     cors: tuple[Origin, ...] = Field(default=(), max_length=64, examples=[["https://app.example.com"]])
-    """Origins whose web pages may ask the endpoint from a browser, `*` for any. None if left out."""
+    """Origins whose web pages may call the endpoint from a browser (CORS); `*` for any. None if left out."""
 
     request_variables: tuple[VariableName, ...] = Field(
         default=(), max_length=16, examples=[["enable_thinking"]]
     )
-    """Variables of the template that a request may set in its `chat_template_kwargs`. A request that sets any
-    other to another value than `prompt.variables` is refused: the model was not trained on that prompt."""
+    """Variables of the template that a request may set in its `chat_template_kwargs`. A request that sets
+    another variable to a value other than that in `prompt.variables` is refused: the model was not trained on
+    that prompt."""
 
 
 class ImageSpec(Section):
@@ -116,7 +117,7 @@ class ImageSpec(Section):
     `org.opencontainers.image.licenses`."""
 
     base: Literal["apt"] = Field(default="apt", examples=["apt"])
-    """`apt`: the minimal Debian packages for Python, from the mirror that this machine is set up with."""
+    """`apt`: the minimal Debian packages for Python, from the mirror that this machine is configured for."""
 
     platform: Literal["linux/amd64", "linux/arm64"] = Field(default="linux/amd64", examples=["linux/amd64"])
-    """Platform of the image. It need not be the one of the machine that builds."""
+    """Platform of the image. It may differ from the platform of the machine that builds."""

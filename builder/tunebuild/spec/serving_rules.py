@@ -40,6 +40,8 @@ def refused_by_vllm(spec: Spec) -> Iterator[tuple[str, str]]:
         return
     if spec.merge.strategy != "none" or tuning.method == "full":
         return
+    if spec.prompt.new_tokens:
+        yield "prompt.new_tokens", "vLLM serves no adapter that trained rows of an embedding"
     lora = tuning.lora
     if lora.dora:
         yield "tuning.lora.dora", "vLLM serves no DoRA adapter"
@@ -74,6 +76,9 @@ def outputs_can_be_made(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
         if output == "adapter" and spec.tuning.method == "full":
             hint = "take it out, or train with 'tuning.method: lora'"
             yield Diagnostic("outputs", "training all weights leaves no adapter", hint, path)
+        if output == "adapter" and spec.prompt.new_tokens:
+            message = "the adapter belongs to the base with prompt.new_tokens, which nobody has published"
+            yield Diagnostic("outputs", message, "publish the weights: outputs: [image, weights]", path)
         if output in ("weights", "modelpack") and spec.merge.strategy == "none":
             message = f"the adapter is not merged, so '{output}' would be the base model"
             yield Diagnostic("outputs", message, "publish the adapter: outputs: [image, adapter]", path)

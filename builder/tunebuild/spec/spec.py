@@ -27,9 +27,9 @@ class Spec(Section):
     """Version of this language."""
 
     extends: str | None = Field(default=None, min_length=1, examples=["../base.yaml"])
-    """Another spec, relative to this file, that this one is laid over: mappings are merged key by key,
-    everything else replaces, and null takes a key away. Each file's relative paths start at its own
-    directory, so a base's rows and templates stay beside it."""
+    """Another spec, relative to this file, that this one overlays. Mappings are merged key by key, other
+    values are replaced, and null removes a key. Each file's relative paths start at its own directory, so a
+    base's rows and templates stay beside it."""
 
     name: Name = Field(examples=["support-bot"])
     """Name of the model: in the endpoint, and of the image unless `image.repository` says otherwise."""
@@ -53,13 +53,14 @@ class Spec(Section):
     """How the adapter becomes part of the weights."""
 
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, examples=[{"samples": 16}])
-    """What base and tuned model are asked."""
+    """What base and tuned model are asked, besides the loss on held-out rows."""
 
     gates: GatesSpec = Field(default_factory=GatesSpec, examples=[{"eval_loss": {"max": 1.2}}])
-    """What a build must reach before there is an image."""
+    """Limits that a build must meet before an image is made."""
 
     exports: tuple[ExportSpec, ...] = Field(default=(), max_length=8, examples=[[{"format": "gptq"}]])
-    """The merged model in fewer bits, which `tunebuild export` writes for vLLM and transformers."""
+    """Quantized exports (GPTQ, AWQ) of the merged model, which `tunebuild export` writes for vLLM and
+    transformers."""
 
     serving: ServingSpec = Field(default_factory=ServingSpec, examples=[{"device": "cpu"}])
     """The endpoint."""
@@ -68,10 +69,10 @@ class Spec(Section):
     """The container image."""
 
     outputs: tuple[Output, ...] = Field(default=("image",), max_length=4, examples=[["image", "weights"]])
-    """What is published. `image` runs and is always there. `weights` is `/models` alone, of the same layers:
-    a volume for Kubernetes, KServe and `vllm serve /models`. `adapter` is the adapter alone, in PEFT's
-    format. `modelpack` is the model as a CNCF ModelPack; its blobs are other ones, so a registry stores the
-    weights twice. Each has the image's tag with a dash and its name behind it."""
+    """What is published. `image` is the runnable image and is always included. `weights` is `/models` alone,
+    in the same layers: a volume for Kubernetes, KServe and `vllm serve /models`. `adapter` is the adapter
+    alone, in PEFT's format. `modelpack` is the model as a CNCF ModelPack; its blobs differ, so a registry
+    stores the weights twice. The tag of each is the image's tag, a dash and the output's name."""
 
     @property
     def reference(self) -> str:

@@ -1,4 +1,4 @@
-"""``tuning:`` and ``merge:`` - how the adapter is trained and folded into the weights."""
+"""``tuning:`` and ``merge:`` - how the adapter is trained and merged into the weights."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ class LoraSpec(Section):
     targets: Literal["all-linear"] | tuple[str, ...] = Field(
         default="all-linear", examples=["all-linear", ["q_proj", "v_proj"], ["q_proj", "lm_head"]]
     )
-    """Modules that get an adapter: `all-linear`, which leaves out embedding and head, or module names, also
-    those two's. Where the base keeps both as one tensor, naming one of them gives both the same adapter."""
+    """Modules that get an adapter: `all-linear`, which excludes embedding and head, or module names, which
+    may include those two. If the base ties them, naming one of them gives both the same adapter."""
 
     rslora: bool = Field(default=False, examples=[False])
-    """Scale by alpha / sqrt(r), which keeps the step size even at high ranks."""
+    """Scale by alpha / sqrt(r), which keeps the step size stable at high ranks."""
 
     dora: bool = Field(default=False, examples=[False])
-    """Train each weight's magnitude apart from its direction (DoRA). Slower: it has no fused layer."""
+    """Train each weight's magnitude separately from its direction (DoRA). Slower, since it has no fused
+    layer."""
 
     init: Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"] = Field(
         default="default", examples=["pissa"]
     )
-    """Where the adapter's first values come from. `default`, `gaussian` and `orthogonal` are drawn, and begin
-    as no change. `pissa` and `olora` begin as the base's own largest directions, which often learns faster,
-    and save the difference, of twice the rank; they need the base in 16 bits. `loftq` begins as what NF4 lost
-    of the base; it needs `qlora`."""
+    """How the adapter is initialized. `default`, `gaussian` and `orthogonal` are random and start as no
+    change. `pissa` and `olora` start from the base's own largest directions, which often converges faster.
+    They save the difference, at twice the rank, and need the base in 16 bits. `loftq` starts from the
+    quantization error of NF4; it needs `qlora`."""
 
 
 class PeftSpec(Section):
@@ -48,11 +49,11 @@ class PeftSpec(Section):
 
     type: Literal["ia3", "prefix_tuning", "prompt_tuning"] = Field(examples=["ia3"])
     """`ia3` scales what keys, values and the MLP compute. `prefix_tuning` puts trained keys and values before
-    each row, in every layer; `prompt_tuning` trained embeddings."""
+    each row, in every layer; `prompt_tuning` puts trained embeddings before it."""
 
     virtual_tokens: int = Field(default=20, ge=1, le=1000, examples=[20])
-    """How many tokens `prefix_tuning` and `prompt_tuning` put before each row. That leaves the
-    model so many positions less for the row."""
+    """How many tokens `prefix_tuning` and `prompt_tuning` put before each row. The row has that many fewer
+    positions."""
 
 
 class MemoryFit(Section):
@@ -84,15 +85,15 @@ class TuningSpec(Section):
     method: Literal["auto", "qlora", "lora", "full", "peft"] = Field(default="qlora", examples=["qlora"])
     """`qlora`: the base model is held in 4-bit NF4. `lora`: in 16 bits, which is faster and exact where it
     fits. `auto`: `lora` if the base takes at most half of the memory, else `qlora`; the plan prints which.
-    `full`: no adapter, all weights are trained, in 32 bits: 16 bytes a weight, and a `learning_rate` about a
-    tenth of an adapter's. `peft`: an adapter of another family, which `peft` names; it usually wants a higher
-    `learning_rate` than LoRA."""
+    `full`: no adapter; all weights are trained, in 32 bits. It takes 16 bytes a weight and needs about a
+    tenth of an adapter's `learning_rate`. `peft`: an adapter of another family, which `peft` names; it
+    usually needs a higher `learning_rate` than LoRA."""
 
     lora: LoraSpec = Field(default_factory=LoraSpec, examples=[{"r": 16, "alpha": 32}])
     """The adapter."""
 
     peft: PeftSpec | None = Field(default=None, examples=[{"type": "ia3"}])
-    """The adapter of `method: peft`. It is not merged: the server puts it on the base."""
+    """The adapter of `method: peft`. It is not merged: the server applies it to the base."""
 
     epochs: float = Field(default=3, gt=0, examples=[3])
     """Passes over the training rows."""
@@ -104,38 +105,38 @@ class TuningSpec(Section):
     """How the learning rate falls after the warm-up."""
 
     warmup_steps: int | None = Field(default=None, ge=0, examples=[10])
-    """Steps over which the learning rate rises from 0. If left out 10, or a tenth of all steps where that is
+    """Steps over which the learning rate rises from 0. Default: 10, or a tenth of all steps if that is
     less."""
 
     batch_size: int = Field(default=8, ge=1, examples=[8])
     """Rows per optimizer step."""
 
     micro_batch_size: int | None = Field(default=None, ge=1, examples=[2])
-    """Rows that pass through the model at once, which is what memory grows with; `batch_size` must be a
-    multiple of it. If left out, the memory plan decides. It does not change the result of a step."""
+    """Rows per micro-batch. Memory grows with it; `batch_size` must be a multiple of it. If left out, the
+    memory plan decides. It does not change the result of a step."""
 
     memory: Literal["auto"] | MemoryFit = Field(default="auto", examples=["auto", {"fit": "24GB"}])
-    """What training may take of the device: all that is free, or a bound. From this follow how many rows go
-    through the model at once and which layers compute their activations again."""
+    """How much of the device's memory training may use: all that is free, or a bound. It determines the
+    micro-batches and which layers use gradient checkpointing."""
 
     processes: int = Field(default=1, ge=1, le=64, examples=[1])
-    """Processes of one machine that share each step, one a card. The rows of a step stay the same."""
+    """Processes of one machine that share each step, one per GPU. A step keeps the same rows."""
 
     nodes: int = Field(default=1, ge=1, le=64, examples=[1])
-    """Machines that share each step, with `processes` on each; `tunebuild launch` renders what starts it."""
+    """Machines that share each step, with `processes` on each; `tunebuild launch` renders the launch
+    command."""
 
     shard: bool = Field(default=False, examples=[True])
-    """Split weights, gradients and optimizer state over all processes instead of keeping them whole in each
-    (FSDP). For a model that is too large for one card; needs `full` or `lora`. It does not change the
-    result."""
+    """Shard weights, gradients and optimizer state over all processes (FSDP) instead of keeping them whole in
+    each. For a model that is too large for one GPU; needs `full` or `lora`. It does not change the result."""
 
     packing: bool = Field(default=True, examples=[True])
-    """Lay rows behind one another instead of padding them side by side. They do not see each other; where a
-    model cannot promise that, they are padded, and the plan says so."""
+    """Pack rows into one sequence instead of padding them. Rows do not attend to each other; if a model
+    cannot guarantee that, rows are padded, and the plan says so."""
 
     max_length: int = Field(default=2048, ge=8, examples=[2048])
-    """Longest row in tokens, prompt and answer together; see `data.on_long`. It may be more than the base has
-    positions for as long as no row is."""
+    """Longest row in tokens, prompt and answer together; see `data.on_long`. It may exceed the base's
+    positions as long as no row does."""
 
     weight_decay: float = Field(default=0.0, ge=0.0, examples=[0.0])
     """Weight decay of the optimizer."""
@@ -147,19 +148,20 @@ class TuningSpec(Section):
     """How often the held-out rows are evaluated during training."""
 
     early_stopping: EarlyStopping | None = Field(default=None, examples=[{"patience": 3}])
-    """Stop where the loss on held-out rows gets no better."""
+    """Stop when the loss on held-out rows no longer improves."""
 
     keep: Literal["last", "best"] = Field(default="last", examples=["best"])
     """Which adapter is kept: the last one, or the one with the smallest loss on held-out rows."""
 
     checkpoints: int = Field(default=2, ge=1, le=100, examples=[2])
-    """How many checkpoints stay on disk while training runs. There is one more while the next is written."""
+    """How many checkpoints stay on disk during training, plus one while the next is being written."""
 
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         default=(), examples=[["tensorboard"]]
     )
-    """Where else to send the metrics; the package must be installed, and takes its settings from its own
-    variables (`WANDB_PROJECT`, `MLFLOW_TRACKING_URI`, `TENSORBOARD_LOGGING_DIR`, which has to be set)."""
+    """Where else to send the metrics. The package must be installed; it reads its settings from its own
+    environment variables (`WANDB_PROJECT`, `MLFLOW_TRACKING_URI`, `TENSORBOARD_LOGGING_DIR`, which has to be
+    set)."""
 
     seed: int = Field(default=0, ge=0, le=2**32 - 1, examples=[0])
     """Seeds the adapter, the order of rows and the evaluation split."""
@@ -174,7 +176,8 @@ class MergeSpec(Section):
 
     strategy: Literal["auto", "original", "dequantized", "none"] = Field(default="auto", examples=["auto"])
     """`original` adds the update to the published weights. `dequantized` adds it to the weights as the
-    quantized training saw them. `auto` measures both against the trained model and keeps the closer; lora's
-    base was never quantized, so there it is `original`. `none` merges nothing: the published weights
-    are layers that all adapters of a base share, the adapter is one more, and the server puts it on top. That
-    is quick to ship and slower to answer. What `full` trained are the weights themselves."""
+    quantized training saw them. `auto` compares both with the trained model and keeps the closer one. With
+    `lora`, the base was never quantized, so `auto` is `original`. `none` merges nothing: the published
+    weights are layers that all adapters of a base share, the adapter is one more layer, and the server
+    applies it to the base. That is quicker to ship and slower to serve. `full` trains the weights themselves,
+    so nothing is merged."""

@@ -71,6 +71,23 @@ def peft_says_which(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
         yield Diagnostic("strategy", message, "leave it at auto", "merge.strategy")
 
 
+def new_tokens_are_trained(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
+    """Each new control token is there once, and the training has rows of its own for it."""
+    tokens, tuning = spec.prompt.new_tokens, spec.tuning
+    for place, token in enumerate(tokens):
+        if token in tokens[:place]:
+            path = f"prompt.new_tokens[{place}]"
+            yield Diagnostic("new-tokens", f"'{token}' is there twice", "take one out", path)
+    if not tokens:
+        return
+    if tuning.method == "peft":
+        hint = "use lora or qlora"
+        yield Diagnostic("new-tokens", "method peft trains no new tokens", hint, "tuning.method")
+    if tuning.shard and tuning.method != "full":
+        message = "rows of new tokens cannot be split over processes"
+        yield Diagnostic("new-tokens", message, "leave out tuning.shard", "tuning.shard")
+
+
 def dequantized_needs_qlora(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """Only a quantized base can be dequantized."""
     if spec.merge.strategy == "dequantized" and spec.tuning.method not in ("qlora", "auto"):

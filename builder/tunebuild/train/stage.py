@@ -47,6 +47,7 @@ class TrainStage:
             "base": dict(self.base.weight_digests),
             "libraries": {name: library_version(name) for name in _LIBRARIES},
             **attention_inputs(self.base.config),
+            **({"new_tokens": list(self.settings.new_tokens)} if self.settings.new_tokens else {}),
         }
 
     def upstream(self) -> Inputs:

@@ -57,6 +57,7 @@ OTHERS = {
     "prompt.template": ["alpaca"],
     "prompt.template.file": ["two.jinja"],
     "prompt.system": ["Be brief."],
+    "prompt.new_tokens": ["[<|new|>]"],
     "prompt.date": ["2026-01-31"],
     "prompt.variables": ["{tone: dry}"],
     "serving.request_variables": ["[tone]"],
@@ -105,6 +106,7 @@ BEFORE = {
     "tuning.peft.virtual_tokens": PEFT,
     "prompt.template.file": ("prompt.template={file: one.jinja}",),
     "prompt.plain_answers": ("prompt.template={file: opened.jinja}",),
+    "prompt.new_tokens": ("prompt.template={file: new.jinja}",),
     "prompt.variables": ("prompt.template={file: tone.jinja}",),
     "serving.request_variables": ("prompt.template={file: tone.jinja}",),
     "tuning.memory.fit": ("tuning.memory={fit: 10GB}",),
@@ -170,6 +172,7 @@ def build(tmp_path_factory):
     for name in ("one", "two"):
         (directory / f"{name}.jinja").write_text(template)
     (directory / "opened.jinja").write_text(templates.OPENED)
+    (directory / "new.jinja").write_text("<|new|>" + template)
     (directory / "tone.jinja").write_text(template + "{{ tone }}")
     (directory / "spec.yaml").write_text(SPEC)
     store = Store(directory / "store")

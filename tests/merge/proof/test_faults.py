@@ -35,6 +35,7 @@ ENDS = {
         "config": {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "ensure_weight_tying": True}
     },
 }
+ENDS["new rows"] = {"config": {"trainable_token_indices": {"model.embed_tokens": [3, 40, 7]}}}
 STRENGTHS = {"light": 0.003, "strong": 0.05}
 FIRST, SECOND = "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"
 PREFIX = "base_model.model."

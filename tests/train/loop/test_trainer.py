@@ -12,10 +12,13 @@ from transformers import LlamaForCausalLM
 
 from support.models import save_base
 from support.rows import write_rows
+from tunebuild.data.prompt_source import build_renderer
 from tunebuild.data.tokenized import write_examples
 from tunebuild.errors import TunebuildError
+from tunebuild.spec.model import PromptSpec
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
+from tunebuild.train.loop import trainer
 from tunebuild.train.loop.run import train_adapter
 from tunebuild.train.plan.settings import TrainSettings
 
@@ -129,8 +132,25 @@ def test_a_long_row_is_not_blamed_for_what_others_take(prepared, monkeypatch):
     assert halved == pytest.approx(whole, rel=1e-5)
 
 
-def test_the_evaluation_is_the_mean_over_tokens(prepared):
+def test_the_evaluation_is_the_mean_over_tokens(prepared, monkeypatch):
+    # Answers of one word and of many, in batches of one row: a mean over batches would be another figure.
+    renderer = build_renderer(PromptSpec(), prepared / "base", prepared / "base")
+    pairs = [
+        [{"role": "user", "content": "So?"}, {"role": "assistant", "content": answer}]
+        for answer in ("No", "Item 3 is the green one. " * 4, "The red one, it seems.")
+    ]
+    write_examples(prepared / "rows" / "eval.arrow", [renderer.example(pair) for pair in pairs])
+    widths = []
+    as_wide_as = trainer._as_wide_as
+
+    def narrow(limit, lengths, packed):
+        found = as_wide_as(int(lengths.max()), lengths, packed)
+        widths.append(len(list(found)))
+        return found
+
+    monkeypatch.setattr(trainer, "_as_wide_as", narrow)
     out, _, _ = train(prepared, "one", epochs=1, learning_rate=1e-12)
+    assert min(widths) > 1
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     evaluated = next(line for line in lines if "eval_loss" in line)
     from transformers import AutoModelForCausalLM

@@ -85,6 +85,16 @@ def test_a_leak_is_noticed(monkeypatch):
     assert model.config._attn_implementation == "sdpa"
 
 
+def test_a_leak_too_faint_to_show_in_values_is_noticed(monkeypatch):
+    def leaking(module, query, key, value, mask, **options):
+        attended, weights = attention.packed_attention(module, query, key, value, mask, **options)
+        return attended + 1e-6 * value.mean(), weights
+
+    AttentionInterface.register("leaking", leaking)
+    monkeypatch.setattr(attention, "PACKED", "leaking")
+    assert "see each other" in try_packing(model_of("llama"))
+
+
 def test_rows_that_are_not_packed_are_refused():
     model = model_of("llama")
     model.set_attn_implementation(PACKED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -101,19 +103,25 @@ def test_a_tied_adapter_is_one_and_is_written_as_peft_writes_it(tmp_path):
     assert not [n for n in written if "base_layer" in n]
 
 
-def test_a_killed_training_of_the_ends_resumes_to_the_same_bytes(tmp_path):
+@pytest.mark.parametrize(
+    ("targets", "new_tokens"),
+    [(("q_proj", "embed_tokens"), ()), ("all-linear", (7, 20))],
+    ids=["lora", "rows"],
+)
+def test_a_killed_training_of_the_ends_resumes_to_the_same_bytes(tmp_path, targets, new_tokens):
     """Checkpoints hold a tied adapter once, and give it back to both ends."""
     base = save_base("llama", tmp_path / "base", tie_word_embeddings=True)
     write_rows(base, tmp_path / "rows", held_out=True)
-    lora = LoraSpec(r=4, targets=("q_proj", "embed_tokens"))
+    lora = LoraSpec(r=4, targets=targets)
     spec = TuningSpec(method="lora", lora=lora, epochs=2, batch_size=5, learning_rate=1e-2, max_length=128)
-    settings = TrainSettings(spec, "cpu", "float32")
+    settings = TrainSettings(spec, "cpu", "float32", new_tokens=new_tokens)
     outs = []
     for name in ("whole", "resumed"):
         out, work = tmp_path / name, tmp_path / "work"
         out.mkdir()
         work.mkdir(exist_ok=True)  # the second one finds the checkpoints of the first
         train_adapter(settings, data=tmp_path / "rows", base=base, work=work, out=out, progress=Silent())
+        assert json.loads((out / "result.json").read_text())["resumed"] == (name == "resumed")
         for checkpoint in sorted((work / "checkpoints").glob("checkpoint-*"))[1:]:
             for file in checkpoint.iterdir():
                 file.unlink()

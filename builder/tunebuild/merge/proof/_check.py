@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,30 @@ def check_whole(trained: Slab, merged: Slab) -> Finding:
             expected = trained.values(a.fileno(), first, count).to(merged.dtype_in_torch)
             if fault := _first_unequal(expected, merged.values(b.fileno(), first, count), merged, first):
                 return Finding(merged.name, math.inf, fault=f"is not what was trained at {fault}")
+    return Finding(merged.name)
+
+
+def check_rows(trained: Slab, numbers: Sequence[int], base: Slab, merged: Slab) -> Finding:
+    """Some rows as trained, rounded once to the stored type; in all others not a bit may differ."""
+    if found := _unlike(base, merged):
+        return Finding(merged.name, math.inf, fault=found)
+    if (trained.rows, trained.columns) != (len(set(numbers)), merged.columns):
+        fault = f"has {len(set(numbers))} trained rows, and the adapter holds {_spelled(trained)}"
+        return Finding(merged.name, math.inf, fault=fault)
+    with trained.file.open("rb", buffering=0) as file:
+        values = trained.values(file.fileno()).to(merged.dtype_in_torch)
+    places = {number: place for place, number in enumerate(numbers)}
+    rows = max(1, _BLOCK // max(1, merged.columns))
+    with base.file.open("rb", buffering=0) as a, merged.file.open("rb", buffering=0) as b:
+        for first in range(0, merged.rows, rows):
+            count = min(rows, merged.rows - first)
+            expected = base.values(a.fileno(), first, count).clone()
+            for number in places.keys() & range(first, first + count):
+                expected[number - first] = values[places[number]]
+            if fault := _first_unequal(expected, merged.values(b.fileno(), first, count), merged, first):
+                return Finding(
+                    merged.name, math.inf, fault=f"is not the base with the trained rows at {fault}"
+                )
     return Finding(merged.name)
 
 

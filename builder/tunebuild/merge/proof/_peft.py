@@ -174,11 +174,21 @@ class AdapterTold:
         modules: those that it updates.
         whole: tensors that were trained whole, and take the base's place.
         frozen: copies of base tensors that PEFT keeps beside an adapter of a head.
+        rows: tensors that hold some rows of a weight, with the numbers of those. Two weights that PEFT ties
+            have the same.
     """
 
     modules: dict[str, Module]
     whole: dict[str, Slab]
     frozen: dict[str, Slab]
+    rows: dict[str, tuple[Slab, tuple[int, ...]]]
+
+    @property
+    def count(self) -> int:
+        """Tensors of the adapter that are told of."""
+        updates = sum(len(module.tensors) for module in self.modules.values())
+        rows = {slab.name for slab, _ in self.rows.values()}
+        return updates + len(self.whole) + len(self.frozen) + len(rows)
 
 
 def skeleton_of(directory: Path) -> Any:
@@ -207,6 +217,7 @@ def tell(model: Any, adapter: Path) -> AdapterTold:
     from peft import PeftConfig, get_peft_model
     from peft.tuners.lora import LoraLayer
     from peft.utils import ModulesToSaveWrapper
+    from peft.utils.other import TrainableTokensWrapper
 
     file = adapter / WEIGHTS
     stored = {slab.name: slab for slab in slabs_of(file)}
@@ -221,7 +232,9 @@ def tell(model: Any, adapter: Path) -> AdapterTold:
                 return stored[key]
         raise fail("proof-failed", f"{file.name} of the adapter lacks {name}", _DAMAGED)
 
-    told = AdapterTold({}, {}, {})
+    told = AdapterTold({}, {}, {}, {})
+    rows: dict[int, tuple[Slab, tuple[int, ...]]] = {}
+    tied: dict[str, int] = {}
     for full, module in adapted.named_modules(remove_duplicate=False):
         name = full.removeprefix(_PREFIX)
         if isinstance(module, LoraLayer):
@@ -233,6 +246,13 @@ def tell(model: Any, adapter: Path) -> AdapterTold:
         elif isinstance(module, ModulesToSaveWrapper):
             for inner, _ in module.modules_to_save[_ADAPTER].named_parameters():
                 told.whole[f"{name}.{inner}"] = slab(f"{full}.{inner}")
+        elif isinstance(module, TrainableTokensWrapper) and module.token_adapter.tied_adapter is not None:
+            tied[f"{name}.weight"] = id(module.token_adapter.tied_adapter)
+        elif isinstance(module, TrainableTokensWrapper):
+            layer = module.token_adapter
+            held = slab(f"{full}.token_adapter.trainable_tokens_delta.{_ADAPTER}")
+            rows[id(layer)] = told.rows[f"{name}.weight"] = held, tuple(layer.token_indices[_ADAPTER])
+    told.rows.update({name: rows[layer] for name, layer in tied.items()})
     for key, one in stored.items():
         if key.endswith(".base_layer.weight") and key not in used:
             told.frozen[key.removeprefix(_PREFIX).replace(".base_layer", "")] = one

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tunebuild.errors import Diagnostic, TunebuildError, fail
-from tunebuild.merge.proof._check import Finding, Updated, check_held, check_kept, check_whole
+from tunebuild.merge.proof._check import Finding, Updated, check_held, check_kept, check_rows, check_whole
 from tunebuild.merge.proof._files import Slab, slabs
 from tunebuild.merge.proof._names import Place, places
 from tunebuild.merge.proof._nf4 import FourBit
@@ -38,6 +38,7 @@ class Proof:
     Attributes:
         strategy: how the files were made.
         updated: tensors with an update, each checked value by value and by what PEFT's layer adds.
+        rows: tensors of which some rows were trained, and are as trained; the others are the base's.
         whole: tensors that were trained whole, equal to what was trained in the type of the file.
         held: tensors equal to the base as 4 bits hold it.
         kept: tensors equal to the base's, byte by byte.
@@ -52,6 +53,7 @@ class Proof:
 
     strategy: Strategy
     updated: int
+    rows: int
     whole: int
     held: int
     kept: int
@@ -68,6 +70,7 @@ class Proof:
         """The proof in one line."""
         parts = (
             (self.updated, "updated within rounding"),
+            (self.rows, "with rows as trained"),
             (self.whole, "as trained"),
             (self.held, "as 4 bits hold them"),
             (self.kept, "equal to the base"),
@@ -140,8 +143,8 @@ def _jobs(
     told = tell(model, trained / "adapter")
     four = FourBit.read(trained / "quantization.json") if strategy == "dequantized" else None
     jobs = list(_adapter_jobs(told, four, where, ties, stored, written))
-    touched = {job.module for job in jobs if job.kind in ("updated", "whole")}
-    for parameter in (*told.modules, *told.whole):
+    touched = {job.module for job in jobs if job.kind in ("updated", "rows", "whole")}
+    for parameter in (*told.modules, *told.whole, *told.rows):
         if not touched & ties.get(parameter, {parameter}):
             raise fail("proof-failed", f"no stored tensor belongs to {parameter}, which was trained", _AGAIN)
     if four:
@@ -149,7 +152,7 @@ def _jobs(
         for module in four.modules:
             if f"{module}.weight" not in held:
                 raise fail("proof-failed", f"no stored tensor belongs to {module}, held in 4 bits", _AGAIN)
-    return jobs, sum(len(m.tensors) for m in told.modules.values()) + len(told.whole) + len(told.frozen)
+    return jobs, told.count
 
 
 def _whole_jobs(trained: Mapping[str, Slab], written: Mapping[str, Slab]) -> tuple[list[_Job], int]:
@@ -187,7 +190,20 @@ def _adapter_jobs(
         in_4_bits = four if four and parameter.removesuffix(".weight") in four.modules else None
         whole = [told.whole[n] for n in sorted(names) if n in told.whole]
         modules = [told.modules[n] for n in sorted(names) if n in told.modules]
-        if whole and not modules:
+        rows = [told.rows[n] for n in sorted(names) if n in told.rows]
+        if (
+            rows
+            and not whole
+            and not modules
+            and place.plain
+            and len(rows) == len(names) == len([one for one in rows if one == rows[0]])
+        ):
+            yield _job("rows", parameter, after, partial(check_rows, *rows[0], before, after))
+        elif rows:
+            raise fail(
+                "proof-failed", f"{parameter} is trained in two ways, or rearranged on loading", _AGAIN
+            )
+        elif whole and not modules:
             for one in whole:
                 yield _job("whole", parameter, after, partial(check_whole, one, after))
         elif modules and not whole and len(modules) == len(names):
@@ -280,6 +296,7 @@ def _proof(strategy: Strategy, findings: list[tuple[_Job, Finding]], tensors: in
     return Proof(
         strategy=strategy,
         updated=count("updated"),
+        rows=count("rows"),
         whole=count("whole"),
         held=count("held"),
         kept=count("kept"),

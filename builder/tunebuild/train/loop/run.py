@@ -138,7 +138,15 @@ def train_model(
         # The base's own, which the merge copies, may be one that transformers loads and refuses to save.
         model.generation_config = GenerationConfig()
     adapter = (
-        None if settings.full else add_adapter(model, tuning, base=base.directory, fused=execution.fused)
+        None
+        if settings.full
+        else add_adapter(
+            model,
+            tuning,
+            base=base.directory,
+            fused=execution.fused,
+            new_tokens=() if tuning.peft else settings.new_tokens,
+        )
     )
     prepare_layers(model, execution)
     initial = trainable_copy(adapter) if adapter else {}

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, set_seed
 
 from tunebuild.errors import fail
-from tunebuild.models.ends import ends_of
+from tunebuild.models.ends import ends_of, is_tied
 from tunebuild.models.skeleton import outside_of_text
 from tunebuild.spec.tuning import LoraSpec, PeftSpec, TuningSpec
 from tunebuild.train.model.fused_lora import use_fused_layers
@@ -34,7 +34,14 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def add_adapter(model: PreTrainedModel, tuning: TuningSpec, *, base: Path, fused: bool = False) -> PeftModel:
+def add_adapter(
+    model: PreTrainedModel,
+    tuning: TuningSpec,
+    *,
+    base: Path,
+    fused: bool = False,
+    new_tokens: Sequence[int] = (),
+) -> PeftModel:
     """Wrap the base in a fresh adapter.
 
     The seed is set here, right before the adapter is made: trainers seed themselves too late for that.
@@ -44,12 +51,15 @@ def add_adapter(model: PreTrainedModel, tuning: TuningSpec, *, base: Path, fused
         tuning: the spec's section.
         base: directory of the published weights.
         fused: make our layers instead of PEFT's.
+        new_tokens: ids of tokens whose rows of embedding and head are trained, too.
 
     Raises:
         TunebuildError: no module of the model has one of the target names.
     """
     set_seed(tuning.seed)
-    config = _other_config(model, tuning.peft) if tuning.peft else _lora_config(model, tuning.lora)
+    config = (
+        _other_config(model, tuning.peft) if tuning.peft else _lora_config(model, tuning.lora, new_tokens)
+    )
     if fused:
         use_fused_layers(config)
     try:
@@ -61,6 +71,9 @@ def add_adapter(model: PreTrainedModel, tuning: TuningSpec, *, base: Path, fused
         ) from error
     if isinstance(config, LoraConfig) and config.ensure_weight_tying:
         share_factors(peft_model)
+    if new_tokens:
+        # TRL asks the head for it, and PEFT's wrapper hands out the weight alone. Heads with one are refused.
+        peft_model.get_output_embeddings().bias = None
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -69,7 +82,7 @@ def add_adapter(model: PreTrainedModel, tuning: TuningSpec, *, base: Path, fused
     return peft_model
 
 
-def _lora_config(model: PreTrainedModel, lora: LoraSpec) -> LoraConfig:
+def _lora_config(model: PreTrainedModel, lora: LoraSpec, new_tokens: Sequence[int] = ()) -> LoraConfig:
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     both = None if isinstance(targets, str) else tied_targets(model, targets)
     return LoraConfig(
@@ -78,6 +91,7 @@ def _lora_config(model: PreTrainedModel, lora: LoraSpec) -> LoraConfig:
         lora_dropout=lora.dropout,
         target_modules=both or targets,
         ensure_weight_tying=both is not None,
+        trainable_token_indices=_rows(model, new_tokens),
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         init_lora_weights=name_in_peft(lora),
@@ -86,6 +100,14 @@ def _lora_config(model: PreTrainedModel, lora: LoraSpec) -> LoraConfig:
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def _rows(model: PreTrainedModel, ids: Sequence[int]) -> dict[str, list[int]] | None:
+    """PEFT's setting for rows that are trained. Where embedding and head are one tensor, they are one's."""
+    if not ids:
+        return None
+    ends = ends_of(model)
+    return {end: sorted(ids) for end in (ends[:1] if is_tied(model) else ends)}
 
 
 def _within(names: Sequence[str]) -> str | None:

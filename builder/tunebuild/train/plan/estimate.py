@@ -145,6 +145,10 @@ def estimate_memory(
     tuning, tokens = settings.tuning, execution.max_tokens
     width = 2 if settings.compute_dtype == "bfloat16" else _FLOAT32
     trained = trained_parameters(tensors, tuning) * _FLOAT32
+    # Where rows of embedding and head are trained, both are copied with those in place, and have gradients.
+    tables = [] if settings.full or not settings.new_tokens else list(_ends(tensors).values())
+    trained += sum(len(settings.new_tokens) * shape[1] for shape in tables) * _FLOAT32
+    copies = sum(map(prod, tables)) * (width + _FLOAT32)
     text = _named(config.get("text_config", config))
     layers = number_of_layers(tensors)
     kept = _kept_by_a_layer(text, tensors, settings, execution, width)
@@ -176,7 +180,7 @@ def estimate_memory(
         adapters=0 if settings.full else trained // parts,
         gradients=gradients,
         optimizer=2 * trained // parts,
-        activations=activations + backward + (dense if tuning.method == "qlora" else 0),
+        activations=activations + backward + copies + (dense if tuning.method == "qlora" else 0),
         logits=max(0, logits - backward),
         overhead=OVERHEAD[settings.device],
     )

@@ -28,6 +28,7 @@ class TrainSettings:
         compute_dtype: precision of matrix products; the base is loaded in it too.
         available: bytes that the device has for training, or ``None`` if nobody knows.
         notes: a sentence for each decision.
+        new_tokens: ids of control tokens whose rows of embedding and head an adapter trains.
     """
 
     tuning: TuningSpec
@@ -35,6 +36,7 @@ class TrainSettings:
     compute_dtype: ComputeDtype
     available: int | None = None
     notes: tuple[str, ...] = ()
+    new_tokens: tuple[int, ...] = ()
 
     @property
     def processes(self) -> int:
