@@ -106,6 +106,14 @@ def _stop_ids(base_dir: Path, tokenizer: PromptTokenizer) -> tuple[int, ...]:
     for name in ("generation_config.json", "config.json"):
         path = base_dir / name
         config: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        ids = config.get("eos_token_id")
-        found.update([ids] if isinstance(ids, int) else ids or [])
+        named = config.get("eos_token_id")
+        ids = named if isinstance(named, list) else [] if named is None else [named]
+        if not all(type(i) is int for i in ids):
+            raise fail(
+                "bad-model",
+                f"the base's {name} has an eos_token_id that is no token's id",
+                "fetch or save the model again",
+                path="model.base",
+            )
+        found.update(ids)
     return tuple(sorted(found))

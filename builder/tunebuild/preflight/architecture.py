@@ -15,6 +15,7 @@ from tunebuild.spec.tuning import TuningSpec
 # First values of an adapter that PEFT makes of a layer's weight, which experts in one tensor have not.
 _FROM_WEIGHTS = ("orthogonal", "pissa", "olora", "loftq")
 # What decides neither where an adapter goes nor whether that is stored.
+_LONGEST_REASON = 300
 _PLAIN = {"init": "default", "dropout": 0.0, "dora": False}
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -74,10 +75,12 @@ def check_architecture(
         from tunebuild.models.skeleton import build_skeleton
     try:
         skeleton = build_skeleton(directory)
-    except (ValueError, KeyError, OSError, ImportError, AttributeError, TypeError) as error:
-        message = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:
+        # What a wrong value runs into is any line of the library: a division, a tensor's size, a check.
+        reason = " ".join((str(error).strip() or type(error).__name__).split())[:_LONGEST_REASON]
+        message = f"the base cannot be built as its config.json says: {reason}"
         hint = "it must be a causal language model that the installed transformers knows"
-        raise fail("base-model", f"the base cannot be built: {message}", hint, path="model.base") from error
+        raise fail("base-model", message, hint, path="model.base") from error
     _check_cache(skeleton, tuning, engine)
     if tuning.method == "full":
         _check_full(skeleton, directory)
@@ -180,6 +183,14 @@ def _check_targets(
             fits = any(one in whole and tensors[whole[one]] == parameters[one] for one in same)
         else:
             raise _not_linear(name, kind, modules)
+        if weight in whole and sorted(tensors[whole[weight]]) != sorted(parameters[weight]):
+            raise fail(
+                "base-model",
+                f"the base's {whole[weight]} is {_shape(tensors[whole[weight]])}, and its config.json "
+                f"makes it {_shape(parameters[weight])}",
+                "they do not belong together: fetch or save the model again",
+                path="model.base",
+            )
         if merges and not fits:
             raise fail(
                 "not-mergeable",
@@ -187,6 +198,10 @@ def _check_targets(
                 _attention_targets(modules),
                 path="tuning.lora.targets",
             )
+
+
+def _shape(sizes: Iterable[int]) -> str:
+    return " x ".join(map(str, sizes))
 
 
 def _check_experts(tuning: TuningSpec, modules: Mapping[str, Any]) -> None:

@@ -156,7 +156,7 @@ def find_words(
     parsed = json.loads(definition)
     normalizer = parsed.get("normalizer") or {"type": "NFC"}
     model = parsed["model"]
-    if normalizer["type"] != "NFC" or model["type"] != "BPE" or model.get("dropout"):
+    if normalizer.get("type") != "NFC" or model.get("type") != "BPE" or model.get("dropout"):
         return None
     if (
         model.get("continuing_subword_prefix")
