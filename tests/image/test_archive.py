@@ -210,6 +210,17 @@ def test_an_upper_layer_hides_a_lower_one(inputs: ImageInputs, tmp_path: Path) -
     assert dict(open_archive(tmp_path / "layout").files("opt/tunebuild/bundle"))["bundle.json"] == b"new"
 
 
+@pytest.mark.parametrize("part", ["digest", "config_digest"])
+def test_a_manifest_or_config_that_was_rewritten_is_not_opened(
+    image: Image, tmp_path: Path, part: str
+) -> None:
+    write_layout(image, tmp_path / "layout")
+    path = tmp_path / "layout" / blob_path(getattr(image, part))
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=1))
+    with pytest.raises(TunebuildError, match="has the digest"):
+        open_archive(tmp_path / "layout")
+
+
 @pytest.mark.parametrize("name", ["../outside", "sub/../../outside", "/{out}/outside"])
 def test_no_name_in_a_strangers_archive_leads_out_of_the_directory(
     inputs: ImageInputs, tmp_path: Path, name: str
