@@ -17,13 +17,17 @@ from tunebuild.errors import TunebuildError
 from tunebuild.export.chat_template import FILE_NAME, write_tokenizer
 from tunebuild.export.layers import check_layers
 from tunebuild.export.run import calibration_rows
-from tunebuild.export.tool import requirements
+from tunebuild.export.stage import ExportStage
+from tunebuild.export.tool import Tool, requirements
 from tunebuild.prompt import save_prompt
 from tunebuild.prompt.golden import load_golden
 from tunebuild.spec import Spec
 from tunebuild.spec.checks import broken_rules
+from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.folder import Folder
 from tunebuild.spec.model import PromptSpec
+from tunebuild.store import Tree
+from tunebuild.store.stage import key_of
 from tunebuild.train.loop.rows import load_rows
 
 
@@ -159,3 +163,12 @@ def test_the_requirements_ship_and_pin() -> None:
     lines = [line for line in requirements().read_text().splitlines() if not line.startswith("#")]
     assert all(line.count("==") == 1 for line in lines)
     assert {"llmcompressor", "torch", "transformers"} <= {line.partition("==")[0] for line in lines}
+
+
+def test_another_version_of_the_tool_exports_anew_and_another_place_of_it_does_not():
+    def key(python, version):
+        tool = Tool(Path(python), {"llmcompressor": version})
+        nothing = Tree(Path(), ())
+        return key_of(ExportStage(ExportSpec(format="gptq"), nothing, nothing, 0, "cpu", tool))
+
+    assert key("/a/python", "1") == key("/b/python", "1") != key("/a/python", "2")
