@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from support import templates
 from support.models import ARCHITECTURES, save_base
 from support.quickstart import tunebuild
 from support.rows import PAIRS
@@ -35,7 +36,8 @@ serving:
 @pytest.mark.parametrize(
     ("architecture", "method", "template"),
     [
-        ("llama", "qlora", "chatml"),
+        # The prompt opens a block for reasoning; of the rows, one half reasons in it.
+        ("llama", "qlora", "{file: opened.jinja}"),
         ("falcon", "lora", "base"),
         ("mistral", "full", "qa"),
     ],
@@ -43,7 +45,9 @@ serving:
 def test_whole_path(quickstart, tmp_path, architecture, method, template):
     assert architecture in ARCHITECTURES
     save_base(architecture, tmp_path / "base", dtype=torch.bfloat16, hidden_size=128)
-    rows = "".join(f'"{q}","{a}"\n' for q, a in PAIRS)
+    (tmp_path / "opened.jinja").write_text(templates.OPENED)
+    block = "<think>\nEasy.\n</think>\n\n" if "opened" in template else ""
+    rows = "".join(f'"{q}","{block * (n % 2)}{a}"\n' for n, (q, a) in enumerate(PAIRS))
     (tmp_path / "rows.csv").write_text(f"prompt,completion\n{rows}")
     spec = tmp_path / "spec.yaml"
     adapter = "\n  lora: {r: 16, alpha: 32}\n  learning_rate: 1e-2"

@@ -440,4 +440,4 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
     assert not libraries, "the merge imports what it does not need"
     assert size > 400
     assert int(grown) < 40 + 25 * len(os.sched_getaffinity(0))
-    assert int(before) < 400
+    assert int(before) < 450  # bitsandbytes and what torch loads for it
