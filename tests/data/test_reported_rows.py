@@ -95,6 +95,20 @@ def test_role_and_content_are_read_under_conversations_and_parts_under_messages(
     ]
 
 
+@pytest.mark.parametrize("first", ["messages", "conversations"])
+def test_a_file_may_hold_turns_under_messages_and_under_conversations(base, tmp_path, first):
+    second = {"messages": "conversations", "conversations": "messages"}[first]
+    talks = {first: [user("A fish?"), answer("Carp.")]}, {second: [user("A bird?"), answer("Wren.")]}
+    read = Read(base, tmp_path, *talks)
+    assert read.learned == [["Carp."], ["Wren."]]
+    assert not read.found.said
+    # Where a row holds both, the one that its format names is read, and the other is reported.
+    read = Read(base, tmp_path, talks[0], {**talks[0], **talks[1]}, deduplicate="off")
+    assert read.learned == [["Carp."], ["Carp."]]
+    (line,) = read.found.said
+    assert f"'{second}'" in line
+
+
 @pytest.mark.parametrize("template", [templates.SWITCHED, families.CHATML])
 def test_reasoning_beside_an_answer_is_learned_or_reported(base, tmp_path, template):
     row = {"messages": [user("4 - 1?"), answer("3", reasoning_content="Take one off.")]}

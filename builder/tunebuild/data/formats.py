@@ -103,11 +103,17 @@ def _prompt_completion(row: Row) -> Talk:
 
 
 def _messages(row: Row) -> Talk:
-    return _with_tools(row, _with_system(row, read_turns("messages", row.get("messages"))))
+    return _conversation(row, "messages", "conversations")
 
 
 def _sharegpt(row: Row) -> Talk:
-    return _with_tools(row, _with_system(row, read_turns("conversations", row.get("conversations"))))
+    return _conversation(row, "conversations", "messages")
+
+
+def _conversation(row: Row, column: str, other: str) -> Talk:
+    """The turns in a column, or in the other where a row has only that: files hold rows of both kinds."""
+    name = other if row.get(column) is None and row.get(other) is not None else column
+    return _with_tools(row, _with_system(row, read_turns(name, row.get(name))))
 
 
 def _plain_text(row: Row) -> Talk:
@@ -147,6 +153,10 @@ TELLING: Mapping[str, tuple[str, ...]] = {
 }
 
 
+#: Where a format's turns stand in rows of the other kind.
+_OTHER_TURNS: Mapping[str, str] = {"messages": "conversations", "sharegpt": "messages"}
+
+
 def detect_format(row: Any, columns: Mapping[str, str]) -> str | None:
     """The format that a row's columns tell, or ``None``."""
     if not isinstance(row, Mapping):
@@ -182,6 +192,10 @@ def unused_columns(
         chosen_by: columns that rows are chosen by.
     """
     read = {*TELLING[format_name], *_MORE[format_name]}
+    if (other := _OTHER_TURNS.get(format_name)) and not any(
+        row.get(columns.get(ours, ours)) for ours in TELLING[format_name]
+    ):
+        read.add(other)
     taken = {columns[ours] if columns.get(ours) in row else ours for ours in read}
     taken.update(chosen_by)
     return [str(name) for name, value in row.items() if name not in taken and value not in (None, "", [], {})]
