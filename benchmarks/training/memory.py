@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from models import DEVICE, LONGEST, train
-
 from tunebuild.spec.tuning import TuningSpec
 
 # Shape, whether layers are compiled, and the tuning section.

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 import torch
-from models import DEVICE, LONGEST, SHAPES, lengths_of, model_of, tokenizer, write_rows
 
+from models import DEVICE, LONGEST, SHAPES, lengths_of, model_of, tokenizer, write_rows
 from tunebuild.spec.tuning import TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.launch.processes import train_in_processes

@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from models import DEVICE, LONGEST, SHAPES, lengths_of, model_of, tensors_of, tokenizer, train, write_rows
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import BitsAndBytesConfig, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from models import DEVICE, LONGEST, SHAPES, lengths_of, model_of, tensors_of, tokenizer, train, write_rows
 from tunebuild.spec.tuning import TuningSpec
 from tunebuild.train.loop.rows import load_rows
 from tunebuild.train.plan.estimate import linear_parameters
