@@ -65,7 +65,7 @@ def _remedy(rejects: Rejects, kept: int) -> str:
     if rejects.counts["answer-too-long"]:
         ways.append("raise tuning.max_length")
     if rejects.by_template > rejects.bad // 2:
-        ways = ["choose another prompt.template, which refuses most of them", *ways]
+        ways = ["choose another prompt.template (this one refuses most of them)", *ways]
     if kept:
         ways.append("raise data.max_rejected")
     return ", ".join(ways[:-1]) + f", or {ways[-1]}" if len(ways) > 1 else ways[0]
