@@ -192,6 +192,10 @@ FREE = {
 }  # mappings whose keys are the user's own, so many levels deep
 
 
+#: What stands for itself elsewhere, and what does not go with another field of this spec.
+_ELSEWHERE = {"extends", "file", "new_tokens", "peft", "type", "virtual_tokens"}
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A spoilt spec: the line that is spoilt, what is wrong there, and the word that was meant."""
@@ -328,8 +332,7 @@ def test_the_spec_itself_is_valid_and_names_every_field(directory):
     assert diagnose(directory / "spec.yaml", SPEC) == ()
     named = {str(path[-1]) for _, path, _ in fields()}
     for section in (published_schema(), *published_schema()["$defs"].values()):
-        # What stands for itself elsewhere, and what only goes with another method.
-        assert set(section["properties"]) - named <= {"extends", "file", "peft", "type", "virtual_tokens"}
+        assert set(section["properties"]) - named <= _ELSEWHERE
 
 
 def test_every_mutant_is_refused_at_its_line_and_typos_are_understood(directory):
