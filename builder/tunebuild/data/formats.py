@@ -103,17 +103,22 @@ def _prompt_completion(row: Row) -> Talk:
 
 
 def _messages(row: Row) -> Talk:
-    return _conversation(row, "messages", "conversations")
+    return _conversation(row, "messages")
 
 
 def _sharegpt(row: Row) -> Talk:
-    return _conversation(row, "conversations", "messages")
+    return _conversation(row, "sharegpt")
 
 
-def _conversation(row: Row, column: str, other: str) -> Talk:
-    """The turns in a column, or in the other where a row has only that: files hold rows of both kinds."""
-    name = other if row.get(column) is None and row.get(other) is not None else column
-    return _with_tools(row, _with_system(row, read_turns(name, row.get(name))))
+def _conversation(row: Row, format_name: str) -> Talk:
+    column = _column_of_turns(row, format_name)
+    return _with_tools(row, _with_system(row, read_turns(column, row.get(column))))
+
+
+def _column_of_turns(row: Row, format_name: str) -> str:
+    """The format's own column, or the other where a row has only that: files hold rows of both kinds."""
+    (own,), other = TELLING[format_name], _OTHER_TURNS[format_name]
+    return other if row.get(own) is None and row.get(other) is not None else own
 
 
 def _plain_text(row: Row) -> Talk:
@@ -178,8 +183,12 @@ def to_conversation(row: Any, format_name: str, columns: Mapping[str, str]) -> T
     """
     if not isinstance(row, Mapping):
         raise RowRejected("is not a mapping of columns")
-    renamed = {**row, **{ours: row[theirs] for ours, theirs in columns.items() if theirs in row}}
-    return FORMATS[format_name](renamed)
+    return FORMATS[format_name](_renamed(row, columns))
+
+
+def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
+    """A row with the format's own names for its columns, besides the file's."""
+    return {**row, **{ours: row[theirs] for ours, theirs in columns.items() if theirs in row}}
 
 
 def unused_columns(
@@ -192,10 +201,8 @@ def unused_columns(
         chosen_by: columns that rows are chosen by.
     """
     read = {*TELLING[format_name], *_MORE[format_name]}
-    if (other := _OTHER_TURNS.get(format_name)) and not any(
-        row.get(columns.get(ours, ours)) for ours in TELLING[format_name]
-    ):
-        read.add(other)
+    if format_name in _OTHER_TURNS:
+        read.add(_column_of_turns(_renamed(row, columns), format_name))
     taken = {columns[ours] if columns.get(ours) in row else ours for ours in read}
     taken.update(chosen_by)
     return [str(name) for name, value in row.items() if name not in taken and value not in (None, "", [], {})]
