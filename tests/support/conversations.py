@@ -76,12 +76,7 @@ def rows(draw, turns, tools):
         role = draw(st.sampled_from(roles[turn["role"]]))
         one = {draw(st.sampled_from(["role", "from"])): role}
         one[draw(st.sampled_from(["content", "value"]))] = draw(parts(turn["text"]))
-        if turn.get("name"):
-            one["name"] = turn["name"]
-        if turn.get("reasoning"):
-            one[draw(st.sampled_from(["reasoning_content", "reasoning", "thinking"]))] = turn["reasoning"]
-        if turn["role"] == "tool":
-            one["tool_call_id"] = f"call{number - 1:05}"
+        one |= draw(beside_content(turn, number))
         if turn.get("calls"):
             one["tool_calls"] = [draw(calls(call, f"call{number:05}")) for call in turn["calls"]]
         for nothing in draw(st.sets(st.sampled_from(["tool_calls", "name", "refusal", "annotations"]))):
@@ -94,6 +89,19 @@ def rows(draw, turns, tools):
         wrapped = [tool if draw(st.booleans()) else {"type": "function", "function": tool} for tool in tools]
         row["tools"] = draw(st.sampled_from([wrapped, json.dumps(wrapped), list(map(json.dumps, wrapped))]))
     return "sharegpt" if sharegpt else "messages", row
+
+
+@st.composite
+def beside_content(draw, turn, number):
+    """What a turn has besides role, content and calls, the same in a row and in a request."""
+    one = {}
+    if turn.get("name"):
+        one["name"] = turn["name"]
+    if turn.get("reasoning"):
+        one[draw(st.sampled_from(["reasoning_content", "reasoning", "thinking"]))] = turn["reasoning"]
+    if turn["role"] == "tool":
+        one["tool_call_id"] = f"call{number - 1:05}"
+    return one
 
 
 @st.composite
@@ -113,12 +121,7 @@ def requests(draw, turns, tools):
     for number, turn in enumerate(turns[:-1]):
         role = draw(st.sampled_from(["system", "developer"])) if turn["role"] == "system" else turn["role"]
         one = {"role": role, "content": draw(parts(turn["text"]))}
-        if turn.get("name"):
-            one["name"] = turn["name"]
-        if turn.get("reasoning"):
-            one[draw(st.sampled_from(["reasoning_content", "reasoning", "thinking"]))] = turn["reasoning"]
-        if turn["role"] == "tool":
-            one["tool_call_id"] = f"call{number - 1:05}"
+        one |= draw(beside_content(turn, number))
         if turn.get("calls"):
             if not turn["text"]:
                 one["content"] = draw(st.sampled_from(["", None]))
