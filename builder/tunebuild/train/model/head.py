@@ -2,7 +2,7 @@
 
 TRL multiplies hidden states by the head's weight, in tiles, and never calls the head: an adapter of it
 would not be trained, and TRL refuses one. Here the head itself is called, for some tokens at a time whose
-logits are computed again for their gradient, so what is trained is what PEFT computes.
+logits are recomputed in the backward pass. So what is trained is what PEFT computes.
 """
 
 from __future__ import annotations
