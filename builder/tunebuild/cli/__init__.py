@@ -38,6 +38,7 @@ _VERBS = {
     "push": ("tunebuild.cli.push", "Push the image to a registry, without a container runtime."),
     "bundle": ("tunebuild.cli.bundle", "Write all that is published to one file, for where no network is."),
     "load": ("tunebuild.cli.load", "Load the image into Docker or Podman."),
+    "deploy": ("tunebuild.cli.deploy", "Write manifests for Compose, Kubernetes or KServe."),
     "launch": ("tunebuild.cli.launch", "Render the launch command for training on several machines."),
     "train": ("tunebuild.cli.train", "Train in one process started by a launcher."),
     "render": ("tunebuild.cli.render", "Write the Docker build context for another builder."),

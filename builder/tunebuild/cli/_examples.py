@@ -40,6 +40,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("load spec.yaml", "load what the spec builds"),
         ("load dist/support-bot.tar", "load an archive"),
     ),
+    "deploy": (
+        ("deploy spec.yaml --to kubernetes -o deploy", "write deploy/kubernetes.yaml for what was pushed"),
+        ("deploy registry.example.com/bot:2 --to compose", "print a Compose file"),
+    ),
     "launch": (
         ("launch spec.yaml --launcher slurm -o train.sbatch", "write a Slurm script"),
         ("launch spec.yaml", "print the torchrun command for each machine"),
