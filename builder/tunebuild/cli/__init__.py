@@ -30,6 +30,10 @@ Start with 'tunebuild init DIR', then validate, plan, build and run its spec.
 
 _VERBS = {
     "init": ("tunebuild.cli.init", "Write a commented spec, sample rows and a CI job."),
+    "import": (
+        "tunebuild.cli.import_config",
+        "Turn another tool's configuration (axolotl, Unsloth and the like) into a spec.",
+    ),
     "validate": ("tunebuild.cli.validate", "Check a spec; prints every problem with its line."),
     "data": ("tunebuild.cli.data", "Show the rows as the model sees them, and which tokens are in the loss."),
     "plan": ("tunebuild.cli.plan", "Show what a build would do, and why."),
