@@ -24,7 +24,7 @@ from tunebuild.store import Silent
 from tunebuild.train.loop import checkpoints
 from tunebuild.train.loop.run import train_adapter
 from tunebuild.train.model import base as base_module
-from tunebuild.train.model.adapter import add_adapter
+from tunebuild.train.model.adapter import add_adapter, trainable_copy
 from tunebuild.train.model.base import describe_quantization, keep_4bit_weights_unpacked, load_base
 from tunebuild.train.plan.settings import TrainSettings
 
@@ -114,6 +114,21 @@ def test_same_seed_same_adapter_in_another_process(tmp_path):
         for draws in ("1", "1000")
     }
     assert len(digests) == 1
+
+
+def test_the_seed_alone_decides_what_an_adapter_begins_with(tmp_path):
+    """Not what was drawn before it; and another seed begins elsewhere."""
+    base = save_base("llama", tmp_path / "base")
+
+    def drawn(seed, history):
+        settings = TrainSettings(TuningSpec(seed=seed, method="lora"), "cpu", "float32")
+        model = load_base(base, settings)
+        torch.manual_seed(history)
+        first = trainable_copy(add_adapter(model, settings.tuning, base=base))
+        return torch.cat([t.flatten() for n, t in first.items() if "lora_A" in n])
+
+    assert torch.equal(drawn(7, 1), drawn(7, 2))
+    assert not torch.equal(drawn(7, 1), drawn(8, 1))
 
 
 @pytest.mark.parametrize("init", ["default", "pissa"])

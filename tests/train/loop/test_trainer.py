@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import LlamaForCausalLM
+from trl import SFTTrainer
 
 from support.models import save_base
 from support.rows import write_rows
@@ -18,8 +20,11 @@ from tunebuild.errors import TunebuildError
 from tunebuild.spec.model import PromptSpec
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
-from tunebuild.train.loop import trainer
+from tunebuild.train.loop import run, trainer
 from tunebuild.train.loop.run import train_adapter
+from tunebuild.train.plan.estimate import read_tensors
+from tunebuild.train.plan.execution import plan_training
+from tunebuild.train.plan.lengths import read_lengths
 from tunebuild.train.plan.settings import TrainSettings
 
 
@@ -186,6 +191,23 @@ def test_the_best_adapter_is_kept_and_training_stops_early(prepared):
     assert len(digests) == 1
 
 
+def test_every_rank_makes_the_directory_of_a_checkpoint(tmp_path, monkeypatch):
+    """Right after saving, transformers takes a checkpoint for the best only if its directory is there.
+
+    What writes is replaced here by nothing, as on a rank that another one writes for.
+    """
+    asked = []
+    monkeypatch.setattr(SFTTrainer, "save_model", lambda rank, *arguments: asked.append(arguments))
+    rank = object.__new__(trainer.Trainer)
+    rank.args = SimpleNamespace(output_dir=str(tmp_path / "all"))
+    checkpoint = tmp_path / "run" / "checkpoint-3"
+    for directory in (None, str(checkpoint), str(checkpoint)):
+        rank.save_model(directory, True)
+    assert (tmp_path / "all").is_dir()
+    assert checkpoint.is_dir()
+    assert asked == [(None, True), (str(checkpoint), True), (str(checkpoint), True)]
+
+
 def test_early_stopping_goes_on_waiting_after_a_stop(prepared):
     options = {
         "epochs": 30, "evaluations": 30, "learning_rate": 0.3, "early_stopping": {"patience": 4},
@@ -244,6 +266,24 @@ def test_a_resumed_training_is_computed_as_it_began(prepared):
     assert recorded["planned"] == memory
     assert (recorded["planned_peak"], recorded["limit"]) == (49, 99)
     assert recorded["reasons"] == ["began so"]
+
+
+def test_the_record_of_memory_has_the_planned_and_the_measured_peak(prepared, monkeypatch):
+    """On a GPU; its allocator does not see what the plan calls overhead, so that is added."""
+    settings = TrainSettings(TuningSpec(method="lora"), "cuda", "bfloat16")
+    lengths = read_lengths(prepared / "rows" / "train.arrow")
+    base = prepared / "base"
+    plan = plan_training(
+        json.loads((base / "config.json").read_text()), read_tensors(base), settings, lengths
+    )
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 5_000)
+    recorded = run._memory(plan, settings, 4_000, [])
+    overhead = plan.memory.overhead
+    assert overhead > 0
+    assert recorded["planned_peak"] == sum(recorded["planned"].values()) == plan.memory.total
+    assert (recorded["measured_peak"], recorded["probed_peak"]) == (5_000 + overhead, 4_000 + overhead)
+    on_cpu = run._memory(plan, replace(settings, device="cpu"), None, [])
+    assert (on_cpu["measured_peak"], on_cpu["probed_peak"]) == (None, None)
 
 
 def test_ddp_two_ranks_match_one_process(prepared):
