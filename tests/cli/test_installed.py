@@ -30,6 +30,7 @@ CORE = {
     "render-spec": ("{spec}",),
     "launch": ("{spec}", "--store", "{store}"),
     "cache ls": ("--store", "{store}"),
+    "doctor": ("--store", "{store}"),
     "init": ("{new}",),
 }
 # By verb: the arguments, what it lacks with the core alone.
