@@ -528,7 +528,7 @@ trainer.train()
 def _unsloth(
     from_pretrained: str = 'model_name="example-org/tiny", max_seq_length=longest, load_in_4bit=True',
     peft: str = 'r=12, target_modules=["q_proj", "v_proj"], lora_alpha=24, lora_dropout=0, bias="none"',
-    config: str = "SFTConfig(per_device_train_batch_size=3, gradient_accumulation_steps=5, max_steps=50, seed=1)",
+    config: str = "SFTConfig(per_device_train_batch_size=3, gradient_accumulation_steps=5, max_steps=50)",
     trainer: str = "",
     rows: str = 'dataset = load_dataset("example-org/faq", split="train")',
     model: str = "FastLanguageModel",
@@ -545,14 +545,16 @@ UNSLOTH = {
         rows='dataset = load_dataset("example-org/faq", split="train")\n'
         "def form(row):\n    return {'text': alpaca_prompt.format(row['a'])}\ndataset = dataset.map(form)",
         trainer='dataset_text_field="text", max_seq_length=longest, dataset_num_proc=2, packing=False, ',
-        config="TrainingArguments(per_device_train_batch_size=2, gradient_accumulation_steps=3, warmup_steps=4,"
-        " max_steps=30, learning_rate=3e-4, fp16=not is_bf16_supported(), bf16=is_bf16_supported(),"
+        config="TrainingArguments(per_device_train_batch_size=2, gradient_accumulation_steps=3,"
+        " warmup_steps=4, max_steps=30, learning_rate=3e-4, fp16=not is_bf16_supported(),"
+        " bf16=is_bf16_supported(),"
         ' logging_steps=1, optim="adamw_8bit", weight_decay=0.02, lr_scheduler_type="linear", seed=11,'
         ' output_dir="outputs", report_to="none")',
     ),
     "responses": _unsloth(
         before="from unsloth.chat_templates import get_chat_template\nload = False\nrank = 8",
-        from_pretrained='"example-org/tiny-bnb-4bit", max_seq_length=2 * longest, dtype=None, load_in_4bit=load',
+        from_pretrained='"example-org/tiny-bnb-4bit", max_seq_length=2 * longest, dtype=None,'
+        " load_in_4bit=load",
         peft="r=rank, lora_alpha=rank * 2, use_rslora=True, loftq_config=None, random_state=5,"
         ' use_gradient_checkpointing="unsloth"',
         rows='tokenizer = get_chat_template(tokenizer, chat_template="llama-3.1", map_eos_token=True,'
@@ -581,7 +583,8 @@ UNSLOTH = {
         " per_device_train_batch_size=2, gradient_accumulation_steps=8)",
     ),
     "full": _unsloth(
-        from_pretrained='model_name="example-org/tiny", full_finetuning=True, load_in_8bit=False, token="hf_x"',
+        from_pretrained='model_name="example-org/tiny", full_finetuning=True, load_in_8bit=False,'
+        ' token="hf_x"',
         config='SFTConfig(num_train_epochs=4, optim="adamw_torch_fused", lr_scheduler_type="cosine")',
     ),
     "held out": _unsloth(
@@ -591,7 +594,8 @@ UNSLOTH = {
         config='SFTConfig(eval_strategy="steps", eval_steps=10, num_train_epochs=1, packing=True)',
     ),
     "unpacked": _unsloth(
-        before='options = {"per_device_train_batch_size": 6, "learning_rate": 1e-4}\nimport sys\nmore = sys.argv',
+        before='options = {"per_device_train_batch_size": 6, "learning_rate": 1e-4}\n'
+        "import sys\nmore = sys.argv",
         config="SFTConfig(num_train_epochs=int(more[1]), **options, **more)",
     ),
     "in main": "from unsloth import FastLanguageModel\nRANK = 18\ndef main():\n"
