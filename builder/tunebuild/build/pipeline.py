@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunebuild.build._base import SpecBase
 from tunebuild.build.description import bill_of, labels_of
 from tunebuild.build.secret_scan import SecretScan
 from tunebuild.data.prompt_source import build_renderer, check_variables
@@ -26,8 +27,7 @@ from tunebuild.image.weights import WeightsStage, weight_digests
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage
 from tunebuild.merge.strategies import Strategy, strategies_for
-from tunebuild.models.base_model import BaseModel, find_base_model
-from tunebuild.models.new_tokens import NewTokensStage, with_new_tokens
+from tunebuild.models.base_model import BaseModel
 from tunebuild.prompt import Renderer
 from tunebuild.report.facts import Records
 from tunebuild.serve.bundle import Bundle
@@ -36,7 +36,7 @@ from tunebuild.spec.canonical import effective
 from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.serving_rules import engine_of
-from tunebuild.store import UNBUILT, Silent, Store, Tree, digest_json
+from tunebuild.store import UNBUILT, Store, Tree, digest_json
 from tunebuild.train.plan.estimate import count_parameters, read_tensors
 from tunebuild.train.plan.hardware import decide
 from tunebuild.train.plan.settings import Device, TrainSettings
@@ -77,23 +77,19 @@ class Pipeline:
         self.hub_cache = store.root / "hub"
 
     @cached_property
-    def base(self) -> BaseModel:
-        """The base model's files, with the spec's new control tokens."""
-        tokens = self.spec.prompt.new_tokens
-        if not tokens:
-            return self.published
-        return with_new_tokens(self.store.ensure(NewTokensStage(self.published, tokens), Silent()))
+    def bases(self) -> SpecBase:
+        """Where the base model comes from."""
+        return SpecBase(self.loaded, self.store, self.hub_cache, self.lock)
 
-    @cached_property
+    @property
+    def base(self) -> BaseModel:
+        """The base that is trained; until the build has written its new control tokens, an outline of it."""
+        return self.bases.files
+
+    @property
     def published(self) -> BaseModel:
         """The base model's files as they are published."""
-        return find_base_model(
-            self.spec.model,
-            self.loaded.directory,
-            self.hub_cache,
-            self.store.memo.digest,
-            self.lock.model if self.lock else None,
-        )
+        return self.bases.published
 
     @cached_property
     def renderer(self) -> Renderer:
