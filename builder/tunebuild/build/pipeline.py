@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunebuild.build._base import SpecBase
+from tunebuild.build._own_inputs import own_inputs
 from tunebuild.build.description import bill_of, labels_of
 from tunebuild.build.secret_scan import SecretScan
 from tunebuild.data.prompt_source import build_renderer, check_variables
@@ -36,7 +37,7 @@ from tunebuild.spec.canonical import effective
 from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.serving_rules import engine_of
-from tunebuild.store import UNBUILT, Store, Tree, digest_json
+from tunebuild.store import Store, Tree, digest_json
 from tunebuild.train.plan.estimate import count_parameters, read_tensors
 from tunebuild.train.plan.hardware import decide
 from tunebuild.train.plan.settings import Device, TrainSettings
@@ -294,28 +295,5 @@ class Pipeline:
 
     @cached_property
     def own_inputs(self) -> dict[str, Any]:
-        """What each stage depends on besides what earlier stages hand it. Runs nothing.
-
-        Two builds are compared by these: a field of the spec matters to the stages in whose inputs it shows.
-        """
-        merge = dict(self.merge(UNBUILT).own())
-        if len(self.strategies) > 1:
-            # Which one is kept is measured; the candidates are among what is evaluated.
-            del merge["strategy"]
-        labels = labels_of(self.spec, self.settings)
-        parts, records = BundleParts(self.settings, *[UNBUILT] * 5), Records(*[UNBUILT] * 4)
-        image = ImageStage(self.reference, parts, (), {}, records, labels, {}, self.spec.image.platform)
-        own: dict[str, Any] = {
-            "data": self.data().own(),
-            "train": self.train(UNBUILT).own(),
-            "merge": merge,
-            "evaluate": {
-                "gates": self.spec.gates.model_dump(mode="json"),
-                **self.evaluate(UNBUILT, UNBUILT, UNBUILT).own(),
-            },
-            "runtime": self.runtime().own(),
-            "image": image.own(),
-        }
-        if self.spec.exports:
-            own["export"] = {"exports": [one.model_dump(mode="json") for one in self.spec.exports]}
-        return own
+        """What each stage depends on besides what earlier stages hand it."""
+        return own_inputs(self)
