@@ -47,6 +47,7 @@ MORE = {
     "bundle": (("{spec}", "-o", "{new}.tar"), "train"),
     "push": (("{spec}", "localhost:1/x:1"), "train"),
     "load": (("{spec}",), "train"),
+    "deploy": (("{spec}", "--to", "compose"), "image"),
 }
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from tunebuild.errors import TunebuildError
 from tunebuild.spec import load_spec
-from tunebuild.spec._foreign import _HINTS, foreign_hint
 from tunebuild.spec._repairs import _sections
+from tunebuild.spec.foreign import FOREIGN_KEYS, foreign_hint
 from tunebuild.spec.yaml_loader import parse_dotted, parse_yaml
 
 FRAME = """\
@@ -180,12 +180,12 @@ def test_what_is_suggested_for_another_tools_key_exists():
     fields = {f"{section}.{key}".lstrip(".") for section, keys in _sections().items() for key in keys}
     sections = "|".join({field.partition(".")[0].partition("[")[0] for field in fields})
     named = re.compile(rf"\b(?:{sections})(?:\[\])?\.[a-z_]+(?:(?:\[\])?\.[a-z_]+)*")
-    hints = {foreign_hint(key, "") for key in _HINTS}
+    hints = {foreign_hint(key, "") for key in FOREIGN_KEYS}
     assert len(hints) > 60
     paths = {path for hint in hints for path in named.findall(hint)}
     assert paths <= fields
     # Nobody is sent away from a key that is there.
-    assert not [key for key in _HINTS if key in _sections()[""]]
+    assert not [key for key in FOREIGN_KEYS if key in _sections()[""]]
 
 
 @pytest.mark.parametrize(

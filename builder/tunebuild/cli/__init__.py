@@ -30,14 +30,19 @@ Start with 'tunebuild init DIR', then validate, plan, build and run its spec.
 
 _VERBS = {
     "init": ("tunebuild.cli.init", "Write a commented spec, sample rows and a CI job."),
+    "import": (
+        "tunebuild.cli.import_config",
+        "Turn another tool's configuration (axolotl, Unsloth and the like) into a spec.",
+    ),
     "validate": ("tunebuild.cli.validate", "Check a spec; prints every problem with its line."),
     "data": ("tunebuild.cli.data", "Show the rows as the model sees them, and which tokens are in the loss."),
     "plan": ("tunebuild.cli.plan", "Show what a build would do, and why."),
-    "lock": ("tunebuild.cli.lock", "Pin everything a spec names in a lock file."),
+    "lock": ("tunebuild.cli.lock", "Record specs and pin everything they name in a lock file."),
     "build": ("tunebuild.cli.build", "Train, merge and assemble the image; prints its digest."),
     "push": ("tunebuild.cli.push", "Push the image to a registry, without a container runtime."),
     "bundle": ("tunebuild.cli.bundle", "Write all that is published to one file, for where no network is."),
     "load": ("tunebuild.cli.load", "Load the image into Docker or Podman."),
+    "deploy": ("tunebuild.cli.deploy", "Write manifests for Compose, Kubernetes or KServe."),
     "launch": ("tunebuild.cli.launch", "Render the launch command for training on several machines."),
     "train": ("tunebuild.cli.train", "Train in one process started by a launcher."),
     "render": ("tunebuild.cli.render", "Write the Docker build context for another builder."),

@@ -8,6 +8,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("init support-bot", "start a new project"),
         ("init support-bot --for cpu", "for a machine and a CI runner without a GPU"),
     ),
+    "import": (
+        ("import axolotl.yml -o spec.yaml", "write a spec, and list what could not be carried over"),
+        ("import train.yaml --from llama-factory --json", "print spec and lists for a script"),
+    ),
     "validate": (
         ("validate spec.yaml", "check one spec"),
         ("validate a.yaml b.yaml --format sarif", "check several, for a code host"),
@@ -21,8 +25,8 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("plan spec.yaml --against git:origin/main", "say what a branch changes, and what that sets off"),
     ),
     "lock": (
-        ("lock spec.yaml other.yaml", "pin data, model, packages and wheels of two specs"),
-        ("lock spec.yaml --update model", "move to a newer commit of the model"),
+        ("lock spec.yaml", "record the spec; pin data, model, packages and wheels"),
+        ("lock overlays/*.yaml --update model", "one lock of all overlays, with a newer commit of the model"),
     ),
     "build": (
         ("build spec.yaml", "write the image to dist/ beside the spec"),
@@ -39,6 +43,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     "load": (
         ("load spec.yaml", "load what the spec builds"),
         ("load dist/support-bot.tar", "load an archive"),
+    ),
+    "deploy": (
+        ("deploy spec.yaml --to kubernetes -o deploy", "write deploy/kubernetes.yaml for what was pushed"),
+        ("deploy registry.example.com/bot:2 --to compose", "print a Compose file"),
     ),
     "launch": (
         ("launch spec.yaml --launcher slurm -o train.sbatch", "write a Slurm script"),

@@ -57,7 +57,11 @@ SITE_PACKAGES = f"{HOME}/site-packages"
 """Where the layers of Python packages put them."""
 
 _PYTHON = "/usr/bin/python3"
-_WEIGHTS = ".safetensors"
+WEIGHTS_SUFFIX = ".safetensors"
+ADAPTER_LAYER = "tunebuild: adapter"
+"""What the history says of an adapter's layer; of weights it says their names."""
+SCRATCH = "/dev/shm"  # noqa: S108
+"""The one place that is writable under a read-only root without asking for a tmpfs; torch needs one."""
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _RUN_TIME = ("__init__.py", "py.typed", "errors.py", "heavy_imports.py", "printable.py", "prompt", "serve")
 _MAX_WEIGHT_LAYERS = 100  # overlay file systems stop at 127 layers, base and packages included
@@ -69,8 +73,7 @@ _ENVIRONMENT: Variables = (
     ("PYTHONUNBUFFERED", "1"),
     ("PYTHONDONTWRITEBYTECODE", "1"),
     ("HF_HUB_OFFLINE", "1"),
-    # The one place that is writable under a read-only root without asking for a tmpfs; torch needs one.
-    ("TMPDIR", "/dev/shm"),  # noqa: S108
+    ("TMPDIR", SCRATCH),
     ("HOME", "/home/nonroot"),
     ("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"),
     ("TUNEBUILD_HOST", "0.0.0.0"),  # noqa: S104
@@ -145,7 +148,7 @@ def plan_image(inputs: ImageInputs) -> ImagePlan:
     template = [file for file in parts["tokenizer"] if file.name == "chat_template.jinja"]
     chat = {file.name: file for file in (*parts["chat"], *template)}
     model = {file.name: file for file in (*parts["model"], *parts["tokenizer"]) if file.name not in chat}
-    weights = [file for file in parts["model"] if file.suffix == _WEIGHTS]
+    weights = [file for file in parts["model"] if file.suffix == WEIGHTS_SUFFIX]
     rest = [file for file in files if file not in taken]
     layers: list[Layer | FilesLayer] = [*inputs.layers, *weight_layers(weights)]
     with_it = [file for file in model.values() if file not in weights]
@@ -229,7 +232,7 @@ def weight_layers(weights: list[Path]) -> Iterator[FilesLayer]:
 def adapter_layer(files: list[Path]) -> FilesLayer:
     """The layer of an adapter's files."""
     entries = tuple(Entry(f"{ADAPTER}/{file.name}", FileRange.whole(file), 0o644) for file in files)
-    return FilesLayer(ADAPTER, "tunebuild: adapter", entries)
+    return FilesLayer(ADAPTER, ADAPTER_LAYER, entries)
 
 
 def is_model_layer(name: str) -> bool:
@@ -268,8 +271,8 @@ def _check_bundle(bundle: Path, files: tuple[Path, ...]) -> None:
         if name not in present:
             hint = "this is what the merge leaves behind; build again"
             raise fail("bundle-incomplete", f"{bundle} has no {name}", hint)
-    if not any(name.startswith("model/") and name.endswith(_WEIGHTS) for name in present):
-        raise fail("bundle-incomplete", f"{bundle} has no weights (model/*{_WEIGHTS})", "build again")
+    if not any(name.startswith("model/") and name.endswith(WEIGHTS_SUFFIX) for name in present):
+        raise fail("bundle-incomplete", f"{bundle} has no weights (model/*{WEIGHTS_SUFFIX})", "build again")
     for name in sorted(present):
         if name.endswith(_PICKLED):
             hint = "an image carries weights as safetensors only; remove or convert it"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunebuild.heavy_imports import heavy_imports
+from tunebuild.serve.contract import LOG
 
 if TYPE_CHECKING:
     from tunebuild.serve.bundle import Bundle
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument(
         "--port", type=int, default=os.environ.get("TUNEBUILD_PORT"), help="default: the bundle's"
     )
-    parser.add_argument("--log", choices=("text", "json"), default=os.environ.get("TUNEBUILD_LOG", "text"))
+    parser.add_argument("--log", choices=("text", "json"), default=os.environ.get(LOG, "text"))
     options = parser.parse_args()
 
     from tunebuild.errors import TunebuildError

@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tunebuild.serve.contract import CLOSE_SECONDS, LAME_DUCK_SECONDS
 from tunebuild.serve.service import Service
 
 CONNECTIONS = 1024
@@ -21,8 +22,6 @@ HEADER_BYTES = 64 * 1024
 """A request line and headers that are longer are refused with 431."""
 IDLE_SECONDS = 15
 """A connection may wait that long between two requests."""
-LAME_DUCK_SECONDS = 2.0
-"""After SIGTERM the port still answers, with 503, until load balancers have seen ``/readyz``."""
 
 
 _TOO_LONG = (
@@ -120,8 +119,7 @@ def make_server(app: Any, service: Service, host: str, port: int) -> Server:
         log_config=None,
         access_log=False,
         timeout_keep_alive=IDLE_SECONDS,
-        # What runs longer than the service waits has been told so; this is for what does not listen.
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
         server_header=False,
         ssl_certfile=os.environ.get("TUNEBUILD_TLS_CERTIFICATE") or None,
         ssl_keyfile=os.environ.get("TUNEBUILD_TLS_KEY") or None,

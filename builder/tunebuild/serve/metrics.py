@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from tunebuild.serve.contract import RUNNING, WAITING
+
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -43,8 +45,8 @@ class Metrics:
             registry=self._registry,
         )
         for name, help_text, read in (
-            ("tunebuild_requests_running", "Requests inside.", running),
-            ("tunebuild_requests_waiting", "Requests that wait for a place in the batch.", waiting),
+            (RUNNING, "Requests inside.", running),
+            (WAITING, "Requests that wait for a place in the batch.", waiting),
             ("tunebuild_ready", "1 while the endpoint is ready.", ready),
         ):
             Gauge(name, help_text, registry=self._registry).set_function(read)

@@ -9,8 +9,8 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from tunebuild.spec._foreign import foreign_hint
 from tunebuild.spec.canonical import flow
+from tunebuild.spec.foreign import foreign_hint
 from tunebuild.spec.schema import published_schema
 from tunebuild.spec.words import close, dotted, suggest
 from tunebuild.spec.yaml_loader import NodePath, plain_scalar

@@ -16,7 +16,7 @@ from tunebuild.spec.folder import Folder
 from tunebuild.spec.overlay import compose
 from tunebuild.spec.spec import Spec
 from tunebuild.spec.words import dotted
-from tunebuild.spec.yaml_loader import Document, parse_dotted
+from tunebuild.spec.yaml_loader import Document, parse_dotted, parse_yaml
 
 _LONGEST_NAME = 120
 
@@ -84,6 +84,23 @@ def load_spec(file: Path, overrides: Sequence[str] = ()) -> LoadedSpec:
     if problems or spec is None:
         raise TunebuildError(_in_order(problems))
     return LoadedSpec(spec, file, document)
+
+
+def problems_of(text: str, file: Path) -> tuple[Diagnostic, ...]:
+    """Everything that is wrong with the text of a spec that extends no other.
+
+    Args:
+        text: the spec.
+        file: where it is going to be; relative paths in it start at its directory.
+    """
+    try:
+        document = parse_yaml(text.encode("utf-8"), str(file))
+    except TunebuildError as error:
+        return error.diagnostics
+    spec, problems = _read(document)
+    if spec is not None:
+        problems += broken_rules(spec, _folder(file, document))
+    return _in_order(problems)
 
 
 def _folder(file: Path, document: Document) -> Folder:

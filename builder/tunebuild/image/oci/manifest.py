@@ -138,6 +138,17 @@ def healthcheck_json(check: Healthcheck) -> dict[str, Any]:
     }
 
 
+def healthcheck_of(found: Mapping[str, Any]) -> Healthcheck:
+    """A config's ``Healthcheck`` key, read back."""
+    return Healthcheck(
+        tuple(found["Test"][1:]),
+        found["Interval"] // _SECOND,
+        found["Timeout"] // _SECOND,
+        found["StartPeriod"] // _SECOND,
+        found["Retries"],
+    )
+
+
 def index_entry(image: Image) -> dict[str, Any]:
     """How a layout's index names the image, so that containerd and skopeo find it."""
     return {

@@ -20,6 +20,7 @@ from tunebuild.serve.api import errors
 from tunebuild.serve.api.access import RateLimit
 from tunebuild.serve.api.limits import BodyLimit, Keys, Observe, RequireKey
 from tunebuild.serve.api.routes import make_router
+from tunebuild.serve.contract import API_KEYS, API_KEYS_FILE, LIVE, METRICS, READY
 from tunebuild.serve.service import Service
 
 _log = logging.getLogger("tunebuild.serve")
@@ -48,12 +49,12 @@ def make_app(service: Service) -> FastAPI:
     app.include_router(make_router(service))
     page.install(app)
 
-    @app.get("/livez")
+    @app.get(LIVE)
     async def livez() -> dict[str, str]:
         """The process answers."""
         return {"status": "alive"}
 
-    @app.get("/readyz", responses={503: {"description": "Not ready; the reason is in the body."}})
+    @app.get(READY, responses={503: {"description": "Not ready; the reason is in the body."}})
     async def readyz() -> JSONResponse:
         """Whether it may be asked; else the reason."""
         if reason := service.not_ready():
@@ -62,14 +63,14 @@ def make_app(service: Service) -> FastAPI:
             {"status": "ready", "model": service.bundle.name, "prompt": service.renderer.digest}
         )
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get(METRICS, response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus metrics."""
         return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    keys = Keys(_path(os.environ.get("TUNEBUILD_API_KEYS_FILE")), os.environ.get("TUNEBUILD_API_KEYS", ""))
+    keys = Keys(_path(os.environ.get(API_KEYS_FILE)), os.environ.get(API_KEYS, ""))
     if not keys.required:
-        _log.info("no key is required; TUNEBUILD_API_KEYS_FILE or TUNEBUILD_API_KEYS asks for one")
+        _log.info("no key is required; %s or %s asks for one", API_KEYS_FILE, API_KEYS)
     # The last one is the outermost.
     app.add_middleware(BodyLimit, most=service.bundle.limits.body_bytes)
     if per_minute := service.bundle.limits.requests_per_minute:

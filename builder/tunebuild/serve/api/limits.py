@@ -15,11 +15,12 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunebuild.serve.api.errors import ApiError
+from tunebuild.serve.contract import LIVE, METRICS, READY
 from tunebuild.serve.metrics import Metrics
 
 BODY_SECONDS = 60.0
 """A body that has not arrived by then never will."""
-_OPEN = frozenset(("/livez", "/readyz", "/metrics"))
+_OPEN = frozenset((LIVE, READY, METRICS))
 _ID = re.compile(r"[\w.:-]{1,128}")
 _log = logging.getLogger("tunebuild.access")
 

@@ -12,6 +12,7 @@ from tunebuild.errors import fail
 from tunebuild.serve.engines._hardware import usable_cores
 from tunebuild.serve.engines.base import EngineSetup
 from tunebuild.serve.engines.dtype import resolve_dtype
+from tunebuild.serve.engines.sizes import BYTES, token_bytes
 
 #: Most answers at a time where the spec names no number: what a card, and what a CPU, gains from.
 CAPACITY = {"cuda": 256, "cpu": 64}
@@ -81,18 +82,11 @@ def cache_bytes(setup: EngineSetup, capacity: int, dtype: str) -> int:
     from tunebuild.serve.engines._memory import free_memory
 
     config = json.loads((setup.model / "config.json").read_text("utf-8"))
-    text = config.get("text_config", config)
-    heads = text.get("num_attention_heads") or 1
-    width = text.get("head_dim") or (text.get("hidden_size") or 1024) // heads
-    layers = text.get("num_hidden_layers") or 32
-    per_token = 2 * layers * (text.get("num_key_value_heads") or heads) * width * _BYTES[dtype]
+    per_token = token_bytes(config, BYTES[dtype])
     blocks = -(-setup.context // 128) + 1  # of 128 tokens
     wanted = per_token * 128 * blocks * capacity
     floor = per_token * 128 * (blocks + 1)
     return max(floor, min(wanted, int(free_memory() * _CPU_CACHE_SHARE)), 32 << 20)
-
-
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def set_environment(device: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunebuild.heavy_imports import heavy_imports
+from tunebuild.serve.contract import ENGINE_SECONDS
 from tunebuild.serve.engines._hardware import FreeCores
 from tunebuild.serve.engines.base import EngineSetup
 from tunebuild.serve.engines.dtype import resolve_dtype
@@ -132,7 +133,7 @@ class TransformersEngine:
             self._stopping = True
             self._work.notify()
         if self._thread is not None:
-            self._thread.join(timeout=10)
+            self._thread.join(timeout=ENGINE_SECONDS)
 
     def _abort(self, generation: Generation) -> None:
         # One that runs is dropped at the next token, since its ``cancelled`` is set.

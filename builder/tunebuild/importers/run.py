@@ -1,0 +1,192 @@
+"""From a file of another tool to a spec."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunebuild.errors import fail
+from tunebuild.importers import _yaml
+from tunebuild.importers.aikit import AIKit
+from tunebuild.importers.axolotl import Axolotl
+from tunebuild.importers.convert import convert
+from tunebuild.importers.ledger import Ledger, Unresolved
+from tunebuild.importers.llama_factory import LlamaFactory
+from tunebuild.importers.protocol import Importer
+from tunebuild.importers.result import Imported
+from tunebuild.importers.steps import carry_steps
+from tunebuild.importers.trl import Trl
+from tunebuild.importers.verdicts import settle_topic
+from tunebuild.importers.work import Work, is_empty
+from tunebuild.importers.write import spec_text
+from tunebuild.spec.foreign import meaning_of
+from tunebuild.spec.load import problems_of
+
+#: One object for each tool, in the order in which they are asked.
+IMPORTERS: tuple[Importer, ...] = (Axolotl(), LlamaFactory(), AIKit(), Trl())
+SCRIPT_ENDINGS = (".py", ".ipynb")
+
+_MOST_BYTES = 16 << 20
+_PLAIN_NAMES = frozenset(
+    [
+        "config",
+        "configuration",
+        "lora",
+        "qlora",
+        "fft",
+        "full",
+        "train",
+        "training",
+        "finetune",
+        "fine-tune",
+        "sft",
+        "spec",
+        "axolotl",
+        "unsloth",
+        "aikit",
+        "aikitfile",
+        "llamafactory",
+        "llama-factory",
+        "notebook",
+        "main",
+        "run",
+        "test",
+        "example",
+        "examples",
+        "script",
+    ]
+)
+
+
+def import_config(file: Path, tool: str | None = None, target: Path | None = None) -> Imported:
+    """Turn another tool's configuration into a spec.
+
+    Args:
+        file: a YAML file, a Python script or a notebook; a script is read, never run.
+        tool: name of an importer; told from the file's keys if left out.
+        target: where the spec is going to be; beside ``file`` if left out.
+
+    Raises:
+        TunebuildError: it cannot be read, is no known tool's, or trains on something else than answers.
+    """
+    text = _read(file)
+    value, importer = _recognized(file, text, tool)
+    value = importer.complete(value, file)
+    directory = (target or file).resolve().parent
+    work = Work(
+        importer.title, file, directory, Ledger(value), importer.defaults(value), importer.settings(value)
+    )
+    importer.carry(work)
+    carry_rest(work)
+    _name(work)
+    spec = spec_text(work.draft, [f"Imported from {importer.title}'s {file.name} by 'tunebuild import'."])
+    noted = {notice.text.partition(":")[0] for notice in work.notices if notice.attention}
+    for problem in problems_of(spec, target or directory / "spec.yaml"):
+        if not problem.path or not any(problem.path.startswith(path) for path in noted):
+            work.note(f"{problem.path}: {problem.text}" if problem.path else problem.text, attention=True)
+    ledger = work.ledger
+    return Imported(
+        importer.title, str(file), spec, tuple(ledger.leaves), ledger.outcomes, tuple(work.notices)
+    )
+
+
+def carry_rest(work: Work) -> None:
+    """Settle everything that an importer has left open."""
+    carry_steps(work)
+    _carry_defaults(work)
+    waiting = []
+    for setting in work.settings:
+        if not work.ledger.is_open(setting.key):
+            continue
+        if is_empty(setting.value):
+            work.ledger.same(setting.key, "left empty, which sets nothing")
+            continue
+        meaning = meaning_of(setting.name)
+        if meaning is None:
+            continue
+        if meaning.path and isinstance(setting.value, Unresolved):
+            work.refuse_value(setting, meaning.path.replace("[]", "[0]"))
+        elif meaning.path and not meaning.path.startswith("tuning.early"):
+            convert(work, setting, meaning.path)
+        else:
+            waiting.append((setting, meaning))
+    for setting, meaning in waiting:  # what depends on whether rows are held out
+        if meaning.path:
+            convert(work, setting, meaning.path)
+        else:
+            settle_topic(work, setting, meaning)
+    for key, value in work.ledger.leaves.items():
+        if not work.ledger.is_open(key):
+            continue
+        if is_empty(value):
+            work.ledger.same(key, "left empty, which sets nothing")
+        else:
+            text = "this importer does not know the key, and nothing in the spec comes from it"
+            todo = f"look up what it does in {work.tool}, and find its like in docs/spec.md if it matters"
+            work.ledger.lost(key, text, todo)
+
+
+def _carry_defaults(work: Work) -> None:
+    """Write what the tool does by default where that differs from what a spec means by silence."""
+    silent = f"{work.tool}'s default."
+    work.draft.set("tuning.learning_rate", work.defaults.learning_rate, silent)
+    work.draft.set("tuning.max_length", work.defaults.max_length, silent)
+    work.draft.set("tuning.seed", work.defaults.seed, silent)
+    if work.defaults.weight_decay:
+        work.draft.set("tuning.weight_decay", work.defaults.weight_decay, silent)
+
+
+def _read(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise fail("no-file", f"there is no file {file}", "give another tool's configuration") from None
+    except IsADirectoryError:
+        raise fail("no-file", f"{file} is a directory", "give the configuration file in it") from None
+    except OSError as error:
+        raise fail("no-file", f"cannot read {file}: {error.strerror}") from None
+    if len(data) > _MOST_BYTES:
+        raise fail("import-size", f"{file} is larger than 16 MiB, so it is no configuration")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise fail(
+            "import-format", f"{file} is not UTF-8 text", "give YAML, a script or a notebook"
+        ) from None
+
+
+def _recognized(file: Path, text: str, tool: str | None) -> tuple[Mapping[str, Any], Importer]:
+    value = _yaml.load(text, str(file))
+    if tool:
+        return value, next(importer for importer in IMPORTERS if importer.name == tool)
+    if value.get("apiVersion") == "tunebuild/v1":
+        hint = f"run 'tunebuild validate {file}'"
+        raise fail("import-format", f"{file} is a tunebuild spec already", hint)
+    names = frozenset(value)
+    best = max(IMPORTERS, key=lambda importer: len(importer.keys & names))
+    if not best.keys & names:
+        known = ", ".join(importer.title for importer in IMPORTERS)
+        names_shown = ", ".join(sorted(names)[:5]) or "nothing"
+        message = f"{file} is no configuration of {known}; its keys are {names_shown}"
+        raise fail("import-format", message, "if it is one all the same, name the tool with --from")
+    return value, best
+
+
+def _name(work: Work) -> None:
+    """Give the spec a name and a version."""
+    work.draft.set("apiVersion", "tunebuild/v1")
+    if work.draft.get("name"):
+        return
+    stem = slug(work.source.stem)
+    base = slug(str(work.draft.get("model.base") or "").rpartition("/")[2])
+    plain = not stem or stem in _PLAIN_NAMES or set(stem.split("-")) <= _PLAIN_NAMES
+    work.draft.set("name", (f"{base}-tuned" if base and plain else stem or "model")[:63].strip("-._"))
+    work.draft.remark("name", "The model's name in the endpoint, and the image's; choose one.")
+
+
+def slug(text: str) -> str:
+    """Text as a name that a spec takes; empty if nothing is left of it."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:57].strip("-")

@@ -1,0 +1,179 @@
+"""How long and in what steps a tool trains: epochs, steps, rows of a step, warm-up."""
+
+from __future__ import annotations
+
+from tunebuild.importers.work import Setting, Work, is_off, plain_number, shown
+
+_MICRO = ("micro_batch_size", "per_device_train_batch_size", "per_gpu_train_batch_size")
+_ACCUMULATION = ("gradient_accumulation_steps", "gradient_accumulation")
+_EPOCHS = ("num_epochs", "num_train_epochs", "epochs")
+_PACKING = ("sample_packing", "packing", "neat_packing", "packed")
+#: Other tools' schedules -> ours.
+_SCHEDULES = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant",
+    "constant_with_warmup": "constant",
+}
+
+
+def carry_steps(work: Work) -> None:
+    """Carry the rows of a step, the length of the training and the warm-up."""
+    rows = _carry_rows(work)
+    steps = _carry_length(work, rows)
+    schedule = _carry_schedule(work)
+    _carry_warmup(work, steps, schedule)
+
+
+def _carry_rows(work: Work) -> int:
+    """``tuning.batch_size``: all rows of a step, whatever the pieces that it is computed in."""
+    path, defaults = "tuning.batch_size", work.defaults
+    micro, pieces = work.number(*_MICRO), work.number(*_ACCUMULATION)
+    whole = work.number("batch_size", "train_batch_size", "global_batch_size", "total_batch_size")
+    if whole and not pieces:
+        rows = max(1, int(whole[1]))
+        work.ledger.carried(whole[0].key, path)
+        if micro:
+            work.ledger.same(micro[0].key, "a step is cut into pieces as the memory plan decides")
+        work.draft.set(path, rows)
+    else:
+        if whole and pieces:
+            work.ledger.same(whole[0].key, f"{pieces[0].name} takes precedence in {work.tool}")
+        at_once = int(micro[1]) if micro else defaults.rows_at_once
+        times = int(pieces[1]) if pieces else defaults.accumulation
+        rows = max(1, at_once * times)
+        for found in (micro, pieces):
+            if found:
+                work.ledger.carried(found[0].key, path, f"{at_once} x {times}")
+        own = "" if micro and pieces else f" ({work.tool}'s defaults where it is silent)"
+        comment = (
+            f"{at_once} at once x {times} accumulated{own}, on one GPU; on N GPUs it was N times as many."
+        )
+        work.draft.set(path, rows, comment)
+    _carry_packing(work, rows)
+    return rows
+
+
+def _carry_packing(work: Work, rows: int) -> None:
+    for packing in (work.find(name) for name in _PACKING):
+        if packing is None:
+            continue
+        if is_off(packing.value):
+            reason = "packing here keeps a step's rows, which never see each other; it is only faster"
+            work.ledger.same(packing.key, reason)
+            continue
+        if packing.name == "neat_packing" and work.draft.get("tuning.packing"):
+            work.ledger.carried(packing.key, "tuning.packing", "rows of a pack never see each other")
+            continue
+        length = work.number("sequence_len", "cutoff_len", "max_seq_length", "max_length")
+        tokens = rows * int(length[1] if length else work.defaults.max_length)
+        work.draft.set("tuning.packing", True)
+        work.ledger.lost(
+            packing.key,
+            f"a step of {work.tool} is {rows} full packs, up to {tokens:,} tokens; here it is {rows} rows, "
+            "which are packed as well but may be far fewer tokens",
+            f"set tuning.batch_size to {tokens:,} divided by the tokens of an average row, which "
+            "'tunebuild data' prints",
+        )
+        work.draft.remark("tuning.batch_size", f"{work.tool} packs: its steps were {rows} packs, not rows.")
+
+
+def _carry_length(work: Work, rows: int) -> int | None:
+    """``tuning.epochs``; returns the number of steps where the configuration says it."""
+    path, defaults = "tuning.epochs", work.defaults
+    limit, epochs = work.number("max_steps"), work.number(*_EPOCHS)
+    if limit and limit[1] <= 0:
+        work.ledger.same(limit[0].key, "no limit: epochs decide")
+        limit = None
+    steps = int(limit[1]) if limit else None
+    if limit is None and epochs is None:
+        steps = defaults.max_steps
+    if steps is None:
+        if epochs:
+            work.draft.set(path, plain_number(epochs[1]))
+            work.ledger.carried(epochs[0].key, path)
+        else:
+            work.draft.set(path, plain_number(defaults.epochs), f"{work.tool}'s default.")
+        return None
+    seen = steps * rows
+    said = f"{steps} steps of {rows} rows are {seen:,} rows"
+    todo = f"set tuning.epochs to {seen:,} divided by the number of rows, which 'tunebuild data' prints"
+    if limit:
+        work.ledger.lost(limit[0].key, f"{said}; tunebuild counts epochs, and 1 is written", todo)
+    else:
+        work.note(f"{work.tool} stops after {steps} steps by default: {said}; {todo}", attention=True)
+    if epochs:
+        work.ledger.same(epochs[0].key, f"max_steps takes precedence in {work.tool}")
+    work.draft.set(path, 1, f"A guess: {said}, so {seen:,} / rows.")
+    return steps
+
+
+def _carry_schedule(work: Work) -> str:
+    path, found = "tuning.schedule", work.find("lr_scheduler_type", "lr_scheduler", "scheduler")
+    name = str(found.value).lower().removeprefix("schedulertype.") if found else work.defaults.schedule
+    ours = _SCHEDULES.get(name)
+    if found is None:
+        work.draft.set(path, ours, f"{work.tool}'s default.")
+    elif ours:
+        work.draft.set(path, ours)
+        work.ledger.carried(found.key, path)
+    else:
+        near = "cosine" if any(part in name for part in ("cos", "rex", "one")) else "linear"
+        work.draft.set(path, near, f"In place of {name}.")
+        text = (
+            f"there is no schedule {shown(found.value)}; {near} is written, which falls to 0 without restarts"
+        )
+        work.ledger.lost(found.key, text, "compare the loss curves, or choose linear, cosine or constant")
+    return name
+
+
+def _carry_warmup(work: Work, steps: int | None, schedule: str) -> None:
+    path = "tuning.warmup_steps"
+    fixed, share = (
+        work.number("warmup_steps", "num_warmup_steps", "lr_warmup_steps"),
+        work.number("warmup_ratio"),
+    )
+    if schedule == "constant":
+        for found in (fixed, share):
+            if found:
+                work.ledger.same(found[0].key, f"the constant schedule of {work.tool} has no warm-up")
+        work.draft.set(path, 0)
+        return
+    if fixed and not (0 < fixed[1] < 1):
+        if share and fixed[1] > 0:
+            work.ledger.same(share[0].key, f"{fixed[0].name} takes precedence in {work.tool}")
+        if not share or fixed[1] > 0:
+            work.draft.set(path, int(fixed[1]))
+            work.ledger.carried(fixed[0].key, path)
+            return
+        work.ledger.same(fixed[0].key, "0 leaves it to warmup_ratio")
+        fixed = None
+    if fixed:  # transformers 5 takes a number below 1 for a share
+        share = fixed
+    if share:
+        _carry_share(work, share[0], share[1], steps)
+    elif work.defaults.warmup_steps is not None:
+        work.draft.set(path, work.defaults.warmup_steps, f"{work.tool}'s default.")
+    else:
+        work.note(
+            "warm-up is left to tunebuild's default of 10 steps, or a tenth of all if that is less; "
+            f"{work.tool}'s depends on the run"
+        )
+
+
+def _carry_share(work: Work, setting: Setting, share: float, steps: int | None) -> None:
+    path = "tuning.warmup_steps"
+    if share <= 0:
+        work.draft.set(path, 0)
+        work.ledger.carried(setting.key, path)
+    elif steps is not None:
+        count = round(share * steps)
+        work.draft.set(path, count, f"{share:g} of {steps} steps.")
+        work.ledger.carried(setting.key, path, f"{share:g} of {steps} steps")
+    else:
+        work.ledger.lost(
+            setting.key,
+            "a share of the steps, whose number depends on the rows; left out, the warm-up is 10 "
+            "steps, or a tenth of all if that is less",
+            f"multiply the steps that 'tunebuild plan' prints by {share:g} and set tuning.warmup_steps",
+        )
