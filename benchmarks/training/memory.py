@@ -34,8 +34,14 @@ CASES: list[tuple[str, bool, dict[str, Any]]] = [
     ("7B", False, {"method": "lora", "batch_size": 16, "micro_batch_size": 8}),
     ("7B", True, {"method": "qlora", "batch_size": 32, "memory": {"fit": "10GB"}}),
     ("7B", True, {"method": "qlora", "batch_size": 32}),
+    ("8x1B", False, {"method": "lora", "batch_size": 16}),
+    ("8x1B", True, {"method": "lora", "batch_size": 32, "memory": {"fit": "40GB"}}),
+    ("8x1B", False, {"method": "qlora", "batch_size": 32, "memory": {"fit": "30GB"}}),
 ]
-TINY = ("tiny", False, {"method": "qlora", "batch_size": 2})
+TINY = [
+    ("tiny", False, {"method": "qlora", "batch_size": 2}),
+    ("tiny MoE", False, {"method": "lora", "batch_size": 2}),
+]
 
 
 def main() -> None:
@@ -43,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="only see that it runs")
     parser.add_argument("--method", help="only the cases of this method")
+    parser.add_argument("--shape", help="only the cases of this shape")
     parser.add_argument("--case", help="run one, given as JSON, in this process")
     options = parser.parse_args()
     if options.case:
@@ -55,8 +62,8 @@ def main() -> None:
     if not options.tiny and DEVICE == "cpu":
         print("no card here; nothing measured")
         return
-    for case in [TINY] if options.tiny else CASES:
-        if options.method not in (None, case[2]["method"]):
+    for case in TINY if options.tiny else CASES:
+        if options.method not in (None, case[2]["method"]) or options.shape not in (None, case[0]):
             continue
         command = [sys.executable, __file__, "--case", json.dumps(case)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

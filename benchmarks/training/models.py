@@ -12,8 +12,15 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MixtralConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.models.mixtral.modeling_mixtral import MixtralRotaryEmbedding
 
 from tunebuild.data.tokenized import write_examples
 from tunebuild.prompt import Example
@@ -37,16 +44,22 @@ SHAPES = {
     "0.5B": (1024, 24, 2816, 16, 4, 32_000),
     "1B": (2048, 16, 8192, 32, 8, 128_256),
     "7B": (4096, 32, 14_336, 32, 8, 32_000),  # Mistral-7B's
+    "tiny MoE": (64, 2, 128, 4, 2, 512),
+    "8x1B": (2048, 16, 5632, 32, 8, 32_000),
     "70B": (8192, 80, 28_672, 64, 8, 128_256),  # Llama-3-70B's
 }
+# Of these, each layer has so many experts of the inner size, two for a token: Mixtral's architecture.
+EXPERTS = {"tiny MoE": 4, "8x1B": 8}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MEAN, LONGEST = 200, 2048  # tokens of a row
 
 
-def config_of(shape: str) -> LlamaConfig:
+def config_of(shape: str) -> LlamaConfig | MixtralConfig:
     """A configuration of one of the shapes."""
     hidden, layers, inner, heads, key_values, vocabulary = SHAPES[shape]
-    return LlamaConfig(
+    experts = {"num_local_experts": EXPERTS[shape], "num_experts_per_tok": 2} if shape in EXPERTS else {}
+    return (MixtralConfig if experts else LlamaConfig)(
+        **experts,
         hidden_size=hidden,
         num_hidden_layers=layers,
         intermediate_size=inner,
@@ -66,7 +79,8 @@ def model_of(shape: str, dtype: torch.dtype, *, nf4: bool) -> PreTrainedModel:
     config = config_of(shape)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.model.rotary_emb = LlamaRotaryEmbedding(config).to(DEVICE)
+    rotary = MixtralRotaryEmbedding if shape in EXPERTS else LlamaRotaryEmbedding
+    model.model.rotary_emb = rotary(config).to(DEVICE)
     head = model.get_output_embeddings()
     for name in [name for name, _ in model.named_modules()]:
         module = model.get_submodule(name)
@@ -81,10 +95,17 @@ def model_of(shape: str, dtype: torch.dtype, *, nf4: bool) -> PreTrainedModel:
 
 
 def tensors_of(shape: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a model's weights."""
+    """Names and shapes of a model's weights, as they are published: each expert for itself."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config_of(shape))
-    return {name: tuple(p.shape) for name, p in model.named_parameters()}
+    loaded = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    found = {name: sizes for name, sizes in loaded.items() if ".experts." not in name}
+    for name, (experts, rows, columns) in ((n, s) for n, s in loaded.items() if ".experts." in n):
+        prefix, _, kind = name.rpartition(".")
+        apart = {"w2": rows} if kind == "down_proj" else {"w1": rows // 2, "w3": rows // 2}
+        for number in range(experts):
+            found |= {f"{prefix}.{number}.{part}.weight": (size, columns) for part, size in apart.items()}
+    return found
 
 
 def tokenizer() -> Any:

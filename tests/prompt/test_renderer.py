@@ -21,12 +21,14 @@ from tunebuild.prompt import (
     base_template,
     special_tokens,
 )
+from tunebuild.prompt.example import IGNORED
 
 TEMPLATES = ["base", *sorted(p.stem for p in resources.path("templates", "prompts").glob("*.jinja"))]
 
 text = st.text(
     st.characters(blacklist_categories=("Cs", "Co"), blacklist_characters="\x00"), min_size=1, max_size=40
 ).filter(str.strip)
+indented = st.tuples(st.sampled_from(["", "\n", " ", "   ", "\n\n", "\t"]), text).map("".join)
 turns = st.lists(st.tuples(text, text), min_size=1, max_size=3)
 
 
@@ -76,25 +78,45 @@ def test_prompt_is_what_transformers_renders(tokenizer_dir, reference, template,
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @settings(max_examples=40, deadline=None)
-@given(pairs=turns)
-def test_example_begins_with_the_served_prompt_and_supervises_the_answers(tokenizer_dir, template, pairs):
+@given(pairs=st.lists(st.tuples(text, indented), min_size=1, max_size=3))
+def test_each_answer_is_supervised_behind_the_prompt_that_is_served(tokenizer_dir, template, pairs):
     renderer = make_renderer(tokenizer_dir, template)
     messages = conversation(pairs)
-    try:
-        example = renderer.example(messages)
-    except PromptRefused as refusal:
-        # A tokenizer may merge the prompt's last character with the answer's first; then there is no
-        # boundary to learn from, and the row must be refused rather than trained on.
-        assert refusal.diagnostics[0].code == "prompt-not-prefix"
-        return
-    assert len(example.supervised) == len(pairs)
-    for index, (start, end) in enumerate(example.supervised):
-        assert example.ids[:start] == renderer.prompt_ids(messages[: 2 * index + 1])
-        assert example.ids[end - 1] == renderer.turn_end_id
-        assert renderer.decode(example.ids[start:end]).strip() == pairs[index][1].strip()
-    assert [a for a, b in zip(example.labels, example.ids, strict=True) if a != b] == [-100] * (
-        len(example.ids) - sum(e - s for s, e in example.supervised)
+    samples = renderer.examples(messages)
+    seen = []
+    for turns, sample in samples:
+        for place, (start, end) in zip(range(-len(sample.supervised), 0), sample.supervised, strict=True):
+            index = len(turns) + 2 * place + 1
+            assert sample.ids[:start] == renderer.prompt_ids(messages[:index])
+            assert sample.ids[end - 1] == renderer.turn_end_id
+            assert renderer.decode(sample.ids[start:end]).strip() == messages[index]["content"].strip()
+            seen.append(index)
+        supervised = sum(end - start for start, end in sample.supervised)
+        assert sample.labels.count(IGNORED) == len(sample.ids) - supervised
+    assert seen == [index for index, turn in enumerate(messages) if turn["role"] == "assistant"]
+
+
+@pytest.mark.parametrize("answer", ["\n  return x", "   x", " x", "\n\n\n- one", "\t\tx", "\u0301x", "\r\nx"])
+@pytest.mark.parametrize("before", ["\n", " ", ": ", "|", "\n\n"])
+def test_what_an_answer_begins_with_is_trained_as_it_is_generated(tokenizer_dir, before, answer):
+    source = (
+        "{%- for m in messages -%}{{- '<|im_start|>' + m['role'] + BEFORE + m['content'] + '<|im_end|>\n' -}}"
+        "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant' + BEFORE -}}{%- endif -%}"
+    ).replace("BEFORE", json.dumps(before))
+    renderer = Renderer(
+        PromptTemplate("untrimmed", source, special_tokens(tokenizer_dir)),
+        PromptTokenizer((tokenizer_dir / "tokenizer.json").read_text()),
     )
+    messages = conversation([("a", answer), ("b", answer), ("c", "plain")])
+    samples = renderer.examples(messages)
+    spell = renderer.tokenizer.spell
+    for turns, sample in samples:
+        start = sample.supervised[-1][0]
+        assert sample.ids[:start] == renderer.prompt_ids(turns[:-1])
+        # The text is the template's, whichever tokens it is made of.
+        whole = spell(renderer.tokenizer.encode(renderer.texts.through(turns)))
+        assert spell(sample.ids) == whole[: whole.rindex("<|im_end|>")] + "<|im_end|>"
+    assert sum(len(sample.supervised) for _, sample in samples) == 3
 
 
 @settings(max_examples=60, deadline=None)
@@ -184,11 +206,7 @@ def test_rewritten_history_gives_a_sample_for_each_answer(tokenizer_dir, pairs):
         PromptTokenizer((tokenizer_dir / "tokenizer.json").read_text()),
     )
     messages = conversation([(asked, f"thought</think>{answer}") for asked, answer in pairs])
-    try:
-        samples = renderer.examples(messages)
-    except PromptRefused as refusal:
-        assert refusal.diagnostics[0].code == "prompt-not-prefix"
-        return
+    samples = renderer.examples(messages)
     assert len(samples) == len(pairs)
     for number, (turns, example) in enumerate(samples):
         assert turns == messages[: 2 * number + 2]

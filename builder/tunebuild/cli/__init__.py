@@ -37,7 +37,7 @@ _VERBS = {
     "validate": ("tunebuild.cli.validate", "Check a spec; prints every problem with its line."),
     "data": ("tunebuild.cli.data", "Show the rows as the model sees them, and which tokens are in the loss."),
     "plan": ("tunebuild.cli.plan", "Show what a build would do, and why."),
-    "lock": ("tunebuild.cli.lock", "Pin everything a spec names in a lock file."),
+    "lock": ("tunebuild.cli.lock", "Record specs and pin everything they name in a lock file."),
     "build": ("tunebuild.cli.build", "Train, merge and assemble the image; prints its digest."),
     "push": ("tunebuild.cli.push", "Push the image to a registry, without a container runtime."),
     "bundle": ("tunebuild.cli.bundle", "Write all that is published to one file, for where no network is."),

@@ -25,8 +25,8 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("plan spec.yaml --against git:origin/main", "say what a branch changes, and what that sets off"),
     ),
     "lock": (
-        ("lock spec.yaml other.yaml", "pin data, model, packages and wheels of two specs"),
-        ("lock spec.yaml --update model", "move to a newer commit of the model"),
+        ("lock spec.yaml", "record the spec; pin data, model, packages and wheels"),
+        ("lock overlays/*.yaml --update model", "one lock of all overlays, with a newer commit of the model"),
     ),
     "build": (
         ("build spec.yaml", "write the image to dist/ beside the spec"),

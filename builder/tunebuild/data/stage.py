@@ -41,7 +41,7 @@ class DataStage:
     vocabulary_size: int
     new_tokens: tuple[str, ...] = ()
     name: str = "data"
-    version: int = 13
+    version: int = 14
 
     @property
     def sources(self) -> tuple[RowSource, ...]:

@@ -115,11 +115,12 @@ class Renderer:
         """The training samples of a conversation, each with the turns that it holds.
 
         One, unless the template rewrites what was said before once more turns follow, as templates of
-        reasoning models do. Then the model is asked with another history at each answer, so each answer
-        is a sample of its own and its only supervised part.
+        reasoning models do, or the tokenizer joins a prompt's end with an answer's beginning. Then the model
+        is asked with another history at each answer than it has written, so each answer is a sample of its
+        own and its only supervised part.
 
         Raises:
-            PromptRefused: as :meth:`example`, but for rewritten history.
+            PromptRefused: as :meth:`example`, where such samples are no way out.
         """
         (found,) = self.examples_of([messages])
         if isinstance(found, PromptRefused):
@@ -245,8 +246,8 @@ class Renderer:
         try:
             return [(messages, self.supervision.example(answers, encode))]
         except PromptRefused as refusal:
-            if refusal.diagnostics[0].code != "history-rewritten":
+            if refusal.diagnostics[0].code not in ("history-rewritten", "prompt-not-prefix"):
                 raise
         # The spec's system text, where there is one, stands before the first of the messages.
         before = answers[-1].index + 1 - len(messages)
-        return [(messages[: a.index + 1 - before], self.supervision.example([a], encode)) for a in answers]
+        return [(messages[: a.index + 1 - before], self.supervision.example_of(a, encode)) for a in answers]

@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 Encode = Callable[[str], list[int]]
 
+# One of them joins with nothing that an answer may begin with.
+_BEFORE = ("a", ".", "\n")
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -67,6 +70,43 @@ class Supervision:
         # Text after the last end-of-turn token (a newline, say) is never served and never supervised.
         return Example(full[: supervised[-1][1]], supervised)
 
+    def example_of(self, answer: Answer, encode: Encode) -> Example:
+        """The sample of one answer alone, which is its only supervised part.
+
+        Where the tokenizer would join the prompt's end with the answer's beginning (a line break before
+        indented code, say), the answer is encoded apart from it: so it is generated, too.
+
+        Raises:
+            PromptRefused: as :meth:`example`.
+        """
+        try:
+            return self.example([answer], encode)
+        except PromptRefused as refusal:
+            if refusal.diagnostics[0].code != "prompt-not-prefix":
+                raise
+            joined = self._joined(answer, encode)
+            if joined is None:
+                raise
+            return joined
+
+    def _joined(self, answer: Answer, encode: Encode) -> Example | None:
+        """The prompt's ids and the answer's, each encoded for itself, where they spell the same text."""
+        if not answer.through.startswith(answer.prompt):
+            return None
+        prompt, text = encode(answer.prompt), answer.through[len(answer.prompt) :]
+        through = self._tokenizer.spell(encode(answer.through))
+        # Text at the very beginning is another text to some tokenizers, and to others behind a control token.
+        for before in (self._turn_end, *_BEFORE):
+            head, both = encode(before), encode(before + text)
+            ids = [*prompt, *both[len(head) :]]
+            if both[: len(head)] != head or self._tokenizer.spell(ids) != through:
+                continue
+            end = self._end(ids)
+            if end <= len(prompt):
+                raise _endless(answer)
+            return Example(ids[:end], ((len(prompt), end),))
+        return None
+
     def _find(self, answer: Answer, text: str, full: list[int]) -> tuple[int, int] | None:
         """What :meth:`_supervise` says, without encoding anything, or ``None`` where that cannot be known."""
         # Quoted user text is encoded in another way.
@@ -77,29 +117,35 @@ class Supervision:
         return None if start is None or end is None or end <= start else (start, end)
 
     def _supervise(self, answer: Answer, full: list[int], encode: Encode) -> tuple[int, int]:
-        prompt, through, number = encode(answer.prompt), encode(answer.through), answer.index + 1
+        prompt, through = encode(answer.prompt), encode(answer.through)
         if (at := _first_difference(prompt, through)) is not None:
             raise refused(
                 "prompt-not-prefix",
-                f"turn {number}: the prompt is not a token prefix of the training text; "
+                f"turn {answer.index + 1}: the prompt is not a token prefix of the training text; "
                 f"token {at} is {self._show(prompt, at)} when prompting "
                 f"and {self._show(through, at)} when training",
             )
-        try:
-            end = len(through) - through[::-1].index(self._turn_end_id)
-        except ValueError:
-            end = 0
+        end = self._end(through)
         if end <= len(prompt):
-            raise refused("no-end-of-turn", f"turn {number}: no end-of-turn token after the answer")
+            raise _endless(answer)
         if (at := _first_difference(through[:end], full)) is not None:
             raise refused(
                 "history-rewritten",
-                f"turn {number}: the template rewrites it once more turns follow (first at token {at})",
+                f"turn {answer.index + 1}: the template rewrites it once more turns follow "
+                f"(first at token {at})",
             )
         return len(prompt), end
 
+    def _end(self, ids: list[int]) -> int:
+        """Where the last turn ends, its token included; 0 where none does."""
+        return len(ids) - ids[::-1].index(self._turn_end_id) if self._turn_end_id in ids else 0
+
     def _show(self, ids: list[int], at: int) -> str:
         return repr(self._tokenizer.token_text(ids[at])) if at < len(ids) else "missing"
+
+
+def _endless(answer: Answer) -> PromptRefused:
+    return refused("no-end-of-turn", f"turn {answer.index + 1}: no end-of-turn token after the answer")
 
 
 def _first_difference(prefix: list[int], ids: list[int]) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from support.engines import ENGINES, interpreter_of
 from support.tuned import load_tuned, make_tuned, seal
 
 VARIABLES = {"TUNEBUILD_LOG": "json"}
+#: What engines run on; the reference stays on the CPU.
+DEVICE = os.environ.get("TUNEBUILD_TEST_DEVICE", "cpu")
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +36,7 @@ def engine(request):
 def copy_for(engine: str, bundle, target):
     """The bundle as it is served by an engine."""
     shutil.copytree(bundle, target)
-    seal(target, engine=engine)
+    seal(target, engine=engine, device=DEVICE)
     return target
 
 

@@ -28,6 +28,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 # Experts are stored apart and loaded as one parameter, which no adapter and no 4 bits reach.
 _NO_LINEAR = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b|\bexperts\.\d+\.")
+# Parts of a multimodal model that text does not run through.
+_NO_TEXT = re.compile(r"(?:^|\.)(?:vision|visual|audio|multi_modal|mm)(?:_\w+)?\.")
 _EXPERT = re.compile(r"\.experts\.\d+\.(\w+)\.weight$")
 _DOWN = ("down_proj", "w2")
 _HEADS = frozenset({"lm_head", "embed_out", "output"})
@@ -175,6 +177,9 @@ def estimate_memory(
         # activations, but for the head's, which comes before those go. One that is longer than planned is
         # done in halves.
         gradients = max(int(text["vocab_size"]) * hidden * _FLOAT32, gradients - activations // 2)
+    folded, folding = _folded_experts(tensors, tuning)
+    activations += (layers - again) * folded * width
+    backward += ((folded if again else 0) + folding) * width
     return MemoryEstimate(
         weights=_weights(tensors, settings, width) // parts + gathered * width,
         adapters=0 if settings.full else trained // parts,
@@ -209,7 +214,7 @@ def linear_layers(tensors: Shapes) -> dict[str, tuple[int, ...]]:
 
 def adapted_layers(tensors: Shapes, lora: LoraSpec) -> dict[str, tuple[int, ...]]:
     """Shapes, ``(out, in)``, of the linear layers that LoRA adapts."""
-    linears = linear_layers(tensors)
+    linears = {n: s for n, s in linear_layers(tensors).items() if not _NO_TEXT.search(n)}
     if lora.targets == "all-linear":
         return linears
     return {n: s for n, s in linears.items() if n.rpartition(".")[2] in lora.targets}
@@ -257,7 +262,10 @@ def _gathered(tensors: Shapes) -> int:
 
 
 def _inner(config: Mapping[str, Any], tensors: Shapes) -> int:
-    """Width of the MLP."""
+    """Width of the MLP, for a token: of all experts that it goes through."""
+    if _has_experts(tensors):
+        wide = config.get("moe_intermediate_size") or config.get("intermediate_size")
+        return int(wide or config["hidden_size"]) * int(config.get("num_experts_per_tok") or 1)
     shapes = [shape for name, shape in linear_layers(tensors).items() if _index(name) == 0]
     return max((max(shape) for shape in shapes), default=4 * int(config["hidden_size"]))
 
@@ -276,6 +284,9 @@ def _kept_by_a_layer(
     # What goes into both norms and comes out of them; query, key, value and the attention's output; the MLP's
     # gate, its other side, and their product.
     kept = (4 * hidden + 2 * (heads + key_values) * head + 3 * inner) * width
+    if _has_experts(tensors):
+        # Each of them is given the token, and gives back one.
+        kept += 2 * int(config.get("num_experts_per_tok") or 1) * hidden * width
     if settings.virtual_tokens:
         kept -= (
             2 * hidden * width
@@ -296,6 +307,25 @@ def _kept_by_a_layer(
         # Each layer keeps a copy of its input with dropout, and which values were dropped.
         kept += sum(shape[1] for shape in adapted) * (width + 1)
     return kept + len(adapted) * lora.r * width
+
+
+def _folded_experts(tensors: Shapes, tuning: TuningSpec) -> tuple[int, int]:
+    """Weights of a layer's adapted experts, and of the largest parameter among them.
+
+    PEFT adds the whole update to such a parameter in each forward pass. The sum is kept for the backward
+    pass, which makes a gradient for one of them at a time.
+    """
+    if tuning.method not in ("lora", "qlora") or tuning.peft or tuning.lora.targets != "all-linear":
+        return 0, 0
+    down = rest = 0
+    for name, shape in tensors.items():
+        if _index(name) == 0 and len(shape) == 2 and (match := _EXPERT.search(name)):
+            down, rest = (down + prod(shape), rest) if match[1] in _DOWN else (down, rest + prod(shape))
+    return down + rest, max(down, rest)
+
+
+def _has_experts(tensors: Shapes) -> bool:
+    return any(_index(name) == 0 and ".experts." in name for name in tensors)
 
 
 def _index(name: str) -> int:
