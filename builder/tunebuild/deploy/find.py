@@ -99,6 +99,9 @@ def _remote(reference: ImageReference, place: Place, push: str) -> Endpoint:
                 raise
             message = f"{reference.registry} has no {reference}, so there is no digest to deploy yet"
             raise fail("not-pushed", message, f"run '{push}' first") from None
+        except (LookupError, TypeError, ValueError):
+            message = f"{reference} is an index of several images, or no image at all"
+            raise fail("no-bundle", message, "name a runnable image that tunebuild built") from None
         return endpoint_of(image, reference)
 
 
