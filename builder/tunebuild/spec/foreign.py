@@ -211,7 +211,8 @@ _OURS: dict[str, tuple[str, str]] = {
             "tokenized_path streaming num_proc remove_unused_columns shuffle_merged_datasets "
             "dataset_dir skip_prepare_dataset dataset_keep_in_memory push_dataset_to_hub "
             "preprocessing_batch_size dataloader_drop_last dataset_kwargs data_shared_file_system "
-            "shuffle_before_merging_datasets"
+            "shuffle_before_merging_datasets disable_shuffling curriculum_sampling "
+            "sample_packing_sequentially"
         ),
     ),
     "padding": (
@@ -347,6 +348,7 @@ _ALIKE: dict[str, str] = {
     "tuning.lora.r": "r",
     "tuning.max_length": "max_length",
     "data.train[].revision": "revision",
+    "model.token": "token access_token",
 }
 
 
