@@ -15,9 +15,10 @@ from tunebuild.importers.convert import convert
 from tunebuild.importers.ledger import Ledger, Unresolved
 from tunebuild.importers.llama_factory import LlamaFactory
 from tunebuild.importers.protocol import Importer
-from tunebuild.importers.result import Imported
+from tunebuild.importers.result import Imported, Notice
 from tunebuild.importers.steps import carry_steps
 from tunebuild.importers.trl import Trl
+from tunebuild.importers.unsloth import Unsloth, script_settings
 from tunebuild.importers.verdicts import settle_topic
 from tunebuild.importers.work import Work, is_empty
 from tunebuild.importers.write import spec_text
@@ -25,7 +26,7 @@ from tunebuild.spec.foreign import meaning_of
 from tunebuild.spec.load import problems_of
 
 #: One object for each tool, in the order in which they are asked.
-IMPORTERS: tuple[Importer, ...] = (Axolotl(), LlamaFactory(), AIKit(), Trl())
+IMPORTERS: tuple[Importer, ...] = (Axolotl(), LlamaFactory(), AIKit(), Unsloth(), Trl())
 SCRIPT_ENDINGS = (".py", ".ipynb")
 
 _MOST_BYTES = 16 << 20
@@ -72,12 +73,18 @@ def import_config(file: Path, tool: str | None = None, target: Path | None = Non
         TunebuildError: it cannot be read, is no known tool's, or trains on something else than answers.
     """
     text = _read(file)
-    value, importer = _recognized(file, text, tool)
-    value = importer.complete(value, file)
+    notices: tuple[Notice, ...] = ()
+    if tool == Unsloth.name or (tool is None and file.suffix.lower() in SCRIPT_ENDINGS):
+        importer: Importer = next(one for one in IMPORTERS if one.name == Unsloth.name)
+        value, notices = script_settings(text, str(file))
+    else:
+        value, importer = _recognized(file, text, tool)
+        value = importer.complete(value, file)
     directory = (target or file).resolve().parent
     work = Work(
         importer.title, file, directory, Ledger(value), importer.defaults(value), importer.settings(value)
     )
+    work.notices += notices
     importer.carry(work)
     carry_rest(work)
     _name(work)

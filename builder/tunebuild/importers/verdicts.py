@@ -260,6 +260,14 @@ def _remote(work: Work, setting: Setting, meaning: Meaning) -> None:
     work.ledger.same(setting.key, text)
 
 
+def _preferences(work: Work, setting: Setting, meaning: Meaning) -> None:
+    if is_off(setting.value) or (setting.name == "loss_type" and setting.value == "nll"):
+        work.ledger.same(setting.key, "the loss is the cross-entropy of the answers")
+    else:
+        text = "tunebuild fine-tunes on answers (SFT), and has no such term"
+        work.ledger.lost(setting.key, text, "leave it out")
+
+
 def _logging(work: Work, setting: Setting, meaning: Meaning) -> None:
     if setting.name.startswith("loss_watchdog"):
         text = "a high loss does not end the training"
@@ -298,7 +306,5 @@ _JUDGES: Mapping[str, Callable[[Work, Setting, Meaning], None]] = {
     ),
     "parallel": _parallel,
     "loss": _off_or_lost("the loss is the plain cross-entropy of the answers", _LOSS_TODO),
-    "preferences": _off_or_lost(
-        "tunebuild fine-tunes on answers (SFT), and has no such term", "leave it out"
-    ),
+    "preferences": _preferences,
 }
