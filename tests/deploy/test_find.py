@@ -11,12 +11,16 @@ from click.testing import CliRunner
 
 from support.deployed import write_settings
 from tunebuild.cli import app
+from tunebuild.deploy.find import Place, find_endpoint
 from tunebuild.errors import TunebuildError
 from tunebuild.image.oci.archive import write_archive
+from tunebuild.image.oci.content import Content
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.plan import assemble, plan_image
 from tunebuild.publish.envelopes import weights_image
 from tunebuild.publish.layout import LayoutPublisher
+from tunebuild.publish.memory import PushMemory
+from tunebuild.publish.registry import RegistryPublisher
 from tunebuild.publish.release import Release
 from tunebuild.registry import Options, Registries
 from tunebuild.spec import load_spec
@@ -175,3 +179,23 @@ def test_a_health_check_that_was_lost_on_the_way_is_the_image_s_own(tmp_path, ma
         files[name] = services["support-bot"]
         assert files[name].pop("image")
     assert files["all"] == files["less"]
+
+
+def test_weights_that_were_pushed_with_the_image_are_found(tmp_path, registry, make_image):
+    image = make_image(device="cuda")
+    options = Options.of_machine(plain_http=True, ca_file=None)
+    repository = Registries(options).repository(registry, "team/bot")
+    name = ImageReference.parse(f"{registry}/team/bot:7")
+    weights = weights_image(image)
+    publisher = RegistryPublisher(repository, name, PushMemory(None))
+    publisher.publish(Release((Content.of_image(image), weights)), Silent())
+    place = Place(plain_http=True)
+    assert find_endpoint(str(name), place)[0].weights == weights.digest
+
+    # The tag is moved to weights of another image, which are not this one's.
+    strange = json.loads(weights.manifest)
+    strange["layers"].append(
+        {**strange["layers"][0], "digest": json.loads(image.manifest)["config"]["digest"]}
+    )
+    repository.put_manifest("7-weights", json.dumps(strange).encode(), strange["mediaType"])
+    assert find_endpoint(str(name), place)[0].weights is None

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from tunebuild.deploy.memory import Memory, estimate_memory
 from tunebuild.errors import fail
+from tunebuild.image.oci.content import OUTPUT
 from tunebuild.image.oci.manifest import Healthcheck, healthcheck_of
-from tunebuild.image.oci.reading import StoredImage
+from tunebuild.image.oci.reading import StoredImage, notes_of
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.image.plan import (
     ADAPTER_LAYER,
@@ -48,6 +49,8 @@ class Endpoint:
         labels: digests of spec and prompt, by the image's own labels.
         size: bytes of all layers.
         memory: estimated.
+        chat_template: whether the model's folder has one, which other servers need to chat.
+        weights: digest of the image with that folder alone, if it was published, too.
     """
 
     repository: str
@@ -63,6 +66,8 @@ class Endpoint:
     labels: Mapping[str, str]
     size: int
     memory: Memory
+    chat_template: bool = True
+    weights: Digest | None = None
 
     @property
     def image(self) -> str:
@@ -125,7 +130,15 @@ def endpoint_of(image: StoredImage, reference: ImageReference) -> Endpoint:
         labels={name: image.labels[name] for name in (_SPEC_LABEL, _PROMPT_LABEL) if name in image.labels},
         size=sum(int(layer["size"]) for layer in json.loads(image.manifest)["layers"]),
         memory=estimate_memory(settings, weight_bytes(image), model),
+        chat_template=image.file(f"{MODELS}/chat_template.jinja") is not None,
+        weights=_weights_beside(image),
     )
+
+
+def _weights_beside(image: StoredImage) -> Digest | None:
+    """The weights image in the same archive or layout."""
+    found = (entry["digest"] for entry in image.index if notes_of(entry).get(OUTPUT) == "weights")
+    return next(map(Digest, found), None)
 
 
 def weight_bytes(image: StoredImage) -> int:
