@@ -261,10 +261,13 @@ _OURS: dict[str, tuple[str, str]] = {
     ),
     "architecture": (
         "not a setting: the base's config.json says what it is",
+        ("model_type model_config_type is_llama_derived_model base_model_config cls_model_config auto_model"),
+    ),
+    "launching": (
+        "processes are started and joined by tunebuild itself, see tuning.processes and 'tunebuild launch'",
         (
-            "model_type model_config_type is_llama_derived_model base_model_config cls_model_config "
             "local_rank world_size ddp ddp_timeout ddp_find_unused_parameters ddp_bucket_cap_mb "
-            "ddp_broadcast_buffers accelerator_config strict device"
+            "ddp_broadcast_buffers accelerator_config device strict master_addr master_port"
         ),
     ),
     "remote-code": (
