@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import kubernetes_validate
@@ -165,7 +166,6 @@ def test_scaling_asks_for_metrics_that_the_server_has():
 
 
 def test_another_digest_changes_one_line_and_equal_inputs_none():
-    from dataclasses import replace
 
     def text(of):
         return render_manifest(TARGETS["kubernetes"].manifest(of, Choices("b")), of, Choices("b"), "x")
@@ -226,3 +226,40 @@ def test_impossible_choices_are_refused(target, chosen, said):
     with pytest.raises(TunebuildError) as error:
         written(target, endpoint(), chosen)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("weights", [None, "sha256:" + "e" * 64])
+def test_an_llm_service_mounts_the_model_and_splits_it(weights):
+    of = replace(endpoint(settings(device="cuda", engine="vllm")), weights=weights)
+    (resource,), needed = written("kserve-llm", of, Choices("bot", replicas=2, gpus=4, pull_secret="login"))
+    spec = resource["spec"]
+    assert spec["model"]["uri"] == f"oci+native://{of.repository}@{weights or of.digest}"
+    assert spec["parallelism"] == {"tensor": 4}
+    (container,) = spec["template"]["containers"]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 4}
+    assert container["env"][0]["value"] == "--max-model-len=2048 --max-num-seqs=16"
+    names = {one["name"] for found in keys(resource, "imagePullSecrets") for one in found}
+    names |= {one["name"] for one in keys(resource, "secretKeyRef")}
+    assert names == {name for _, name in needed}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec["template"]}
+    kubernetes_validate.validate(pod, _VERSIONS[-1], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        (endpoint(), "needs a GPU"),
+        (endpoint(settings(device="cuda", adapter=True)), "the adapter is not merged"),
+        (replace(endpoint(settings(device="cuda")), chat_template=False), "has no chat template"),
+    ],
+)
+def test_what_another_server_could_not_serve_is_refused(of, said):
+    with pytest.raises(TunebuildError, match=said):
+        written("kserve-llm", of, Choices("bot"))
+    assert written("kserve", of, Choices("bot"))
+
+
+@pytest.mark.parametrize("target", ["compose", "kubernetes", "kserve"])
+def test_the_image_s_server_is_not_split(target):
+    with pytest.raises(TunebuildError, match="--gpus means nothing to the server of the image"):
+        written(target, endpoint(), Choices("bot", gpus=2))

@@ -10,7 +10,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     ),
     "import": (
         ("import axolotl.yml -o spec.yaml", "write a spec, and list what could not be carried over"),
-        ("import train.yaml --from llama-factory --json", "print spec and lists for a script"),
+        ("import notebook.ipynb --from unsloth --json", "print spec and lists for a script"),
     ),
     "validate": (
         ("validate spec.yaml", "check one spec"),

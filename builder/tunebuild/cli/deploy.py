@@ -16,7 +16,7 @@ from tunebuild.cli._registry import registry_options
 @click.option(
     "--to",
     "target_name",
-    type=click.Choice(["compose", "kubernetes", "kserve"]),
+    type=click.Choice(["compose", "kubernetes", "kserve", "kserve-llm"]),
     required=True,
     help="What runs the container.",
 )
@@ -49,6 +49,13 @@ from tunebuild.cli._registry import registry_options
     help="Kubernetes: host name of an Ingress. Compose: address of the open port.  [default: 127.0.0.1]",
 )
 @click.option("--pull-secret", default="", help="Kubernetes: Secret with the registry's login.")
+@click.option(
+    "--gpus",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="kserve-llm: split the model over this many GPUs (tensor parallelism).",
+)
 @click.option("--no-api-keys", is_flag=True, help="Let clients in without a key.")
 @registry_options
 @set_option
@@ -64,6 +71,7 @@ def command(
     monitor: bool,
     host: str,
     pull_secret: str,
+    gpus: int,
     no_api_keys: bool,
     plain_http: bool,
     ca_file: Path | None,
@@ -72,7 +80,8 @@ def command(
     """Write the manifest that runs a pushed image, by digest.
 
     IMAGE is a name in a registry, an archive or an OCI layout; for a SPEC, it is what was pushed of it. User,
-    port, probes, drain time and memory are read from the image. Nothing is started.
+    port, probes, drain time and memory are read from the image. Nothing is started. With kserve-llm, KServe's
+    own vLLM serves the model's folder instead of the image's server.
     """
     from tunebuild.deploy.find import Place, find_endpoint
     from tunebuild.deploy.target import Choices, check_choices, name_of
@@ -89,6 +98,7 @@ def command(
         api_keys=not no_api_keys,
         host=host,
         pull_secret=pull_secret,
+        gpus=gpus,
     )
     check_choices(choices)
     target = TARGETS[target_name]

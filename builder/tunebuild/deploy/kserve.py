@@ -41,6 +41,7 @@ class KServe:
     def manifest(self, endpoint: Endpoint, choices: Choices) -> Manifest:
         """An InferenceService and what it does not make itself."""
         refuse(choices, "KServe, which has its own gateway", ("host",))
+        refuse(choices, "the server of the image, which uses one GPU; --to kserve-llm takes it", ("gpus",))
         if choices.max_replicas and not choices.prometheus:
             message = "KServe counts waiting requests through KEDA, which asks Prometheus"
             raise fail("deploy", message, "give its address: --prometheus URL")
