@@ -67,7 +67,7 @@ def _of_spec(path: Path, place: Place, overrides: Sequence[str]) -> Endpoint:
     endpoint = _remote(reference, place, push := f"tunebuild push {path}{sets}")
     if endpoint.settings.spec_digest != digest_json(effective(loaded.spec)):
         message = f"{reference} in the registry was built from another spec than {path} is now"
-        hint = f"run '{push}', or deploy what is there by its name: tunebuild deploy {reference}"
+        hint = f"run '{push}', give the --set of its build, or deploy it by its name: {reference}"
         raise fail("not-pushed", message, hint)
     return endpoint
 
