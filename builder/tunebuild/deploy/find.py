@@ -130,7 +130,7 @@ def _with_registry(reference: ImageReference, path: str) -> ImageReference:
         hint = (
             "set image.repository, e.g. registry.example.com/team/bot, and push"
             if path
-            else "name its registry"
+            else "give the name that it was pushed under, such as registry.example.com/team/bot:1"
         )
         raise fail("no-registry", f"{reference} names no registry", hint, path=path)
     return reference
