@@ -93,6 +93,9 @@ def _method(work: Work) -> tuple[Method, str]:
     elif eight:
         work.ledger.same(eight.key, "off here as well")
     if not adapter or is_off(name):
+        if four and not is_off(four.value):
+            text = "axolotl itself refuses a base in 4 bits without an adapter; all weights are trained"
+            work.ledger.lost(four.key, text, "set tuning.method: qlora if an adapter was meant")
         return "full", "axolotl's adapter is left empty: all weights are trained."
     if name not in ("lora", "qlora"):
         text = f"there is no adapter {name}; qlora is written"
