@@ -136,6 +136,7 @@ def test_pods_meet_the_restricted_security_standard(target):
         "capabilities": {"drop": ["ALL"]},
     }
     assert not pod["automountServiceAccountToken"]
+    assert not pod["enableServiceLinks"]  # or a Service called tunebuild would set TUNEBUILD_PORT
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
     assert {kind for volume in pod["volumes"] for kind in volume} <= {"name", "emptyDir", "secret"}
 
@@ -178,6 +179,11 @@ def test_scaling_asks_for_metrics_that_the_server_has():
         'sum(tunebuild_requests_running{namespace="models",pod=~"bot-.+"})'
         ' + sum(tunebuild_requests_waiting{namespace="models",pod=~"bot-.+"})'
     )
+    predictor = by_kind(written("kserve", of, asked)[0], "InferenceService")["spec"]["predictor"]
+    (external,) = [one["external"] for one in predictor["autoScaling"]["metrics"]]
+    assert external["metric"]["query"] == trigger["metadata"]["query"]
+    # Its admission refuses a target without "value", whatever the schema allows.
+    assert external["target"] == {"type": "Value", "value": trigger["metadata"]["threshold"]}
     deployment = by_kind(written("kubernetes", of, asked)[0], "Deployment")
     assert "replicas" not in deployment["spec"]
 
