@@ -101,16 +101,14 @@ def test_steps_of_counted_rows_are_epochs(of, tmp_path):
     text = AXOLOTL.replace("example-org/faq", "rows.jsonl").replace("warmup_steps: 3", "warmup_ratio: 0.2")
     found = of(text + "max_steps: 30\nmicro_batch_size: 2\nval_set_size: 0.5\n")
     assert found["tuning.epochs"] == 1  # 30 steps of 2 rows, of 120 of which half are held out
-    assert found["tuning.warmup_steps"] == 6
     assert (found.kind("max_steps"), found.kind("num_epochs")) == ("carried", "same")
-    assert found.kind("warmup_ratio") == "carried"
     assert not found.imported.attention
 
 
-def test_a_share_of_steps_is_counted_from_epochs(of, tmp_path):
-    rows(tmp_path, 21, "rows.json")
-    text = AXOLOTL.replace("example-org/faq", "rows.json").replace("warmup_steps: 3", "warmup_ratio: 0.5")
-    assert of(text + "micro_batch_size: 4\n")["tuning.warmup_steps"] == 6  # of 2 epochs of 6 steps
+def test_rows_of_a_list_are_counted_as_well(of, tmp_path):
+    rows(tmp_path, 20, "rows.json")
+    found = of(AXOLOTL.replace("example-org/faq", "rows.json") + "micro_batch_size: 4\nmax_steps: 10\n")
+    assert found["tuning.epochs"] == 2
 
 
 def test_steps_of_rows_that_nobody_counted_are_not_carried(of):
@@ -129,29 +127,32 @@ def test_a_default_number_of_steps_is_said(of):
 
 
 @pytest.mark.parametrize(
-    ("said", "schedule", "warmup", "kind"),
+    ("said", "schedule", "steps", "ratio", "kind"),
     [
-        ("lr_scheduler: linear\nwarmup_steps: 9", "linear", 9, "carried"),
-        ("lr_scheduler: cosine\nwarmup_steps: 0", "cosine", 0, "carried"),
-        ("lr_scheduler: constant\nwarmup_steps: 9", "constant", 0, "carried"),
-        ("lr_scheduler: constant_with_warmup\nwarmup_steps: 9", "constant", 9, "carried"),
-        ("lr_scheduler: cosine_with_restarts\nwarmup_steps: 9", "cosine", 9, "lost"),
-        ("lr_scheduler: polynomial\nwarmup_steps: 9", "linear", 9, "lost"),
-        ("lr_scheduler: linear\nwarmup_ratio: 0", "linear", 0, "carried"),
-        ("lr_scheduler: linear\nwarmup_steps: 0.25\nmax_steps: 40", "linear", 10, "carried"),
-        ("lr_scheduler: linear\nwarmup_steps: 9\nwarmup_ratio: 0.5", "linear", 9, "carried"),
+        ("lr_scheduler: linear\nwarmup_steps: 9", "linear", 9, None, "carried"),
+        ("lr_scheduler: cosine\nwarmup_steps: 0", "cosine", 0, None, "carried"),
+        ("lr_scheduler: constant\nwarmup_steps: 9", "constant", 0, None, "carried"),
+        ("lr_scheduler: constant_with_warmup\nwarmup_steps: 9", "constant", 9, None, "carried"),
+        ("lr_scheduler: cosine_with_restarts\nwarmup_steps: 9", "cosine", 9, None, "lost"),
+        ("lr_scheduler: polynomial\nwarmup_steps: 9", "linear", 9, None, "lost"),
+        ("lr_scheduler: linear\nwarmup_ratio: 0", "linear", None, 0, "carried"),
+        ("lr_scheduler: linear\nwarmup_ratio: 0.2", "linear", None, 0.2, "carried"),
+        ("lr_scheduler: linear\nwarmup_steps: 0.25", "linear", None, 0.25, "carried"),
+        ("lr_scheduler: linear\nwarmup_steps: 9\nwarmup_ratio: 0.5", "linear", 9, None, "carried"),
+        ("lr_scheduler: linear\nwarmup_steps: 0\nwarmup_ratio: 0.5", "linear", 0, None, "carried"),
+        ("lr_scheduler: linear", "linear", None, 0.03, "carried"),
     ],
 )
-def test_schedules_and_their_warmup(of, said, schedule, warmup, kind):
+def test_schedules_and_their_warmup(of, said, schedule, steps, ratio, kind):
     found = of(AXOLOTL.replace("warmup_steps: 3\n", "") + said)
-    assert (found["tuning.schedule"], found["tuning.warmup_steps"]) == (schedule, warmup)
+    assert (found["tuning.schedule"], found["tuning.warmup_steps"]) == (schedule, steps)
+    assert found["tuning.warmup_ratio"] == ratio
     assert found.kind("lr_scheduler") == kind
 
 
-def test_a_share_of_unknown_steps_is_not_carried(of):
-    found = of(AXOLOTL.replace("warmup_steps: 3", "warmup_ratio: 0.03"))
-    assert found.kind("warmup_ratio") == "lost"
-    assert found["tuning.warmup_steps"] is None
+def test_no_steps_leave_it_to_a_share_in_transformers(of):
+    found = of(TRL + "warmup_steps: 0\nwarmup_ratio: 0.2\n")
+    assert (found["tuning.warmup_steps"], found["tuning.warmup_ratio"]) == (None, 0.2)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ class Unsloth:
             schedule="linear",
             max_length=2048,
             seed=3407,
-            warmup_steps=None,
+            warmup_ratio=0.1,
             weight_decay=0.01,
             rank=16,
             alpha=16,
