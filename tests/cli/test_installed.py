@@ -39,6 +39,7 @@ CORE = {
     "render-spec": ("{spec}",),
     "launch": ("{spec}", "--store", "{store}"),
     "cache ls": ("--store", "{store}"),
+    "doctor": ("--store", "{store}"),
     "init": ("{new}",),
     "import": ("{theirs}",),
 }

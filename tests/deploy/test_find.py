@@ -199,3 +199,12 @@ def test_weights_that_were_pushed_with_the_image_are_found(tmp_path, registry, m
     )
     repository.put_manifest("7-weights", json.dumps(strange).encode(), strange["mediaType"])
     assert find_endpoint(str(name), place)[0].weights is None
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path, make_image):
+    image = replace(make_image(), reference=ImageReference.parse("registry.example.com/bot:1"))
+    write_archive(image, tmp_path / "bot.tar")
+    (tmp_path / "file").touch()
+    error = deploy(tmp_path / "bot.tar", "--to", "compose", "-o", tmp_path / "file" / "below").exception
+    assert isinstance(error, TunebuildError)
+    assert "cannot write" in str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -13,11 +14,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import tunebuild.image
 from support.deployed import choices, endpoint, endpoints, settings
 from tunebuild.deploy.target import Choices, check_choices
 from tunebuild.deploy.targets import TARGETS, render_manifest
 from tunebuild.errors import TunebuildError
-from tunebuild.serve.contract import API_KEYS_FILE, RUNNING, WAITING
+from tunebuild.serve.contract import API_KEYS_FILE, READY, RUNNING, WAITING
 
 _VERSIONS = ("1.34", "1.37")
 # Fields of KServe's predictor beside those of a pod: ComponentExtensionSpec of serving.kserve.io/v1beta1.
@@ -134,8 +136,24 @@ def test_pods_meet_the_restricted_security_standard(target):
         "capabilities": {"drop": ["ALL"]},
     }
     assert not pod["automountServiceAccountToken"]
+    assert not pod["enableServiceLinks"]  # or a Service called tunebuild would set TUNEBUILD_PORT
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
     assert {kind for volume in pod["volumes"] for kind in volume} <= {"name", "emptyDir", "secret"}
+
+
+@pytest.mark.parametrize("target", ["kubernetes", "kserve"])
+def test_probes_ask_what_the_server_answers(target):
+    (container,) = pod_of(written(target, endpoint(), Choices("bot"))[0])[0]["containers"]
+    paths = {
+        kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")
+    }
+    assert paths == {"startup": "/livez", "readiness": "/readyz", "liveness": "/livez"}
+    startup = container["startupProbe"]
+    check = endpoint().healthcheck
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= check.start_period
+    # The image's own check, which imports nothing of ours, asks the same.
+    probe = Path(tunebuild.image.__file__).with_name("entrypoint") / "probe.py"
+    assert f"GET {READY} HTTP" in probe.read_text()
 
 
 @pytest.mark.parametrize("target", ["kubernetes", "kserve"])
@@ -161,6 +179,11 @@ def test_scaling_asks_for_metrics_that_the_server_has():
         'sum(tunebuild_requests_running{namespace="models",pod=~"bot-.+"})'
         ' + sum(tunebuild_requests_waiting{namespace="models",pod=~"bot-.+"})'
     )
+    predictor = by_kind(written("kserve", of, asked)[0], "InferenceService")["spec"]["predictor"]
+    (external,) = [one["external"] for one in predictor["autoScaling"]["metrics"]]
+    assert external["metric"]["query"] == trigger["metadata"]["query"]
+    # Its admission refuses a target without "value", whatever the schema allows.
+    assert external["target"] == {"type": "Value", "value": trigger["metadata"]["threshold"]}
     deployment = by_kind(written("kubernetes", of, asked)[0], "Deployment")
     assert "replicas" not in deployment["spec"]
 

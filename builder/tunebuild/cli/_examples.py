@@ -24,6 +24,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("plan spec.yaml", "show what a build would do on this machine"),
         ("plan spec.yaml --against git:origin/main", "say what a branch changes, and what that sets off"),
     ),
+    "doctor": (
+        ("doctor", "check this machine"),
+        ("doctor spec.yaml --format json", "check whether it can build a spec, for a script"),
+    ),
     "lock": (
         ("lock spec.yaml", "record the spec; pin data, model, packages and wheels"),
         ("lock overlays/*.yaml --update model", "one lock of all overlays, with a newer commit of the model"),

@@ -86,6 +86,8 @@ def command(
     from tunebuild.deploy.find import Place, find_endpoint
     from tunebuild.deploy.target import Choices, check_choices, name_of
     from tunebuild.deploy.targets import TARGETS, render_manifest
+    from tunebuild.image.oci.archive import explained
+    from tunebuild.store.atomic import write_atomically
 
     endpoint, notes = find_endpoint(source, Place(plain_http, ca_file), overrides)
     choices = Choices(
@@ -110,8 +112,9 @@ def command(
     if output is None:
         echo(text, nl=False)
         return
-    output.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, "utf-8")
+    with explained(file):
+        output.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, text)
     for one in manifest.needed:
         echo(f"needs   {one}" + (f": {one.command}" if one.command else ""), err=True)
     echo(f"wrote   {file}; apply it with '{manifest.apply.format(file)}'", err=True)

@@ -67,7 +67,7 @@ def _of_spec(path: Path, place: Place, overrides: Sequence[str]) -> Endpoint:
     endpoint = _remote(reference, place, push := f"tunebuild push {path}{sets}")
     if endpoint.settings.spec_digest != digest_json(effective(loaded.spec)):
         message = f"{reference} in the registry was built from another spec than {path} is now"
-        hint = f"run '{push}', or deploy what is there by its name: tunebuild deploy {reference}"
+        hint = f"run '{push}', give the --set of its build, or deploy it by its name: {reference}"
         raise fail("not-pushed", message, hint)
     return endpoint
 
@@ -130,7 +130,7 @@ def _with_registry(reference: ImageReference, path: str) -> ImageReference:
         hint = (
             "set image.repository, e.g. registry.example.com/team/bot, and push"
             if path
-            else "name its registry"
+            else "give the name that it was pushed under, such as registry.example.com/team/bot:1"
         )
         raise fail("no-registry", f"{reference} names no registry", hint, path=path)
     return reference

@@ -74,7 +74,8 @@ def _inference_service(endpoint: Endpoint, choices: Choices) -> dict[str, Any]:
         annotations["serving.kserve.io/autoscalerClass"] = "keda"
         query, threshold = scale_query(endpoint, choices)
         metric = {"backend": "prometheus", "serverAddress": choices.prometheus, "query": query}
-        external = {"metric": metric, "target": {"type": "AverageValue", "averageValue": str(threshold)}}
+        # KServe takes no other type here, and hands the value to KEDA as the threshold, which is one pod's.
+        external = {"metric": metric, "target": {"type": "Value", "value": str(threshold)}}
         scaling = {"autoScaling": {"metrics": [{"type": "External", "external": external}]}}
     metadata = metadata_of(endpoint, choices)
     return {
