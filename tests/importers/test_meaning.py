@@ -6,10 +6,14 @@ import json
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tunebuild.errors import TunebuildError
 from tunebuild.importers import import_config
 from tunebuild.spec import load_spec
+from tunebuild.spec.tuning import TuningSpec
+from tunebuild.train.plan.settings import TrainSettings
 
 AXOLOTL = """\
 base_model: example-org/tiny
@@ -103,6 +107,17 @@ def test_steps_of_counted_rows_are_epochs(of, tmp_path):
     assert found["tuning.epochs"] == 1  # 30 steps of 2 rows, of 120 of which half are held out
     assert (found.kind("max_steps"), found.kind("num_epochs")) == ("carried", "same")
     assert not found.imported.attention
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(count=st.integers(1, 300), batch=st.integers(1, 40), steps=st.integers(1, 500))
+def test_the_plan_counts_as_many_steps_as_the_other_tool_took(of, tmp_path, count, batch, steps):
+    rows(tmp_path, count)
+    text = (
+        AXOLOTL.replace("example-org/faq", "rows.jsonl") + f"micro_batch_size: {batch}\nmax_steps: {steps}\n"
+    )
+    tuning = TuningSpec(**of(text)["tuning"])
+    assert TrainSettings(tuning, "cpu", "float32").steps(count) == steps
 
 
 def test_rows_of_a_list_are_counted_as_well(of, tmp_path):
@@ -348,6 +363,25 @@ def test_dataset_info_beside_the_configuration_is_read(of, tmp_path):
     }
     assert found.outcomes["dataset_info.faq.columns.prompt"].path == "data.train[0].columns.instruction"
     assert not found.imported.attention
+
+
+def test_rows_are_found_from_where_the_tool_is_started(of, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "examples").mkdir()
+    rows(tmp_path / "data", 3, "faq.json")
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps({"faq": {"file_name": "faq.json"}}))
+    monkeypatch.chdir(tmp_path)
+    found = of(FACTORY, "examples/theirs.yaml", target=tmp_path / "spec.yaml")
+    assert found["data.train[0].path"] == "data/faq.json"
+    assert not found.imported.attention
+
+
+@pytest.mark.parametrize("breaks", ["\n", "\u2028", "\x85", "\r", "\x1b[31m"])
+def test_no_value_becomes_a_line_of_the_spec(of, breaks):
+    named = f"x/y{breaks}gates: {{merge_kl: null}}{breaks}z-bnb-4bit"
+    text = AXOLOTL.replace("example-org/tiny", json.dumps(named)) + f"chat_template: {json.dumps(named)}\n"
+    found = of(text.replace("type: alpaca", "type: chat_template"))
+    assert found["gates"] is None
 
 
 def test_a_data_set_that_nobody_describes_is_said(of):

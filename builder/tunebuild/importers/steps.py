@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tunebuild.importers.rows import rows_to_train_on
@@ -126,7 +127,8 @@ def _carry_length(work: Work, step: _Step) -> None:
         work.ledger.same(epochs[0].key, f"max_steps takes precedence in {work.tool}")
     rows = rows_to_train_on(work) if step.tokens is None else None
     if rows:
-        passes = float(f"{steps * step.count / rows:.4g}")
+        # Rounded down: what is left over of an epoch is one step more.
+        passes = max(1, int(steps / math.ceil(rows / step.count) * 1e6)) / 1e6
         work.draft.set(path, plain_number(passes), f"{step.seen(steps)}, of {rows:,} counted.")
         if limit:
             work.ledger.carried(limit[0].key, path, f"{step.seen(steps)}, of {rows:,} counted")
