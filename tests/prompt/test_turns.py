@@ -132,7 +132,7 @@ def test_reasoning_has_one_key_in_an_answer_alone(key):
             plain_turn(answer(**{key: odd}))
 
 
-@pytest.mark.parametrize(("one", "other"), permutations(KEYS, 2))
+@pytest.mark.parametrize(("one", "other"), [*permutations(KEYS, 2)])
 def test_reasoning_under_two_keys_is_the_same_or_refused(one, other):
     assert plain_turn(answer(**{one: "b", other: "b"})) == answer(reasoning_content="b")
     assert plain_turn(answer(**{one: "b", other: " "})) == answer(reasoning_content="b")
