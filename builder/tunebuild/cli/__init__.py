@@ -58,6 +58,7 @@ _VERBS = {
     ),
     "explain": ("tunebuild.cli.explain", "Tell what an image was built from."),
     "render-spec": ("tunebuild.cli.render_spec", "Print the effective spec, overlays and defaults included."),
+    "doctor": ("tunebuild.cli.doctor", "Check this machine: packages, card, memory, disk, network."),
     "cache": ("tunebuild.cli.cache", "List, explain, check and clean the store of finished stages."),
     "schema": ("tunebuild.cli.schema", "Print the spec's JSON Schema, for editors."),
 }
