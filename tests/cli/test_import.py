@@ -94,6 +94,7 @@ NOTEBOOK = json.dumps({"cells": [{"cell_type": "code", "source": "print(1)"}]})
         ("a.ipynb", "{}", "has no cells", "export it as a script"),
         ("a.ipynb", "no json", "is no notebook", "export it as a script"),
         ("a.py", "def (", "is not Python", "a script that Python runs"),
+        ("a.py", "SFTTrainer(args=SFTConfig())\n", "does not call FastLanguageModel", "trl sft --config"),
         (
             "a.py",
             "FastLanguageModel.from_pretrained('example-org/tiny')\n",

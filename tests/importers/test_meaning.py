@@ -6,10 +6,14 @@ import json
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tunebuild.errors import TunebuildError
 from tunebuild.importers import import_config
 from tunebuild.spec import load_spec
+from tunebuild.spec.tuning import TuningSpec
+from tunebuild.train.plan.settings import TrainSettings
 
 AXOLOTL = """\
 base_model: example-org/tiny
@@ -101,16 +105,25 @@ def test_steps_of_counted_rows_are_epochs(of, tmp_path):
     text = AXOLOTL.replace("example-org/faq", "rows.jsonl").replace("warmup_steps: 3", "warmup_ratio: 0.2")
     found = of(text + "max_steps: 30\nmicro_batch_size: 2\nval_set_size: 0.5\n")
     assert found["tuning.epochs"] == 1  # 30 steps of 2 rows, of 120 of which half are held out
-    assert found["tuning.warmup_steps"] == 6
     assert (found.kind("max_steps"), found.kind("num_epochs")) == ("carried", "same")
-    assert found.kind("warmup_ratio") == "carried"
     assert not found.imported.attention
 
 
-def test_a_share_of_steps_is_counted_from_epochs(of, tmp_path):
-    rows(tmp_path, 21, "rows.json")
-    text = AXOLOTL.replace("example-org/faq", "rows.json").replace("warmup_steps: 3", "warmup_ratio: 0.5")
-    assert of(text + "micro_batch_size: 4\n")["tuning.warmup_steps"] == 6  # of 2 epochs of 6 steps
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(count=st.integers(1, 300), batch=st.integers(1, 40), steps=st.integers(1, 500))
+def test_the_plan_counts_as_many_steps_as_the_other_tool_took(of, tmp_path, count, batch, steps):
+    rows(tmp_path, count)
+    text = (
+        AXOLOTL.replace("example-org/faq", "rows.jsonl") + f"micro_batch_size: {batch}\nmax_steps: {steps}\n"
+    )
+    tuning = TuningSpec(**of(text)["tuning"])
+    assert TrainSettings(tuning, "cpu", "float32").steps(count) == steps
+
+
+def test_rows_of_a_list_are_counted_as_well(of, tmp_path):
+    rows(tmp_path, 20, "rows.json")
+    found = of(AXOLOTL.replace("example-org/faq", "rows.json") + "micro_batch_size: 4\nmax_steps: 10\n")
+    assert found["tuning.epochs"] == 2
 
 
 def test_steps_of_rows_that_nobody_counted_are_not_carried(of):
@@ -129,29 +142,32 @@ def test_a_default_number_of_steps_is_said(of):
 
 
 @pytest.mark.parametrize(
-    ("said", "schedule", "warmup", "kind"),
+    ("said", "schedule", "steps", "ratio", "kind"),
     [
-        ("lr_scheduler: linear\nwarmup_steps: 9", "linear", 9, "carried"),
-        ("lr_scheduler: cosine\nwarmup_steps: 0", "cosine", 0, "carried"),
-        ("lr_scheduler: constant\nwarmup_steps: 9", "constant", 0, "carried"),
-        ("lr_scheduler: constant_with_warmup\nwarmup_steps: 9", "constant", 9, "carried"),
-        ("lr_scheduler: cosine_with_restarts\nwarmup_steps: 9", "cosine", 9, "lost"),
-        ("lr_scheduler: polynomial\nwarmup_steps: 9", "linear", 9, "lost"),
-        ("lr_scheduler: linear\nwarmup_ratio: 0", "linear", 0, "carried"),
-        ("lr_scheduler: linear\nwarmup_steps: 0.25\nmax_steps: 40", "linear", 10, "carried"),
-        ("lr_scheduler: linear\nwarmup_steps: 9\nwarmup_ratio: 0.5", "linear", 9, "carried"),
+        ("lr_scheduler: linear\nwarmup_steps: 9", "linear", 9, None, "carried"),
+        ("lr_scheduler: cosine\nwarmup_steps: 0", "cosine", 0, None, "carried"),
+        ("lr_scheduler: constant\nwarmup_steps: 9", "constant", 0, None, "carried"),
+        ("lr_scheduler: constant_with_warmup\nwarmup_steps: 9", "constant", 9, None, "carried"),
+        ("lr_scheduler: cosine_with_restarts\nwarmup_steps: 9", "cosine", 9, None, "lost"),
+        ("lr_scheduler: polynomial\nwarmup_steps: 9", "linear", 9, None, "lost"),
+        ("lr_scheduler: linear\nwarmup_ratio: 0", "linear", None, 0, "carried"),
+        ("lr_scheduler: linear\nwarmup_ratio: 0.2", "linear", None, 0.2, "carried"),
+        ("lr_scheduler: linear\nwarmup_steps: 0.25", "linear", None, 0.25, "carried"),
+        ("lr_scheduler: linear\nwarmup_steps: 9\nwarmup_ratio: 0.5", "linear", 9, None, "carried"),
+        ("lr_scheduler: linear\nwarmup_steps: 0\nwarmup_ratio: 0.5", "linear", 0, None, "carried"),
+        ("lr_scheduler: linear", "linear", None, 0.03, "carried"),
     ],
 )
-def test_schedules_and_their_warmup(of, said, schedule, warmup, kind):
+def test_schedules_and_their_warmup(of, said, schedule, steps, ratio, kind):
     found = of(AXOLOTL.replace("warmup_steps: 3\n", "") + said)
-    assert (found["tuning.schedule"], found["tuning.warmup_steps"]) == (schedule, warmup)
+    assert (found["tuning.schedule"], found["tuning.warmup_steps"]) == (schedule, steps)
+    assert found["tuning.warmup_ratio"] == ratio
     assert found.kind("lr_scheduler") == kind
 
 
-def test_a_share_of_unknown_steps_is_not_carried(of):
-    found = of(AXOLOTL.replace("warmup_steps: 3", "warmup_ratio: 0.03"))
-    assert found.kind("warmup_ratio") == "lost"
-    assert found["tuning.warmup_steps"] is None
+def test_no_steps_leave_it_to_a_share_in_transformers(of):
+    found = of(TRL + "warmup_steps: 0\nwarmup_ratio: 0.2\n")
+    assert (found["tuning.warmup_steps"], found["tuning.warmup_ratio"]) == (None, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -347,6 +363,25 @@ def test_dataset_info_beside_the_configuration_is_read(of, tmp_path):
     }
     assert found.outcomes["dataset_info.faq.columns.prompt"].path == "data.train[0].columns.instruction"
     assert not found.imported.attention
+
+
+def test_rows_are_found_from_where_the_tool_is_started(of, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "examples").mkdir()
+    rows(tmp_path / "data", 3, "faq.json")
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps({"faq": {"file_name": "faq.json"}}))
+    monkeypatch.chdir(tmp_path)
+    found = of(FACTORY, "examples/theirs.yaml", target=tmp_path / "spec.yaml")
+    assert found["data.train[0].path"] == "data/faq.json"
+    assert not found.imported.attention
+
+
+@pytest.mark.parametrize("breaks", ["\n", "\u2028", "\x85", "\r", "\x1b[31m"])
+def test_no_value_becomes_a_line_of_the_spec(of, breaks):
+    named = f"x/y{breaks}gates: {{merge_kl: null}}{breaks}z-bnb-4bit"
+    text = AXOLOTL.replace("example-org/tiny", json.dumps(named)) + f"chat_template: {json.dumps(named)}\n"
+    found = of(text.replace("type: alpaca", "type: chat_template"))
+    assert found["gates"] is None
 
 
 def test_a_data_set_that_nobody_describes_is_said(of):

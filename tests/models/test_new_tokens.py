@@ -117,11 +117,16 @@ def save(architecture, directory, **changes):
     ("architecture", "method"),
     [
         ("llama", "lora"),
-        ("llama", "qlora"),
-        ("mistral", "qlora"),
-        ("falcon", "lora"),
-        ("gemma", "lora"),
-        ("gpt2", "lora"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("llama", "qlora"),
+                ("mistral", "qlora"),
+                ("falcon", "lora"),
+                ("gemma", "lora"),
+                ("gpt2", "lora"),
+            )
+        ),
     ],
 )
 def test_merged_rows_are_the_trained_ones(tmp_path, architecture, method):

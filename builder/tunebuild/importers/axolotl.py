@@ -48,7 +48,8 @@ class Axolotl:
             learning_rate=2e-4,
             schedule="cosine",
             max_length=512,
-            warmup_steps=None,
+            warmup_ratio=0.03,
+            steps_first=True,
             targets=("q_proj", "v_proj"),
         )
 

@@ -46,9 +46,9 @@ class _Step:
 def carry_steps(work: Work) -> None:
     """Carry the rows of a step, the length of the training and the warm-up."""
     step = _carry_rows(work)
-    steps = _carry_length(work, step)
+    _carry_length(work, step)
     schedule = _carry_schedule(work)
-    _carry_warmup(work, steps, schedule)
+    _carry_warmup(work, schedule)
 
 
 def _carry_rows(work: Work) -> _Step:
@@ -104,8 +104,8 @@ def _carry_packing(work: Work, rows: int) -> _Step:
     return step
 
 
-def _carry_length(work: Work, step: _Step) -> int | None:
-    """``tuning.epochs``; returns how many steps that is, where it can be told."""
+def _carry_length(work: Work, step: _Step) -> None:
+    """``tuning.epochs``, which a number of steps is turned into if somebody can count the rows."""
     path, defaults = "tuning.epochs", work.defaults
     limit, epochs = work.number("max_steps"), work.number(*_EPOCHS)
     if limit and limit[1] <= 0:
@@ -114,7 +114,6 @@ def _carry_length(work: Work, step: _Step) -> int | None:
     steps = int(limit[1]) if limit else None
     if limit is None and epochs is None:
         steps = defaults.max_steps
-    rows = rows_to_train_on(work)
     if steps is None:
         passes = epochs[1] if epochs and epochs[1] > 0 else defaults.epochs
         if epochs and epochs[1] > 0:
@@ -123,15 +122,17 @@ def _carry_length(work: Work, step: _Step) -> int | None:
             text = f"{epochs[1]:g} epochs train nothing; {work.tool}'s default is written"
             work.ledger.lost(epochs[0].key, text, f"set {path}")
         work.draft.set(path, plain_number(passes), "" if epochs else f"{work.tool}'s default.")
-        return math.ceil(math.ceil(rows / step.count) * passes) if rows else None
+        return
     if epochs:
         work.ledger.same(epochs[0].key, f"max_steps takes precedence in {work.tool}")
-    if rows and step.tokens is None:
-        passes = float(f"{steps * step.count / rows:.4g}")
+    rows = rows_to_train_on(work) if step.tokens is None else None
+    if rows:
+        # Rounded down: what is left over of an epoch is one step more.
+        passes = max(1, int(steps / math.ceil(rows / step.count) * 1e6)) / 1e6
         work.draft.set(path, plain_number(passes), f"{step.seen(steps)}, of {rows:,} counted.")
         if limit:
             work.ledger.carried(limit[0].key, path, f"{step.seen(steps)}, of {rows:,} counted")
-        return steps
+        return
     if limit:
         text = f"{step.seen(steps)}; tunebuild counts epochs, and 1 is written"
         work.ledger.lost(limit[0].key, text, step.advice(steps))
@@ -139,7 +140,6 @@ def _carry_length(work: Work, step: _Step) -> int | None:
         text = f"{work.tool} stops after {steps} steps by default: {step.seen(steps)}; {step.advice(steps)}"
         work.note(text, attention=True)
     work.draft.set(path, 1, f"A guess: {step.seen(steps)}.")
-    return steps if step.tokens is None else None
 
 
 def _carry_schedule(work: Work) -> str:
@@ -161,53 +161,39 @@ def _carry_schedule(work: Work) -> str:
     return name
 
 
-def _carry_warmup(work: Work, steps: int | None, schedule: str) -> None:
-    path = "tuning.warmup_steps"
-    fixed, share = (
-        work.number("warmup_steps", "num_warmup_steps", "lr_warmup_steps"),
-        work.number("warmup_ratio"),
-    )
+def _carry_warmup(work: Work, schedule: str) -> None:
+    path, defaults = "tuning.warmup_steps", work.defaults
+    fixed = work.number("warmup_steps", "num_warmup_steps", "lr_warmup_steps")
+    share = work.number("warmup_ratio")
     if schedule == "constant":
         for found in (fixed, share):
             if found:
                 work.ledger.same(found[0].key, f"the constant schedule of {work.tool} has no warm-up")
         work.draft.set(path, 0)
         return
-    if fixed and not (0 < fixed[1] < 1):
-        if share and fixed[1] > 0:
-            work.ledger.same(share[0].key, f"{fixed[0].name} takes precedence in {work.tool}")
-        if not share or fixed[1] > 0:
-            work.draft.set(path, int(fixed[1]))
-            work.ledger.carried(fixed[0].key, path)
-            return
-        work.ledger.same(fixed[0].key, "0 leaves it to warmup_ratio")
-        fixed = None
-    if fixed:  # transformers 5 takes a number below 1 for a share
-        share = fixed
-    if share:
-        _carry_share(work, share[0], share[1], steps)
-    elif work.defaults.warmup_steps is not None:
-        work.draft.set(path, work.defaults.warmup_steps, f"{work.tool}'s default.")
+    if fixed and share:
+        first = fixed[1] > 0 or defaults.steps_first
+        loser, winner = (share, fixed) if first else (fixed, share)
+        work.ledger.same(loser[0].key, f"{winner[0].name} takes precedence in {work.tool}")
+        fixed, share = (fixed, None) if first else (None, share)
+    if fixed and 0 < fixed[1] < 1:  # transformers 5 takes that for a share
+        fixed, share = None, fixed
+    if fixed:
+        work.draft.set(path, max(0, int(fixed[1])))
+        work.ledger.carried(fixed[0].key, path)
+    elif share:
+        _carry_share(work, *share)
+    elif defaults.warmup_ratio is not None:
+        work.draft.set("tuning.warmup_ratio", defaults.warmup_ratio, f"{work.tool}'s default.")
     else:
-        work.note(
-            "warm-up is left to tunebuild's default of 10 steps, or a tenth of all if that is less; "
-            f"{work.tool}'s depends on the run"
-        )
+        work.draft.set(path, defaults.warmup_steps, f"{work.tool}'s default.")
 
 
-def _carry_share(work: Work, setting: Setting, share: float, steps: int | None) -> None:
-    path = "tuning.warmup_steps"
-    if share <= 0:
-        work.draft.set(path, 0)
-        work.ledger.carried(setting.key, path)
-    elif steps is not None:
-        count = round(share * steps)
-        work.draft.set(path, count, f"{share:g} of {steps} steps.")
-        work.ledger.carried(setting.key, path, f"{share:g} of {steps} steps")
-    else:
-        work.ledger.lost(
-            setting.key,
-            "a share of the steps, whose number depends on the rows; left out, the warm-up is 10 "
-            "steps, or a tenth of all if that is less",
-            f"multiply the steps that 'tunebuild plan' prints by {share:g} and set tuning.warmup_steps",
-        )
+def _carry_share(work: Work, setting: Setting, share: float) -> None:
+    path = "tuning.warmup_ratio"
+    if share >= 1:
+        text = f"a share of {share:g} would be the whole training"
+        work.ledger.lost(setting.key, text, f"set {path} to a share below 1, or tuning.warmup_steps")
+        return
+    work.draft.set(path, max(0.0, float(share)))
+    work.ledger.carried(setting.key, path)

@@ -144,10 +144,6 @@ _OURS: dict[str, tuple[str, str]] = {
             "torchdistx_path use_galore use_apollo use_badam use_adam_mini use_muon"
         ),
     ),
-    "warmup-ratio": (
-        ("say tuning.warmup_steps, in steps; left out, it is 10 or a tenth of all steps, whichever is less"),
-        ("warmup_ratio"),
-    ),
     "max-steps": (
         "say tuning.epochs, which may be a fraction such as 0.5; the plan prints how many steps that is",
         ("max_steps"),
@@ -342,6 +338,7 @@ _OURS: dict[str, tuple[str, str]] = {
 _ALIKE: dict[str, str] = {
     "tuning.learning_rate": "learning_rate",
     "tuning.warmup_steps": "warmup_steps",
+    "tuning.warmup_ratio": "warmup_ratio",
     "tuning.micro_batch_size": "micro_batch_size",
     "tuning.weight_decay": "weight_decay",
     "tuning.max_grad_norm": "max_grad_norm",

@@ -213,6 +213,7 @@ def test_a_field_changes_a_stage_or_is_declared_presentation(build, field):
     assert tried, f"no other value for {field}"
 
 
+@pytest.mark.quick
 def test_what_is_declared_exists():
     assert set(PRESENTATION_ONLY) | UNCHANGING | HUB_ONLY <= set(FIELDS)
     assert set(PRESENTATION_ONLY) >= HUB_ONLY
