@@ -14,6 +14,7 @@ from support.locks import DIGESTS, a_lock, a_runtime
 from tunebuild.errors import TunebuildError
 from tunebuild.lock.lock_file import joined, read_locks, split, write_locks
 from tunebuild.lock.record import SpecRecord
+from tunebuild.lock.spec_lock import drift
 
 HERE = Path("/home/team/work/space/tunebuild.lock")
 OVERLAYS = {"overlays/eu.yaml": {"../faq.jsonl": DIGESTS[0]}, "base.yaml": {"faq.jsonl": DIGESTS[0]}}
@@ -146,5 +147,10 @@ def test_a_newer_format_is_told_from_damage(tmp_path):
 
 def test_pins_of_the_first_format_are_read(tmp_path):
     value = a_lock().model_dump(mode="json", exclude={"spec"})
+    value |= {"template": {"chat.jinja": DIGESTS[0]}, "files": {"./a.jsonl": DIGESTS[1]}}
     (tmp_path / "spec.lock").write_text(json.dumps({"lockVersion": 1, **value}))
-    assert read_locks(tmp_path / "spec.lock").of(tmp_path / "spec.yaml") == a_lock(spec=None)
+    today = a_lock(spec=None, template={"./chat.jinja": DIGESTS[0]}, files={"a.jsonl": DIGESTS[1]})
+    assert read_locks(tmp_path / "spec.lock").of(tmp_path / "spec.yaml") == today
+    assert [str(one) for one in drift(today, a_lock(template=today.template, files=today.files))] == [
+        f"spec: {'d' * 12}; the lock was made without it"
+    ]

@@ -91,8 +91,6 @@ def find_drift(pipeline: Pipeline, lock: SpecLock) -> tuple[Drift, ...]:
         datasets={name: lock.datasets.get(name, nothing) for name in wanted_datasets(pipeline.spec)},
         runtime=runtime,
     )
-    if lock.spec is None:  # nothing to compare the fields with
-        now = now.model_copy(update={"spec": None})
     return drift(lock, now)
 
 

@@ -83,6 +83,13 @@ class _FirstFormat(SpecLock):
 
     lock_version: Literal[1] = Field(default=1, alias="lockVersion")
 
+    def today(self) -> SpecLock:
+        """The same, with paths spelt as they are now: a template's file had no ``./``."""
+        same = {name: getattr(self, name) for name in SpecLock.model_fields}
+        template = {marked(os.path.normpath(k)) if "." in k else k: d for k, d in self.template.items()}
+        files = {os.path.normpath(name): digest for name, digest in self.files.items()}
+        return SpecLock(**{**same, "template": template, "files": files})
+
 
 class Locks:
     """What a lock file says, spec by spec.
@@ -133,8 +140,7 @@ def read_locks(path: Path) -> Locks | None:
         raise fail("lock-damaged", message, "use the version that made it, or a newer one")
     try:
         if version == 1:
-            first = _FirstFormat.model_validate_json(text)
-            return Locks(path, {}, SpecLock(**{name: getattr(first, name) for name in SpecLock.model_fields}))
+            return Locks(path, {}, _FirstFormat.model_validate_json(text).today())
         return Locks(path, split(LockFile.model_validate_json(text), path))
     except ValidationError as error:
         first_error = error.errors()[0]

@@ -98,9 +98,10 @@ class Drift:
 def drift(old: SpecLock, new: SpecLock) -> tuple[Drift, ...]:
     """What differs: first the spec's fields, then what they name; each in order of name."""
     fields: tuple[Drift, ...] = ()
-    if new.spec:
-        recorded = old.spec or SpecRecord(digest=Digest(""), fields={})
-        fields = tuple(Drift(*change, is_field=True) for change in field_changes(recorded, new.spec))
+    if old.spec and new.spec:
+        fields = tuple(Drift(*change, is_field=True) for change in field_changes(old.spec, new.spec))
+    elif new.spec:
+        fields = (Drift("spec", "", new.spec.digest.removeprefix("sha256:")[:12], is_field=True),)
     before, after = (one.model_dump(mode="json", exclude={"spec"}) for one in (old, new))
     return (*fields, *value_drift(before, after))
 

@@ -1,4 +1,4 @@
-"""Each check finds the fault that is put before it, and says how to mend it."""
+"""Each check finds the fault that is injected, and says how to fix it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPEC = Needs(name="desk")
 
 
 def found(check, machine, needs=None):
-    """Status and text of all findings; what is not well has a fix, and all are one line."""
+    """Status and text of all findings; what is not ok has a fix, and all are one line."""
     findings = list(check.check(machine, needs))
     for one in findings:
         assert bool(one.fix) == (one.status != "ok")

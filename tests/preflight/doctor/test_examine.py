@@ -72,10 +72,10 @@ def doctor(tmp_path, monkeypatch, capsys):
 
 def test_only_a_problem_fails(doctor):
     assert doctor(checks=[("a", lambda *_: [ok("x"), warning("y", "z")])]).code == 0
-    done = doctor(checks=[("a", lambda *_: [problem("it is\x1b[2J broken", "mend it")])])
+    done = doctor(checks=[("a", lambda *_: [problem("it is\x1b[2J broken", "fix it so")])])
     assert done.code == 1
     assert "problem  a  it is" in done.out
-    assert "fix: mend it" in done.out
+    assert "fix: fix it so" in done.out
     assert "\x1b[2J" not in done.out
     assert "1 problem, 0 warnings, 0 ok" in done.out
 
