@@ -96,6 +96,9 @@ def test_a_default_that_is_another_in_this_version_is_named(record):
         update={"digest": "sha256:0", "defaults": {**now.defaults, "merge.strategy": "original"}}
     )
     assert list(field_changes(before, now)) == [("merge.strategy (default)", "original", "auto")]
+    fewer = {path: value for path, value in now.defaults.items() if path != "merge.strategy"}
+    before = now.model_copy(update={"digest": "sha256:0", "defaults": fewer})
+    assert list(field_changes(before, now)) == [("merge.strategy (default)", "", "auto")]
     unnamed = now.model_copy(update={"digest": "sha256:0"})
     assert [name for name, _, _ in field_changes(unnamed, now)] == ["spec"]
 
