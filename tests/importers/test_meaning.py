@@ -83,6 +83,11 @@ def test_a_steps_rows_are_micro_batch_times_accumulation(of, micro, pieces):
     assert found.outcomes["micro_batch_size"].path == "tuning.batch_size"
 
 
+def test_a_step_is_shared_by_as_many_processes_as_are_named(of):
+    found = of(AXOLOTL + "micro_batch_size: 2\ngradient_accumulation_steps: 3\nnum_processes: 4\n")
+    assert (found["tuning.batch_size"], found["tuning.processes"]) == (24, 4)
+
+
 @pytest.mark.parametrize(
     ("text", "rows_of_a_step"),
     [(AXOLOTL, 1), (FACTORY, 8), (TRL, 8), (AIKIT, 8), (UNSLOTH % ("", "", ""), 8)],

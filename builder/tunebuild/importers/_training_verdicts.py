@@ -109,6 +109,10 @@ def modules(work: Work, setting: Setting, meaning: Meaning) -> None:
     elif setting.name.startswith("freeze_") and setting.name.endswith(("tower", "projector", "mm_modules")):
         work.ledger.same(setting.key, "only the text part of a multimodal model is trained")
     else:
+        if work.draft.get("tuning.method") == "full":
+            text = "all weights are trained, and none is left as it is"
+            work.ledger.lost(setting.key, text, "keep it so, or train an adapter: tuning.method: lora")
+            return
         text = "beside an adapter's modules nothing is trained, and none of them apart from the others"
         work.ledger.lost(setting.key, text, _FULL)
 

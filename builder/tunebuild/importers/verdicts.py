@@ -61,6 +61,13 @@ _JUDGES: Mapping[str, Callable[[Work, Setting, Meaning], None]] = {
         "weights are trained in 16 or 32 bits, or as an adapter of a base in NF4",
         "see tuning.method; for a quantized result, see exports in docs/exports.md",
     ),
+    "quantization-8": _off_or_lost(
+        "no base is held in 8 bits while training", "choose qlora (4 bits) or lora (16 bits) in tuning.method"
+    ),
+    "row-form": _off_or_lost(
+        "rows are printed by prompt.template, and what they hold is said by data.train[].format",
+        "look whether what is written there is what was meant",
+    ),
     "parallel": training.parallel,
     "loss": _off_or_lost("the loss is the plain cross-entropy of the answers", _LOSS_TODO),
     "preferences": training.preferences,
