@@ -408,6 +408,11 @@ def test_seed_decay_clipping_and_length(of):
     assert of(AXOLOTL + "max_grad_norm: 0\n").kind("max_grad_norm") == "lost"
 
 
+def test_sampling_settings_are_those_of_the_endpoint(of):
+    found = of(FACTORY + "temperature: 0.4\ntop_p: 0.7\nmax_new_tokens: 90\n")
+    assert found["serving.defaults"] == {"max_tokens": 90, "temperature": 0.4, "top_p": 0.7}
+
+
 def test_yaml_is_read_as_the_other_tool_reads_it(of):
     found = of(AXOLOTL + "learning_rate: 2e-5\nsample_packing: off\nload_in_8bit: no\n")
     assert found["tuning.learning_rate"] == 2e-5

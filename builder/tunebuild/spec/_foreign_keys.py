@@ -344,4 +344,6 @@ ALIKE: dict[str, str] = {
     "tuning.max_length": "max_length",
     "data.train[].revision": "revision",
     "model.token": "token access_token",
+    "serving.defaults.temperature": "temperature",
+    "serving.defaults.top_p": "top_p",
 }
