@@ -88,6 +88,7 @@ NOTEBOOK = json.dumps({"cells": [{"cell_type": "code", "source": "print(1)"}]})
         ("a.yaml", "just text", "holds text, not a configuration", "the other tool"),
         ("a.yaml", "", "holds nothing", "the other tool"),
         ("a.yaml", "colour: red\n", "its keys are colour", "--from"),
+        ("a.yaml", "apiVersion: v1\nkind: Pod\n", "its keys are apiVersion, kind", "--from"),
         ("a.yaml", CLEAN + "adapter: qlora\n", "is here twice", "remove"),
         ("a.yaml", "apiVersion: tunebuild/v1\nname: a\n", "is a tunebuild spec already", "validate"),
         ("a.ipynb", NOTEBOOK, "does not call FastLanguageModel.from_pretrained", "get_peft_model"),

@@ -83,6 +83,11 @@ def test_a_steps_rows_are_micro_batch_times_accumulation(of, micro, pieces):
     assert found.outcomes["micro_batch_size"].path == "tuning.batch_size"
 
 
+def test_a_step_is_shared_by_as_many_processes_as_are_named(of):
+    found = of(AXOLOTL + "micro_batch_size: 2\ngradient_accumulation_steps: 3\nnum_processes: 4\n")
+    assert (found["tuning.batch_size"], found["tuning.processes"]) == (24, 4)
+
+
 @pytest.mark.parametrize(
     ("text", "rows_of_a_step"),
     [(AXOLOTL, 1), (FACTORY, 8), (TRL, 8), (AIKIT, 8), (UNSLOTH % ("", "", ""), 8)],
@@ -401,6 +406,11 @@ def test_seed_decay_clipping_and_length(of):
     assert (tuning["max_grad_norm"], tuning["max_length"]) == (0.3, 640)
     assert of(AXOLOTL)["tuning.seed"] == 42
     assert of(AXOLOTL + "max_grad_norm: 0\n").kind("max_grad_norm") == "lost"
+
+
+def test_sampling_settings_are_those_of_the_endpoint(of):
+    found = of(FACTORY + "temperature: 0.4\ntop_p: 0.7\nmax_new_tokens: 90\n")
+    assert found["serving.defaults"] == {"max_tokens": 90, "temperature": 0.4, "top_p": 0.7}
 
 
 def test_yaml_is_read_as_the_other_tool_reads_it(of):

@@ -135,6 +135,7 @@ class Unsloth:
 
     name = "unsloth"
     title = "Unsloth"
+    required = frozenset(("from_pretrained",))
     keys = frozenset(("from_pretrained", "get_peft_model"))
 
     def defaults(self, value: Mapping[str, Any]) -> Defaults:
