@@ -106,7 +106,9 @@ def test_a_default_that_is_another_in_this_version_is_named(record):
 def test_a_default_matters_only_where_it_is_left(record):
     now = record(SPEC, "merge.strategy=original")
     assert "merge.strategy" not in now.defaults
-    shared = SpecRecord(digest="sha256:0", fields=now.fields, defaults={"merge.strategy": "auto"})
+    shared = SpecRecord(
+        digest="sha256:0", fields=now.fields, defaults=now.defaults | {"merge.strategy": "auto"}
+    )
     assert [name for name, _, _ in field_changes(shared, now)] == ["spec"]
 
 

@@ -63,11 +63,10 @@ def field_changes(old: SpecRecord, new: SpecRecord) -> Iterator[tuple[str, str, 
         if old.defaults[path] != new.defaults[path] and not set_anywhere:
             found = True
             yield (f"{path} (default)", *_shown(old.defaults[path], new.defaults[path]))
-    # What this version of tunebuild has and the one that made the lock had not, or the other way around.
-    for path in sorted({*old.defaults} ^ {*new.defaults}) if not found else ():
+    # What this version of tunebuild has, and the one that made the lock did not.
+    for path in sorted({*new.defaults} - {*old.defaults}) if not found else ():
         found = True
-        before, after = (one.defaults.get(path, _MISSING) for one in (old, new))
-        yield (f"{path} (default)", *_shown(before, after))
+        yield (f"{path} (default)", *_shown(_MISSING, new.defaults[path]))
     if not found:
         yield "spec", _abridged(old.digest) if old.digest else "", _abridged(new.digest)
 
