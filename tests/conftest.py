@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 _TESTS = Path(__file__).parent
-#: What trains, merges or builds, serves a model, or uses a container runtime.
+#: What trains, merges or builds, serves a model, or uses a container runtime; but for tests marked ``quick``.
 _SLOW = (
     "build",
     "cli/test_build.py",
@@ -21,10 +21,12 @@ _SLOW = (
     "export",
     "image/test_container.py",
     "image/test_debian.py",
+    "image/test_wheel_targets.py",
     "image/test_wheels.py",
     "merge",
     "publish",
     "serve",
+    "spec/test_mutations.py",
     "train/distributed",
     "train/launch",
     "train/loop",
@@ -32,8 +34,24 @@ _SLOW = (
 )
 
 
+def _is_slow(path: Path) -> bool:
+    return any(path.relative_to(_TESTS).is_relative_to(slow) for slow in _SLOW)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where no slow test is asked for, do not even import files that hold no other."""
+    if (
+        config.option.markexpr != "not slow"
+        or collection_path.suffix != ".py"
+        or not _is_slow(collection_path)
+    ):
+        return None
+    return "mark.quick" not in collection_path.read_text("utf-8") or None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        place = item.path.relative_to(_TESTS)
-        if any(place.is_relative_to(path) for path in _SLOW) or item.get_closest_marker("runtime"):
+        if item.get_closest_marker("quick"):
+            continue
+        if _is_slow(item.path) or item.get_closest_marker("runtime"):
             item.add_marker(pytest.mark.slow)

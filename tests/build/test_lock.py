@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from support.models import save_base
-from tunebuild.build.lock import find_drift, make_lock, require_no_drift
+from tunebuild.build.lock import find_drift, make_locks, require_no_drift
 from tunebuild.build.pipeline import Pipeline
 from tunebuild.errors import TunebuildError
+from tunebuild.lock.find import Found
+from tunebuild.lock.record import record_of
 from tunebuild.lock.spec_lock import SpecLock
 from tunebuild.spec import load_spec
 from tunebuild.store import Store
@@ -49,8 +53,9 @@ def test_a_new_file_of_a_pattern_is_drift(locked):
     (rows / "c.jsonl").write_text(ROW)
     (rows / "notes.txt").write_text("no row")
     assert data_drift(pipeline, lock) == [["+", "files.rows/c.jsonl"]]
+    recorded = lock.model_copy(update={"spec": record_of(pipeline.spec)})
     with pytest.raises(TunebuildError, match=r"\+ files.rows/c.jsonl"):
-        require_no_drift(pipeline, lock, "spec.lock")
+        require_no_drift(pipeline, Found(Path("spec.lock"), recorded))
 
 
 def test_a_file_that_is_gone_or_changed_is_drift(locked):
@@ -66,5 +71,5 @@ def test_a_model_that_cannot_be_found_is_named_before_packages_are_fetched(locke
     loaded = load_spec(rows.parent / "spec.yaml", ["model.base=org/misspelt"])
     asked = []
     with pytest.raises(TunebuildError, match="org/misspelt"):
-        make_lock(Pipeline(loaded, pipeline.store), None, (), asked.append)
+        make_locks({"spec.yaml": Pipeline(loaded, pipeline.store)}, (), (), asked.append)
     assert asked == []

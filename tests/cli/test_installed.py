@@ -22,6 +22,15 @@ data: {train: [{path: rows.jsonl, format: qa}]}
 model: {base: ./base}
 tuning: {max_length: 64}
 """
+THEIRS = """\
+base_model: ./base
+datasets: [{path: rows.jsonl, type: chat_template}]
+adapter: lora
+lora_r: 8
+lora_target_linear: true
+num_epochs: 1
+warmup_steps: 2
+"""
 # What the core alone does, and with which arguments.
 CORE = {
     "validate": ("{spec}",),
@@ -30,7 +39,9 @@ CORE = {
     "render-spec": ("{spec}",),
     "launch": ("{spec}", "--store", "{store}"),
     "cache ls": ("--store", "{store}"),
+    "doctor": ("--store", "{store}"),
     "init": ("{new}",),
+    "import": ("{theirs}",),
 }
 # By verb: the arguments, what it lacks with the core alone.
 MORE = {
@@ -59,7 +70,8 @@ def places(tmp_path_factory):
     (directory / "rows.jsonl").write_text(rows)
     (directory / "spec.yaml").write_text(SPEC)
     (directory / "cut.tar").write_bytes(b"no archive")
-    names = {"spec": "spec.yaml", "store": "store", "new": "new", "cut": "cut.tar"}
+    (directory / "theirs.yml").write_text(THEIRS)
+    names = {"theirs": "theirs.yml", "spec": "spec.yaml", "store": "store", "new": "new", "cut": "cut.tar"}
     return {name: directory / file for name, file in names.items()}
 
 

@@ -373,6 +373,7 @@ def test_plain_text_is_supervised_whole(tmp_path, renderer):
     assert not set(row.example.ids[:-1]) & renderer.tokenizer.control_ids
 
 
+@pytest.mark.slow
 def test_many_processes_write_what_one_does(tmp_path, renderer, monkeypatch):
     rows = [{"question": f"Question {i}?", "answer": f"It is {i}." * (1 + i % 40)} for i in range(3100)]
     rows[2700] = {"question": "no answer"}
@@ -389,6 +390,7 @@ def test_many_processes_write_what_one_does(tmp_path, renderer, monkeypatch):
     assert [k.example for k in many.kept[-50:]] == [renderer.example(k.messages) for k in many.kept[-50:]]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_said(tmp_path, renderer):
     def chunks():
         for number in range(40):
@@ -401,6 +403,7 @@ def test_a_process_that_dies_is_said(tmp_path, renderer):
         list(tokenise_in_order(chunks(), Tokenizer(renderer, 200, shorten=False, folded=False), 2))
 
 
+@pytest.mark.slow
 def test_processes_end_with_a_parent_that_is_killed(tmp_path, renderer):
     script = """
 import pickle, sys, multiprocessing

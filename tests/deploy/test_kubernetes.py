@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -12,11 +14,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import tunebuild.image
 from support.deployed import choices, endpoint, endpoints, settings
 from tunebuild.deploy.target import Choices, check_choices
 from tunebuild.deploy.targets import TARGETS, render_manifest
 from tunebuild.errors import TunebuildError
-from tunebuild.serve.contract import API_KEYS_FILE, RUNNING, WAITING
+from tunebuild.serve.contract import API_KEYS_FILE, READY, RUNNING, WAITING
 
 _VERSIONS = ("1.34", "1.37")
 # Fields of KServe's predictor beside those of a pod: ComponentExtensionSpec of serving.kserve.io/v1beta1.
@@ -133,8 +136,24 @@ def test_pods_meet_the_restricted_security_standard(target):
         "capabilities": {"drop": ["ALL"]},
     }
     assert not pod["automountServiceAccountToken"]
+    assert not pod["enableServiceLinks"]  # or a Service called tunebuild would set TUNEBUILD_PORT
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
     assert {kind for volume in pod["volumes"] for kind in volume} <= {"name", "emptyDir", "secret"}
+
+
+@pytest.mark.parametrize("target", ["kubernetes", "kserve"])
+def test_probes_ask_what_the_server_answers(target):
+    (container,) = pod_of(written(target, endpoint(), Choices("bot"))[0])[0]["containers"]
+    paths = {
+        kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")
+    }
+    assert paths == {"startup": "/livez", "readiness": "/readyz", "liveness": "/livez"}
+    startup = container["startupProbe"]
+    check = endpoint().healthcheck
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= check.start_period
+    # The image's own check, which imports nothing of ours, asks the same.
+    probe = Path(tunebuild.image.__file__).with_name("entrypoint") / "probe.py"
+    assert f"GET {READY} HTTP" in probe.read_text()
 
 
 @pytest.mark.parametrize("target", ["kubernetes", "kserve"])
@@ -160,12 +179,16 @@ def test_scaling_asks_for_metrics_that_the_server_has():
         'sum(tunebuild_requests_running{namespace="models",pod=~"bot-.+"})'
         ' + sum(tunebuild_requests_waiting{namespace="models",pod=~"bot-.+"})'
     )
+    predictor = by_kind(written("kserve", of, asked)[0], "InferenceService")["spec"]["predictor"]
+    (external,) = [one["external"] for one in predictor["autoScaling"]["metrics"]]
+    assert external["metric"]["query"] == trigger["metadata"]["query"]
+    # Its admission refuses a target without "value", whatever the schema allows.
+    assert external["target"] == {"type": "Value", "value": trigger["metadata"]["threshold"]}
     deployment = by_kind(written("kubernetes", of, asked)[0], "Deployment")
     assert "replicas" not in deployment["spec"]
 
 
 def test_another_digest_changes_one_line_and_equal_inputs_none():
-    from dataclasses import replace
 
     def text(of):
         return render_manifest(TARGETS["kubernetes"].manifest(of, Choices("b")), of, Choices("b"), "x")
@@ -226,3 +249,40 @@ def test_impossible_choices_are_refused(target, chosen, said):
     with pytest.raises(TunebuildError) as error:
         written(target, endpoint(), chosen)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("weights", [None, "sha256:" + "e" * 64])
+def test_an_llm_service_mounts_the_model_and_splits_it(weights):
+    of = replace(endpoint(settings(device="cuda", engine="vllm")), weights=weights)
+    (resource,), needed = written("kserve-llm", of, Choices("bot", replicas=2, gpus=4, pull_secret="login"))
+    spec = resource["spec"]
+    assert spec["model"]["uri"] == f"oci+native://{of.repository}@{weights or of.digest}"
+    assert spec["parallelism"] == {"tensor": 4}
+    (container,) = spec["template"]["containers"]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 4}
+    assert container["env"][0]["value"] == "--max-model-len=2048 --max-num-seqs=16"
+    names = {one["name"] for found in keys(resource, "imagePullSecrets") for one in found}
+    names |= {one["name"] for one in keys(resource, "secretKeyRef")}
+    assert names == {name for _, name in needed}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": spec["template"]}
+    kubernetes_validate.validate(pod, _VERSIONS[-1], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        (endpoint(), "needs a GPU"),
+        (endpoint(settings(device="cuda", adapter=True)), "the adapter is not merged"),
+        (replace(endpoint(settings(device="cuda")), chat_template=False), "has no chat template"),
+    ],
+)
+def test_what_another_server_could_not_serve_is_refused(of, said):
+    with pytest.raises(TunebuildError, match=said):
+        written("kserve-llm", of, Choices("bot"))
+    assert written("kserve", of, Choices("bot"))
+
+
+@pytest.mark.parametrize("target", ["compose", "kubernetes", "kserve"])
+def test_the_image_s_server_is_not_split(target):
+    with pytest.raises(TunebuildError, match="--gpus means nothing to the server of the image"):
+        written(target, endpoint(), Choices("bot", gpus=2))

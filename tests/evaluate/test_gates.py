@@ -214,6 +214,7 @@ def test_figures_are_what_they_are_called():
     assert lost["merge_kl"] == pytest.approx(lost["training_kl"])
 
 
+@pytest.mark.quick
 def test_gates_name_every_figure_beyond_its_limit():
     figures = {
         "merge_kl": 0.2,

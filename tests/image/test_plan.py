@@ -132,6 +132,7 @@ def test_variables_that_a_dockerfile_cannot_carry_are_refused(
         plan_image(replace(inputs, labels=(variable,)))
 
 
+@pytest.mark.slow
 def test_the_app_layer_imports_without_the_rest_of_the_package(inputs: ImageInputs, tmp_path: Path) -> None:
     layer = plan_image(inputs).layers[-1]
     assert isinstance(layer, FilesLayer)

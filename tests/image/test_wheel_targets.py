@@ -145,6 +145,7 @@ def test_bounds_of_all_who_ask_count(index):
     assert fetch(index, "app", target=Target("3.11"))[1]["lib"] == "2"
 
 
+@pytest.mark.quick
 def test_conflicting_versions_are_reported(index):
     publish(index, "app", "1", needs=("lib<2",))
     publish(index, "lib", "2")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -10,13 +12,19 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support.foreign_configs import AIKIT, AXOLOTL, DATASET_INFO, LLAMA_FACTORY, TRL
+from support.foreign_configs import AIKIT, AXOLOTL, DATASET_INFO, LLAMA_FACTORY, TRL, UNSLOTH
 from tunebuild.errors import TunebuildError
 from tunebuild.importers import IMPORTERS, import_config
 from tunebuild.spec.foreign import FOREIGN_KEYS
 from tunebuild.spec.load import problems_of
 
-RECREATED = {"axolotl": AXOLOTL, "llama-factory": LLAMA_FACTORY, "aikit": AIKIT, "trl": TRL}
+RECREATED = {
+    "axolotl": AXOLOTL,
+    "llama-factory": LLAMA_FACTORY,
+    "aikit": AIKIT,
+    "unsloth": UNSLOTH,
+    "trl": TRL,
+}
 CASES = [(tool, name) for tool, configs in RECREATED.items() for name in configs]
 
 
@@ -32,16 +40,32 @@ def leaves(value, path=""):
 
 def written(directory, text):
     (directory / "dataset_info.json").write_text(json.dumps(DATASET_INFO))
-    file = directory / "theirs.yaml"
+    file = directory / ("theirs.py" if "unsloth import" in text else "theirs.yaml")
     file.write_text(text)
     return file
+
+
+def arguments(text):
+    """Names of the arguments that stand in a script, of calls that are read."""
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    read = "from_pretrained get_peft_model SFTTrainer SFTConfig TrainingArguments UnslothTrainingArguments"
+    found = {}
+    for call in sorted(calls, key=lambda node: (node.lineno, node.col_offset)):
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        if name in read.split():
+            found.setdefault(name, {f"{name}.{one.arg}" for one in call.keywords if one.arg})
+    return set().union(*found.values())
 
 
 def each_key_has_one_outcome(imported, text):
     keys = [outcome.key for outcome in imported.outcomes]
     assert len(keys) == len(set(keys))
-    beside = {key for key in keys if key.startswith("dataset_info.")}
-    assert set(keys) - beside == leaves(yaml.safe_load(text))
+    assert set(keys) == set(imported.keys)
+    if imported.tool == "Unsloth":
+        assert {".".join(re.split(r"[.\[]", key)[:2]) for key in keys} >= arguments(text)
+    else:
+        beside = {key for key in keys if key.startswith("dataset_info.")}
+        assert set(keys) - beside == leaves(yaml.safe_load(text))
     for outcome in imported.outcomes:
         assert (outcome.kind == "carried") == bool(outcome.path), outcome
         assert (outcome.kind == "lost") == bool(outcome.todo), outcome
@@ -112,7 +136,7 @@ configs = st.dictionaries(st.sampled_from(_OWN) | st.text(min_size=1, max_size=1
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(config=configs, tool=st.sampled_from([one.name for one in IMPORTERS]))
+@given(config=configs, tool=st.sampled_from([one.name for one in IMPORTERS if one.name != "unsloth"]))
 def test_whatever_a_configuration_holds_each_key_has_one_outcome(tmp_path, config, tool):
     text = yaml.safe_dump(config, allow_unicode=False)
     try:

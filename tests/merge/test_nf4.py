@@ -50,6 +50,7 @@ def test_in_pieces_it_is_bitsandbytes_of_the_whole(tmp_path, shape, double, dtyp
     assert float((found.float() - weight.float()).norm() / weight.float().norm()) < 0.15
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("largest", [1.0, 0.0173, 1e-36, 6e4])
 def test_values_on_a_border_and_beside_it_get_the_same_code(tmp_path, largest):
     """A border times the block's largest value, give or take a bit."""

@@ -18,12 +18,13 @@ from tunebuild.merge.proof.served import prove_served
 from tunebuild.merge.run import merge_adapter
 from tunebuild.models.base_model import find_base_model
 from tunebuild.models.new_tokens import NewTokensStage
+from tunebuild.models.safetensors_header import read_header
 from tunebuild.preflight.architecture import check_architecture
 from tunebuild.prompt import PromptTokenizer
 from tunebuild.serve.engines.model import load_model
 from tunebuild.spec.model import ModelSpec
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
-from tunebuild.store import Silent, digest_file
+from tunebuild.store import Silent, digest_file, scan
 from tunebuild.train.model.adapter import add_adapter, save_adapter
 from tunebuild.train.model.base import describe_quantization, load_base
 from tunebuild.train.plan.settings import TrainSettings
@@ -73,6 +74,29 @@ def test_rows_are_the_mean_of_the_others_which_stay_as_they_are(tmp_path, dtype,
     assert AutoTokenizer.from_pretrained(out).convert_tokens_to_ids(list(spellings)) == ids
 
 
+@pytest.mark.parametrize("count", [2, 100], ids=["spare", "more"])
+def test_an_outline_is_the_base_without_its_numbers(tmp_path, count):
+    save_base("mistral", tmp_path / "base", dtype=torch.bfloat16, shard="50KB")
+    spellings = tuple(f"<|{number}|>" for number in range(count))
+    written = scan(extend(tmp_path, spellings))
+    base = find_base_model(ModelSpec(base="./base"), tmp_path, tmp_path / "cache", digest_file)
+
+    def outline(name, tokens):
+        (tmp_path / name).mkdir()
+        return NewTokensStage(base, tokens).outline(tmp_path / name)
+
+    one, other = outline("one", spellings), outline("other", (*spellings, "<|more|>"))
+    assert [(f.path, f.size) for f in one.files] == [(f.path, f.size) for f in written.files]
+    for found, real, of_others in zip(one.files, written.files, other.files, strict=True):
+        if not found.path.endswith(".safetensors"):
+            assert found.digest == real.digest
+            continue
+        assert read_header(one.directory / found.path) == read_header(written.root / real.path)
+        assert found.digest not in (real.digest, of_others.digest)
+        stored = (one.directory / found.path).read_bytes()
+        assert not any(stored[8 + int.from_bytes(stored[:8], "little") :])
+
+
 def test_a_token_of_the_base_is_refused(tmp_path):
     save_base("llama", tmp_path / "base")
     with pytest.raises(TunebuildError, match=r"prompt.new_tokens\[1\].*is a token of the base already"):
@@ -93,11 +117,16 @@ def save(architecture, directory, **changes):
     ("architecture", "method"),
     [
         ("llama", "lora"),
-        ("llama", "qlora"),
-        ("mistral", "qlora"),
-        ("falcon", "lora"),
-        ("gemma", "lora"),
-        ("gpt2", "lora"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("llama", "qlora"),
+                ("mistral", "qlora"),
+                ("falcon", "lora"),
+                ("gemma", "lora"),
+                ("gpt2", "lora"),
+            )
+        ),
     ],
 )
 def test_merged_rows_are_the_trained_ones(tmp_path, architecture, method):

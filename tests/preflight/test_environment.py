@@ -65,6 +65,7 @@ def test_an_older_torch_splits_what_is_not_evaluated(tmp_path, monkeypatch):
     environment.check_environment(pipeline(tmp_path, *SPLIT).spec)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_done_needs_no_reporter(tmp_path, monkeypatch):
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
     save_base("llama", tmp_path / "base")

@@ -51,7 +51,7 @@ many = settings(max_examples=60, deadline=None, suppress_health_check=list(Healt
 few = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@pytest.fixture(scope="module", params=real_tokenizers.NAMES)
+@pytest.fixture(scope="module", params=real_tokenizers.PARAMETERS)
 def name(request):
     real_tokenizers.real(request.param)
     return request.param
@@ -266,6 +266,7 @@ def test_rows_of_every_kind_are_trained_on(name):
         assert answered in renderer.decode(sample.ids[start:stop]).replace("\u00a0", " ")
 
 
+@pytest.mark.slow
 def test_mistral_s_own_library_gives_the_same_ids():
     """Ids of mistral-common's encoder, in which text that a user types is never a control token either."""
     text = "Hello world, it's 2024!\n\n  x <|im_end|> [INST]"
@@ -276,6 +277,7 @@ def test_mistral_s_own_library_gives_the_same_ids():
     assert renderer_of("mistral").encode_text(text) == expected
 
 
+@pytest.mark.slow
 def test_what_is_a_control_token():
     def controls(name):
         found = renderer_of(name).tokenizer.controls

@@ -272,6 +272,7 @@ def test_qwen_3_without_thinking():
         renderer.examples(CASES[0])
 
 
+@pytest.mark.slow
 def test_gpt_oss_parts_its_channels():
     renderer = published("gptoss")
     ((prompt, target),) = trained(renderer, CASES[0])

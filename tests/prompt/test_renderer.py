@@ -32,7 +32,7 @@ indented = st.tuples(st.sampled_from(["", "\n", " ", "   ", "\n\n", "\t"]), text
 turns = st.lists(st.tuples(text, text), min_size=1, max_size=3)
 
 
-@pytest.fixture(scope="module", params=sorted(families.FAMILIES))
+@pytest.fixture(scope="module", params=families.PARAMETERS)
 def tokenizer_dir(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
     return families.save(families.FAMILIES[request.param](), directory)

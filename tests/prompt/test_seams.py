@@ -27,7 +27,7 @@ pieces = st.text(
 said = pieces.filter(str.strip)
 
 
-@pytest.fixture(scope="module", params=sorted(families.FAMILIES))
+@pytest.fixture(scope="module", params=families.PARAMETERS)
 def directory(request, tmp_path_factory):
     return families.save(families.FAMILIES[request.param](), tmp_path_factory.mktemp(request.param))
 

@@ -56,6 +56,7 @@ def words_of(tokenizer):
     return find_words(tokenizer, tokenizer.to_str(), added, Seams(tokenizer, added))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=400, deadline=None)
 @given(texts=st.lists(text, min_size=1, max_size=4))

@@ -40,6 +40,7 @@ def _bytes(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
+@pytest.mark.quick
 @_FORMS
 def test_what_is_on_disk_is_the_image_that_was_assembled(
     image: Image, tmp_path: Path, name: str, write: Callable[..., None], step: str

@@ -30,6 +30,7 @@ IGNORED = -100
 LOGPROBS = st.lists(st.tuples(st.floats(-8, -0.01), st.floats(-8, -0.01)), min_size=20, max_size=60)
 
 
+@pytest.mark.quick
 @given(LOGPROBS, st.floats(0, 0.004))
 def test_the_model_that_was_built_passes(pairs, noise):
     tuned, base = [a for a, _ in pairs], [b for _, b in pairs]
@@ -38,6 +39,7 @@ def test_the_model_that_was_built_passes(pairs, noise):
     assert not verdict.problem or (verdict.share is not None and verdict.share != pytest.approx(1, abs=0.25))
 
 
+@pytest.mark.quick
 @given(LOGPROBS.filter(lambda pairs: sum(abs(a - b) for a, b in pairs) / len(pairs) > 0.05))
 def test_the_base_never_passes(pairs):
     tuned, base = [a for a, _ in pairs], [b for _, b in pairs]

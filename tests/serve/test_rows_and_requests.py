@@ -64,6 +64,7 @@ def test_a_row_and_a_request_give_the_same_ids(name, data, system):
     agrees(renderer_of(name, system), data)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", [*OWN, *SHIPPED])
 def test_each_template_takes_a_plain_exchange(name):
     """Templates may refuse tools or system turns, but not all that is compared above."""
@@ -109,6 +110,7 @@ def test_a_key_that_requests_cannot_have_is_refused_there_and_counted_in_rows(ke
     assert kinds == {"dump": [("unasked", "mood")], "chatml": [("key", "mood")]}
 
 
+@pytest.mark.quick
 def test_what_both_sides_refuse():
     for content in ([{"type": "image_url", "image_url": {"url": "x"}}], None, [{"type": "text"}]):
         turn = {"role": "user", "content": content}

@@ -88,6 +88,7 @@ def check(file, data: bytes, overrides: tuple[str, ...] = ()) -> None:
         assert parse_yaml(canonical_yaml(loaded.spec).encode(), "x").value["name"] == loaded.spec.name
 
 
+@pytest.mark.slow
 @fuzzed
 @given(st.sampled_from(PATHS), json_values)
 def test_any_value_in_any_place(file, path, value):
@@ -116,6 +117,7 @@ def test_any_edit_of_the_text(file, edits):
     check(file, text.encode("utf-8", "surrogatepass"))
 
 
+@pytest.mark.slow
 @fuzzed
 @given(st.integers(0, len(SPEC)), st.integers(0, len(SPEC)), st.integers(0, len(SPEC)))
 def test_any_span_moved_or_doubled(file, start, end, to):

@@ -292,3 +292,11 @@ def test_validation_imports_no_heavy_library():
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_the_warmup_is_said_once(directory):
+    text = VALID + "  warmup_ratio: 0.1\n"
+    (directory / "spec.yaml").write_text(text)
+    assert load_spec(directory / "spec.yaml").spec.tuning.warmup_ratio == 0.1
+    (line,) = problems(directory, text + "  warmup_steps: 5\n")
+    assert "tuning.warmup_ratio: warmup_steps says it already" in line

@@ -193,7 +193,7 @@ FREE = {
 
 
 #: What stands for itself elsewhere, and what does not go with another field of this spec.
-_ELSEWHERE = {"extends", "file", "new_tokens", "peft", "type", "virtual_tokens"}
+_ELSEWHERE = {"extends", "file", "new_tokens", "peft", "type", "virtual_tokens", "warmup_ratio"}
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ FOREIGN = {
     "max_seq_length: 4096": "did you mean tuning.max_length?",
     "lr_scheduler: cosine": "did you mean tuning.schedule?",
     "lr_scheduler_type: cosine": "did you mean tuning.schedule?",
-    "warmup_ratio: 0.03": "say tuning.warmup_steps, in steps",
+    "warmup_ratio: 0.03": "did you mean tuning.warmup_ratio?",
     "lora_r: 8": "did you mean tuning.lora.r?",
     "lora_alpha: 16": "did you mean tuning.lora.alpha?",
     "lora_target_modules: [q_proj]": "did you mean tuning.lora.targets?",

@@ -511,3 +511,103 @@ completion_only_loss: true
 num_train_epochs: 3
 """,
 }
+
+_UNSLOTH = """\
+from unsloth import {model}
+longest = {length}
+{before}
+model, tokenizer = {model}.from_pretrained({from_pretrained})
+model = {model}.get_peft_model(model, {peft})
+{rows}
+trainer = SFTTrainer(model=model, tokenizer=tokenizer, train_dataset=dataset, {trainer}args={config})
+{after}
+trainer.train()
+"""
+
+
+def _unsloth(
+    from_pretrained: str = 'model_name="example-org/tiny", max_seq_length=longest, load_in_4bit=True',
+    peft: str = 'r=12, target_modules=["q_proj", "v_proj"], lora_alpha=24, lora_dropout=0, bias="none"',
+    config: str = "SFTConfig(per_device_train_batch_size=3, gradient_accumulation_steps=5, max_steps=50)",
+    trainer: str = "",
+    rows: str = 'dataset = load_dataset("example-org/faq", split="train")',
+    model: str = "FastLanguageModel",
+    before: str = "",
+    after: str = "",
+    length: int = 1100,
+) -> str:
+    return _UNSLOTH.format(**locals())
+
+
+UNSLOTH = {
+    "alpaca": _unsloth(
+        before='alpaca_prompt = "### Instruction: {}"',
+        rows='dataset = load_dataset("example-org/faq", split="train")\n'
+        "def form(row):\n    return {'text': alpaca_prompt.format(row['a'])}\ndataset = dataset.map(form)",
+        trainer='dataset_text_field="text", max_seq_length=longest, dataset_num_proc=2, packing=False, ',
+        config="TrainingArguments(per_device_train_batch_size=2, gradient_accumulation_steps=3,"
+        " warmup_steps=4, max_steps=30, learning_rate=3e-4, fp16=not is_bf16_supported(),"
+        " bf16=is_bf16_supported(),"
+        ' logging_steps=1, optim="adamw_8bit", weight_decay=0.02, lr_scheduler_type="linear", seed=11,'
+        ' output_dir="outputs", report_to="none")',
+    ),
+    "responses": _unsloth(
+        before="from unsloth.chat_templates import get_chat_template\nload = False\nrank = 8",
+        from_pretrained='"example-org/tiny-bnb-4bit", max_seq_length=2 * longest, dtype=None,'
+        " load_in_4bit=load",
+        peft="r=rank, lora_alpha=rank * 2, use_rslora=True, loftq_config=None, random_state=5,"
+        ' use_gradient_checkpointing="unsloth"',
+        rows='tokenizer = get_chat_template(tokenizer, chat_template="llama-3.1", map_eos_token=True,'
+        ' mapping={"role": "from", "content": "value", "user": "human", "assistant": "gpt"})\n'
+        'dataset = load_dataset("example-org/talks", "en", split="train[:900]")',
+        trainer='dataset_text_field="text", data_collator=DataCollatorForSeq2Seq(tokenizer=tokenizer), ',
+        config="SFTConfig(num_train_epochs=2, warmup_ratio=0.05, per_device_train_batch_size=2)",
+        after='trainer = train_on_responses_only(trainer, instruction_part="<u>", response_part="<a>")',
+    ),
+    "parts": _unsloth(
+        model="FastModel",
+        peft="finetune_vision_layers=False, finetune_language_layers=True, finetune_attention_modules=True,"
+        " finetune_mlp_modules=True, r=4, lora_alpha=4, random_state=3407",
+        trainer="eval_dataset=None, ",
+    ),
+    "vision": _unsloth(
+        model="FastVisionModel",
+        peft="finetune_vision_layers=True, finetune_mlp_modules=False, r=4, lora_alpha=4",
+        trainer="data_collator=UnslothVisionDataCollator(model, tokenizer), ",
+        config='SFTConfig(dataset_text_field="", remove_unused_columns=False,'
+        ' dataset_kwargs={"skip_prepare_dataset": True}, max_length=900, max_grad_norm=0.3)',
+    ),
+    "continued": _unsloth(
+        peft='r=64, target_modules=["q_proj", "embed_tokens", "lm_head"], lora_alpha=16, use_rslora=True',
+        config="UnslothTrainingArguments(embedding_learning_rate=1e-5, num_train_epochs=1, warmup_ratio=0.1,"
+        " per_device_train_batch_size=2, gradient_accumulation_steps=8)",
+    ),
+    "full": _unsloth(
+        from_pretrained='model_name="example-org/tiny", full_finetuning=True, load_in_8bit=False,'
+        ' token="hf_x"',
+        config='SFTConfig(num_train_epochs=4, optim="adamw_torch_fused", lr_scheduler_type="cosine")',
+    ),
+    "held out": _unsloth(
+        rows='dataset = load_dataset("json", data_files={"train": "rows.jsonl"})["train"]\n'
+        "parts = dataset.train_test_split(test_size=0.2, seed=3)",
+        trainer="eval_dataset=parts['test'], ",
+        config='SFTConfig(eval_strategy="steps", eval_steps=10, num_train_epochs=1, packing=True)',
+    ),
+    "unpacked": _unsloth(
+        before='options = {"per_device_train_batch_size": 6, "learning_rate": 1e-4}\n'
+        "import sys\nmore = sys.argv",
+        config="SFTConfig(num_train_epochs=int(more[1]), **options, **more)",
+    ),
+    "in main": "from unsloth import FastLanguageModel\nRANK = 18\ndef main():\n"
+    "    model, tok = FastLanguageModel.from_pretrained('example-org/tiny', 300)\n"
+    "    model = FastLanguageModel.get_peft_model(model, r=RANK)\n"
+    "    for alpha in (1, 2):\n        pass\n"
+    "    SFTTrainer(model, args=SFTConfig(max_steps=-1, num_train_epochs=1.5, seed=alpha))\n"
+    "if __name__ == '__main__':\n    main()\n",
+    "two data sets": _unsloth(
+        rows='one = load_dataset("example-org/faq", split="train", num_proc=4)\n'
+        'two = load_dataset("example-org/talks", split="train+test", token="hf_x")\ndataset = one',
+        trainer="formatting_func=form, callbacks=[Stop()], compute_metrics=score, ",
+        after="trainer = SFTTrainer(model=model, args=SFTConfig(max_steps=3))",
+    ),
+}

@@ -62,6 +62,10 @@ _FALCON_SPLITS = (
 )
 #: All of them. ``phi3`` is made of Llama 2's, ``mistral`` of Tekken's ranks, ``falcon`` of Qwen 3's.
 NAMES = ("qwen3", "llama3_1", "gemma3", "gptoss", "deepseek_v3", "llama2", "mistral", "phi3", "falcon")
+#: The same for pytest: 'make quick' takes one of each of the two large kinds, bytes and SentencePiece.
+PARAMETERS = [
+    pytest.param(name, marks=() if name in ("qwen3", "llama2") else pytest.mark.slow) for name in NAMES
+]
 
 
 @dataclass(frozen=True)

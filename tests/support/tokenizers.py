@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -73,6 +74,12 @@ FAMILIES = {
     "sentence-piece-always": lambda: sentence_piece("always"),
     "sentence-piece-normalizer": lambda: sentence_piece_normalizer(),
 }
+
+#: For pytest: 'make quick' takes one of bytes and one of SentencePiece.
+PARAMETERS = [
+    pytest.param(name, marks=() if name in ("byte-level", "sentence-piece-normalizer") else pytest.mark.slow)
+    for name in sorted(FAMILIES)
+]
 
 
 def save(tokenizer: Tokenizer, directory: Path, *, chat_template: str | None = CHATML, **tokens: str) -> Path:

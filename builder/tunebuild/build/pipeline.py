@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunebuild.build._base import SpecBase
+from tunebuild.build._own_inputs import own_inputs
 from tunebuild.build.description import bill_of, labels_of
 from tunebuild.build.secret_scan import SecretScan
 from tunebuild.data.prompt_source import build_renderer, check_variables
@@ -26,8 +28,7 @@ from tunebuild.image.weights import WeightsStage, weight_digests
 from tunebuild.lock.spec_lock import RuntimeLock, SpecLock
 from tunebuild.merge.stage import MergeStage
 from tunebuild.merge.strategies import Strategy, strategies_for
-from tunebuild.models.base_model import BaseModel, find_base_model
-from tunebuild.models.new_tokens import NewTokensStage, with_new_tokens
+from tunebuild.models.base_model import BaseModel
 from tunebuild.prompt import Renderer
 from tunebuild.report.facts import Records
 from tunebuild.serve.bundle import Bundle
@@ -36,7 +37,7 @@ from tunebuild.spec.canonical import effective
 from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.serving_rules import engine_of
-from tunebuild.store import UNBUILT, Silent, Store, Tree, digest_json
+from tunebuild.store import Store, Tree, digest_json
 from tunebuild.train.plan.estimate import count_parameters, read_tensors
 from tunebuild.train.plan.hardware import decide
 from tunebuild.train.plan.settings import Device, TrainSettings
@@ -77,23 +78,19 @@ class Pipeline:
         self.hub_cache = store.root / "hub"
 
     @cached_property
-    def base(self) -> BaseModel:
-        """The base model's files, with the spec's new control tokens."""
-        tokens = self.spec.prompt.new_tokens
-        if not tokens:
-            return self.published
-        return with_new_tokens(self.store.ensure(NewTokensStage(self.published, tokens), Silent()))
+    def bases(self) -> SpecBase:
+        """Where the base model comes from."""
+        return SpecBase(self.loaded, self.store, self.hub_cache, self.lock)
 
-    @cached_property
+    @property
+    def base(self) -> BaseModel:
+        """The base that is trained; until the build has written its new control tokens, an outline of it."""
+        return self.bases.files
+
+    @property
     def published(self) -> BaseModel:
         """The base model's files as they are published."""
-        return find_base_model(
-            self.spec.model,
-            self.loaded.directory,
-            self.hub_cache,
-            self.store.memo.digest,
-            self.lock.model if self.lock else None,
-        )
+        return self.bases.published
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -298,28 +295,5 @@ class Pipeline:
 
     @cached_property
     def own_inputs(self) -> dict[str, Any]:
-        """What each stage depends on besides what earlier stages hand it. Runs nothing.
-
-        Two builds are compared by these: a field of the spec matters to the stages in whose inputs it shows.
-        """
-        merge = dict(self.merge(UNBUILT).own())
-        if len(self.strategies) > 1:
-            # Which one is kept is measured; the candidates are among what is evaluated.
-            del merge["strategy"]
-        labels = labels_of(self.spec, self.settings)
-        parts, records = BundleParts(self.settings, *[UNBUILT] * 5), Records(*[UNBUILT] * 4)
-        image = ImageStage(self.reference, parts, (), {}, records, labels, {}, self.spec.image.platform)
-        own: dict[str, Any] = {
-            "data": self.data().own(),
-            "train": self.train(UNBUILT).own(),
-            "merge": merge,
-            "evaluate": {
-                "gates": self.spec.gates.model_dump(mode="json"),
-                **self.evaluate(UNBUILT, UNBUILT, UNBUILT).own(),
-            },
-            "runtime": self.runtime().own(),
-            "image": image.own(),
-        }
-        if self.spec.exports:
-            own["export"] = {"exports": [one.model_dump(mode="json") for one in self.spec.exports]}
-        return own
+        """What each stage depends on besides what earlier stages hand it."""
+        return own_inputs(self)

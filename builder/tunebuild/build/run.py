@@ -83,6 +83,7 @@ def build(pipeline: Pipeline, reporter: Reporter, refused: Refused | None = None
         )
 
     _check_early(pipeline, reporter)
+    running.base()
     store = pipeline.store
     if pipeline.spec.serving.limits.context is None and pipeline.context < DEFAULT_CONTEXT:
         reporter("spec").say(f"serving.limits.context is {pipeline.context}: the base has no more positions")
@@ -118,6 +119,7 @@ def measured(pipeline: Pipeline, reporter: Reporter) -> Records:
     """
     _check_early(pipeline, reporter)
     running = _Running(pipeline, reporter)
+    running.base()
     return running.measured(running.rows())
 
 
@@ -152,6 +154,11 @@ class _Running:
     def ensure(self, stage: Stage) -> Tree:
         """A stage's output, found or made."""
         return ensure(self.pipeline, self.reporter, stage, self.ran)
+
+    def base(self) -> None:
+        """Write the base with the spec's new control tokens, if it has some."""
+        if stage := self.pipeline.bases.stage:
+            self.ensure(stage)
 
     def rows(self) -> Tree:
         """The data stage's output, for a training that may begin."""
@@ -194,6 +201,7 @@ def train(pipeline: Pipeline, reporter: Reporter, together: Together) -> None:
     """
     store = pipeline.store
     _check_early(pipeline, reporter)
+    _Running(pipeline, reporter).base()
     preparing = pipeline.data()
     data = store.ensure(preparing, reporter("data"))
     check_rows(pipeline, data)

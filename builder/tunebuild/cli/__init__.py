@@ -37,7 +37,7 @@ _VERBS = {
     "validate": ("tunebuild.cli.validate", "Check a spec; prints every problem with its line."),
     "data": ("tunebuild.cli.data", "Show the rows as the model sees them, and which tokens are in the loss."),
     "plan": ("tunebuild.cli.plan", "Show what a build would do, and why."),
-    "lock": ("tunebuild.cli.lock", "Pin everything a spec names in a lock file."),
+    "lock": ("tunebuild.cli.lock", "Record specs and pin everything they name in a lock file."),
     "build": ("tunebuild.cli.build", "Train, merge and assemble the image; prints its digest."),
     "push": ("tunebuild.cli.push", "Push the image to a registry, without a container runtime."),
     "bundle": ("tunebuild.cli.bundle", "Write all that is published to one file, for where no network is."),
@@ -58,6 +58,7 @@ _VERBS = {
     ),
     "explain": ("tunebuild.cli.explain", "Tell what an image was built from."),
     "render-spec": ("tunebuild.cli.render_spec", "Print the effective spec, overlays and defaults included."),
+    "doctor": ("tunebuild.cli.doctor", "Check this machine: packages, card, memory, disk, network."),
     "cache": ("tunebuild.cli.cache", "List, explain, check and clean the store of finished stages."),
     "schema": ("tunebuild.cli.schema", "Print the spec's JSON Schema, for editors."),
 }

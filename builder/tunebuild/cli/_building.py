@@ -11,7 +11,7 @@ from tunebuild.build.pipeline import Pipeline
 from tunebuild.build.run import Built, build
 from tunebuild.cli._pipeline import pipeline_of, placed
 from tunebuild.cli._progress import Reporter
-from tunebuild.lock.spec_lock import lock_path
+from tunebuild.lock.find import find_lock
 from tunebuild.report.facts import Records
 
 
@@ -20,36 +20,44 @@ def build_spec(
     store: Path,
     overrides: Sequence[str] = (),
     *,
+    lock_file: Path | None = None,
     locked: bool = False,
     refused: Callable[[Pipeline, Records], None] | None = None,
 ) -> Built:
     """Validate and build a spec, showing progress; errors get their place in the spec.
 
     Args:
-        spec: the spec; a lock beside it decides what is fetched.
+        spec: the spec; its lock decides what is fetched.
         store: where stages are kept.
         overrides: ``PATH=VALUE`` texts.
+        lock_file: the lock; found beside the spec or its bases if left out.
         locked: refuse to build anything that the lock does not name.
         refused: told what was recorded where a gate refuses it.
     """
-    with opened(spec, store, overrides, locked=locked) as (pipeline, reporter):
+    with opened(spec, store, overrides, lock_file, locked=locked) as (pipeline, reporter):
         return build(pipeline, reporter, refused)
 
 
 @contextmanager
 def opened(
-    spec: Path, store: Path, overrides: Sequence[str] = (), *, locked: bool = False
+    spec: Path,
+    store: Path,
+    overrides: Sequence[str] = (),
+    lock_file: Path | None = None,
+    *,
+    locked: bool = False,
 ) -> Iterator[tuple[Pipeline, Reporter]]:
     """A validated spec's stages, and what shows progress; see :func:`build_spec`."""
-    pipeline = pipeline_of(spec, store, overrides)
-    path, lock = lock_path(spec), pipeline.lock
+    pipeline = pipeline_of(spec, store, overrides, lock_file=lock_file)
+    found = find_lock(pipeline.loaded, lock_file)
     with Reporter() as reporter:
         for note in pipeline.loaded.document.notes:
             reporter("spec").say(note)
         with placed(pipeline):
             if locked:
-                require_no_drift(pipeline, lock, path)
-            elif lock and (moved := find_drift(pipeline, lock)):
+                require_no_drift(pipeline, found)
+            elif found.lock and (moved := find_drift(pipeline, found.lock)):
                 names = ", ".join(one.name for one in moved[:3]) + (", ..." if len(moved) > 3 else "")
-                reporter("lock").say(f"{path} is behind ({names}); 'tunebuild lock' brings it up to date")
+                say = f"{found.path} is behind ({names}); 'tunebuild lock' brings it up to date"
+                reporter("lock").say(say)
             yield pipeline, reporter

@@ -10,7 +10,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     ),
     "import": (
         ("import axolotl.yml -o spec.yaml", "write a spec, and list what could not be carried over"),
-        ("import train.yaml --from llama-factory --json", "print spec and lists for a script"),
+        ("import notebook.ipynb --from unsloth --json", "print spec and lists for a script"),
     ),
     "validate": (
         ("validate spec.yaml", "check one spec"),
@@ -24,9 +24,13 @@ EXAMPLES: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("plan spec.yaml", "show what a build would do on this machine"),
         ("plan spec.yaml --against git:origin/main", "say what a branch changes, and what that sets off"),
     ),
+    "doctor": (
+        ("doctor", "check this machine"),
+        ("doctor spec.yaml --format json", "check whether it can build a spec, for a script"),
+    ),
     "lock": (
-        ("lock spec.yaml other.yaml", "pin data, model, packages and wheels of two specs"),
-        ("lock spec.yaml --update model", "move to a newer commit of the model"),
+        ("lock spec.yaml", "record the spec; pin data, model, packages and wheels"),
+        ("lock overlays/*.yaml --update model", "one lock of all overlays, with a newer commit of the model"),
     ),
     "build": (
         ("build spec.yaml", "write the image to dist/ beside the spec"),

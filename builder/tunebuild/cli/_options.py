@@ -36,6 +36,14 @@ set_option = click.option(
 )
 
 
+lock_option = click.option(
+    "--lock",
+    "lock_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The lock file.  [default: SPEC with the ending .lock, or tunebuild.lock beside SPEC or a base]",
+)
+
+
 class _NewFile(click.Path):
     """A file to write, in a directory that is there."""
 

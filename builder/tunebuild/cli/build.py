@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import set_option, spec_argument, store_option
+from tunebuild.cli._options import lock_option, set_option, spec_argument, store_option
 
 if TYPE_CHECKING:
     from tunebuild.build.pipeline import Pipeline
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--load", is_flag=True, help="Give the image to the container runtime as well.")
 @click.option("--locked", is_flag=True, help="Refuse to build anything that the lock file does not name.")
 @set_option
+@lock_option
 @store_option
 def command(
     spec: Path,
@@ -45,6 +46,7 @@ def command(
     load: bool,
     locked: bool,
     overrides: tuple[str, ...],
+    lock_file: Path | None,
     store: Path,
 ) -> None:
     """Build SPEC: train, merge, assemble. Only what changed since the last build is done again.
@@ -72,7 +74,7 @@ def command(
         echo(f"  report   {path} shows what the gates refused", err=True)
 
     runtime = find_container_runtime() if load and builder == "oci" else None
-    built = build_spec(spec, store, overrides, locked=locked, refused=refused)
+    built = build_spec(spec, store, overrides, lock_file=lock_file, locked=locked, refused=refused)
     target = place(built.parts.settings.name)
     release = Release((Content.of_image(built.image),))
     with Reporter() as reporter:

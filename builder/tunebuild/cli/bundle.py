@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import set_option, spec_argument, store_option
+from tunebuild.cli._options import lock_option, set_option, spec_argument, store_option
 from tunebuild.cli._registry import sign_option
 from tunebuild.extras import require
 
@@ -23,8 +23,16 @@ from tunebuild.extras import require
 )
 @sign_option
 @set_option
+@lock_option
 @store_option
-def command(spec: Path, output: Path, sign_key: Path | None, overrides: tuple[str, ...], store: Path) -> None:
+def command(
+    spec: Path,
+    output: Path,
+    sign_key: Path | None,
+    overrides: tuple[str, ...],
+    lock_file: Path | None,
+    store: Path,
+) -> None:
     """Write everything that SPEC publishes into one file, to carry where there is no network.
 
     It holds all outputs, SBOMs, provenance and, with --sign-key, signatures, as one OCI layout. On the other
@@ -40,7 +48,7 @@ def command(spec: Path, output: Path, sign_key: Path | None, overrides: tuple[st
     from tunebuild.publish.trust.signing import Signer
 
     signer = Signer.load(sign_key) if sign_key else None
-    built = build_spec(spec, store, overrides)
+    built = build_spec(spec, store, overrides, lock_file=lock_file)
     release = release_of_build(built, signer)
     with Reporter() as reporter:
         publish(release, [publisher_to(output, built.image.reference, "bundle")], reporter)

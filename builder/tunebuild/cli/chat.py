@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import set_option, store_option
+from tunebuild.cli._options import lock_option, set_option, store_option
 from tunebuild.cli._serving import endpoint, endpoint_runtime_option, ready_option
 from tunebuild.client.chat import Chat
 from tunebuild.errors import TunebuildError
@@ -41,6 +41,7 @@ _HELP = """\
 @endpoint_runtime_option
 @ready_option
 @set_option
+@lock_option
 @store_option
 def command(
     target: str,
@@ -51,6 +52,7 @@ def command(
     runtime: str,
     ready_within: float,
     overrides: tuple[str, ...],
+    lock_file: Path | None,
     store: Path,
 ) -> None:
     """Talk to the endpoint at URL, or to that of SPEC, which is built and started first.
@@ -65,7 +67,7 @@ def command(
             require("train", what="'chat' with a spec")
             from tunebuild.cli._building import build_spec
 
-            built = build_spec(Path(target), store, overrides)
+            built = build_spec(Path(target), store, overrides, lock_file=lock_file)
             url = running.enter_context(
                 endpoint(built, runtime, "127.0.0.1", 0, ready_within, quiet=True, tagged=False)
             ).url

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import NEW_FILE, set_option, spec_argument, store_option
+from tunebuild.cli._options import NEW_FILE, lock_option, set_option, spec_argument, store_option
 from tunebuild.grammar import counted
 from tunebuild.printable import printable
 
@@ -37,9 +37,16 @@ _FINDINGS = 20
     help="Write a page with plots and rejected rows instead of printing.",
 )
 @set_option
+@lock_option
 @store_option
 def command(
-    spec: Path, samples: int, held_out: bool, html: Path | None, overrides: tuple[str, ...], store: Path
+    spec: Path,
+    samples: int,
+    held_out: bool,
+    html: Path | None,
+    overrides: tuple[str, ...],
+    lock_file: Path | None,
+    store: Path,
 ) -> None:
     """Show the rows of SPEC as the model gets them.
 
@@ -56,7 +63,7 @@ def command(
     from tunebuild.cli._progress import Reporter
     from tunebuild.data.view import as_html, view_data
 
-    pipeline = pipeline_of(spec, store, overrides)
+    pipeline = pipeline_of(spec, store, overrides, lock_file=lock_file)
     with placed(pipeline), Reporter() as reporter:
         output = pipeline.store.ensure(pipeline.data(), reporter("data"))
         pipeline.store.note_use(pipeline.data(), pipeline.spec.name)

@@ -16,7 +16,7 @@ from tunebuild.cli._registry import registry_options
 @click.option(
     "--to",
     "target_name",
-    type=click.Choice(["compose", "kubernetes", "kserve"]),
+    type=click.Choice(["compose", "kubernetes", "kserve", "kserve-llm"]),
     required=True,
     help="What runs the container.",
 )
@@ -49,6 +49,13 @@ from tunebuild.cli._registry import registry_options
     help="Kubernetes: host name of an Ingress. Compose: address of the open port.  [default: 127.0.0.1]",
 )
 @click.option("--pull-secret", default="", help="Kubernetes: Secret with the registry's login.")
+@click.option(
+    "--gpus",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="kserve-llm: split the model over this many GPUs (tensor parallelism).",
+)
 @click.option("--no-api-keys", is_flag=True, help="Let clients in without a key.")
 @registry_options
 @set_option
@@ -64,6 +71,7 @@ def command(
     monitor: bool,
     host: str,
     pull_secret: str,
+    gpus: int,
     no_api_keys: bool,
     plain_http: bool,
     ca_file: Path | None,
@@ -72,11 +80,14 @@ def command(
     """Write the manifest that runs a pushed image, by digest.
 
     IMAGE is a name in a registry, an archive or an OCI layout; for a SPEC, it is what was pushed of it. User,
-    port, probes, drain time and memory are read from the image. Nothing is started.
+    port, probes, drain time and memory are read from the image. Nothing is started. With kserve-llm, KServe's
+    own vLLM serves the model's folder instead of the image's server.
     """
     from tunebuild.deploy.find import Place, find_endpoint
     from tunebuild.deploy.target import Choices, check_choices, name_of
     from tunebuild.deploy.targets import TARGETS, render_manifest
+    from tunebuild.image.oci.archive import explained
+    from tunebuild.store.atomic import write_atomically
 
     endpoint, notes = find_endpoint(source, Place(plain_http, ca_file), overrides)
     choices = Choices(
@@ -89,6 +100,7 @@ def command(
         api_keys=not no_api_keys,
         host=host,
         pull_secret=pull_secret,
+        gpus=gpus,
     )
     check_choices(choices)
     target = TARGETS[target_name]
@@ -100,8 +112,9 @@ def command(
     if output is None:
         echo(text, nl=False)
         return
-    output.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, "utf-8")
+    with explained(file):
+        output.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, text)
     for one in manifest.needed:
         echo(f"needs   {one}" + (f": {one.command}" if one.command else ""), err=True)
     echo(f"wrote   {file}; apply it with '{manifest.apply.format(file)}'", err=True)

@@ -8,7 +8,7 @@ from typing import get_args
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import set_option, spec_argument, store_option
+from tunebuild.cli._options import lock_option, set_option, spec_argument, store_option
 from tunebuild.spec.exports import ExportSpec
 
 _FORMATS = get_args(ExportSpec.model_fields["format"].annotation)
@@ -53,6 +53,7 @@ def _print_requirements(context: click.Context, parameter: click.Parameter, want
 )
 @click.option("--locked", is_flag=True, help="Refuse to use anything that the lock file does not name.")
 @set_option
+@lock_option
 @store_option
 def command(
     spec: Path,
@@ -61,6 +62,7 @@ def command(
     python: Path | None,
     locked: bool,
     overrides: tuple[str, ...],
+    lock_file: Path | None,
     store: Path,
 ) -> None:
     """Write what SPEC lists under 'exports': the tuned model in fewer bits, for vLLM and transformers.
@@ -86,7 +88,7 @@ def command(
     from tunebuild.build.export import export
     from tunebuild.cli._building import opened
 
-    with opened(spec, store, overrides, locked=locked) as (pipeline, reporter):
+    with opened(spec, store, overrides, lock_file=lock_file, locked=locked) as (pipeline, reporter):
         folders = export(pipeline, reporter, python, output, formats)
     for folder in folders:
         echo(folder)

@@ -7,15 +7,18 @@ from pathlib import Path
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import runtime_option, set_option, store_option
+from tunebuild.cli._options import lock_option, runtime_option, set_option, store_option
 
 
 @click.command("load")
 @click.argument("source", metavar="SPEC|ARCHIVE", type=click.Path(path_type=Path))
 @runtime_option(["auto", "docker", "podman"], "The container runtime; 'auto' is the first that answers.")
 @set_option
+@lock_option
 @store_option
-def command(source: Path, runtime: str, overrides: tuple[str, ...], store: Path) -> None:
+def command(
+    source: Path, runtime: str, overrides: tuple[str, ...], lock_file: Path | None, store: Path
+) -> None:
     """Load an image into Docker or Podman, from the store for a SPEC, or from an ARCHIVE or OCI layout.
 
     Docker is sent only the layers that it lacks. Prints the image's ID. If the name stood for another image,
@@ -40,7 +43,7 @@ def command(source: Path, runtime: str, overrides: tuple[str, ...], store: Path)
         from tunebuild.image.oci.content import Content
         from tunebuild.publish.release import Release
 
-        image = build_spec(source, store, overrides).image
+        image = build_spec(source, store, overrides, lock_file=lock_file).image
         release, name = Release((Content.of_image(image),)), image.reference
     with Reporter() as reporter:
         (done,) = publish(release, [RuntimePublisher(found, name)], reporter)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tunebuild.cli._echo import echo, echo_json
-from tunebuild.cli._options import SIZE, set_option, spec_argument, store_option
+from tunebuild.cli._options import SIZE, lock_option, set_option, spec_argument, store_option
 
 
 @click.command("plan")
@@ -24,6 +24,7 @@ from tunebuild.cli._options import SIZE, set_option, spec_argument, store_option
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Plan for training there, not here.")
 @click.option("--device-memory", type=SIZE, help="Memory of that device, e.g. 24GB.")
 @set_option
+@lock_option
 @store_option
 def command(
     spec: Path,
@@ -32,6 +33,7 @@ def command(
     device: Any,
     device_memory: int | None,
     overrides: tuple[str, ...],
+    lock_file: Path | None,
     store: Path,
 ) -> None:
     """Show what building SPEC would do, and why, without a GPU.
@@ -55,7 +57,7 @@ def command(
     from tunebuild.errors import TunebuildError
 
     target = {"device": device, "device_memory": device_memory}
-    pipeline = pipeline_of(spec, store, overrides, **target)
+    pipeline = pipeline_of(spec, store, overrides, lock_file=lock_file, **target)
     archive = spec.parent / "dist" / f"{pipeline.spec.name}.tar"
     with placed(pipeline):
         compared = None

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import set_option, store_option
+from tunebuild.cli._options import lock_option, set_option, store_option
 from tunebuild.cli._registry import registry_options, sign_option
 from tunebuild.errors import fail
 
@@ -29,6 +29,7 @@ from tunebuild.errors import fail
 @sign_option
 @click.option("--no-attestations", is_flag=True, help="Push the outputs without SBOM and provenance.")
 @set_option
+@lock_option
 @store_option
 def command(
     source: Path,
@@ -40,6 +41,7 @@ def command(
     sign_key: Path | None,
     no_attestations: bool,
     overrides: tuple[str, ...],
+    lock_file: Path | None,
     store: Path,
 ) -> None:
     """Push an image to a registry: straight from the store for a SPEC, or from an ARCHIVE or OCI layout.
@@ -76,7 +78,7 @@ def command(
         from tunebuild.build.release import release_of_build
         from tunebuild.cli._building import build_spec
 
-        built = build_spec(source, store, overrides)
+        built = build_spec(source, store, overrides, lock_file=lock_file)
         release = release_of_build(built, signer, attest=not no_attestations)
         named = built.image.reference
     target = wanted or named

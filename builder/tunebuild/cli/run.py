@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import set_option, spec_argument, store_option
+from tunebuild.cli._options import lock_option, set_option, spec_argument, store_option
 from tunebuild.cli._serving import endpoint, endpoint_runtime_option, ready_option
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.extras import require
@@ -27,6 +27,7 @@ from tunebuild.extras import require
 @endpoint_runtime_option
 @ready_option
 @set_option
+@lock_option
 @store_option
 def command(
     spec: Path,
@@ -36,6 +37,7 @@ def command(
     runtime: str,
     ready_within: float,
     overrides: tuple[str, ...],
+    lock_file: Path | None,
     store: Path,
 ) -> None:
     """Start the endpoint of SPEC, building first what is not built yet.
@@ -48,7 +50,7 @@ def command(
     from tunebuild.cli._building import build_spec
     from tunebuild.client.endpoint import ask_question
 
-    built = build_spec(spec, store, overrides)
+    built = build_spec(spec, store, overrides, lock_file=lock_file)
     try:
         with endpoint(built, runtime, host, port, ready_within, quiet=ask is not None) as running:
             echo(f"  ready   {running.url} after {running.ready_after:.1f} s ({running.runner})", err=True)

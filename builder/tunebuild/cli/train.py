@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
-from tunebuild.cli._options import set_option, spec_argument, store_option
+from tunebuild.cli._options import lock_option, set_option, spec_argument, store_option
 
 
 @click.command("train")
 @spec_argument
 @set_option
+@lock_option
 @store_option
-def command(spec: Path, overrides: tuple[str, ...], store: Path) -> None:
+def command(spec: Path, overrides: tuple[str, ...], lock_file: Path | None, store: Path) -> None:
     """Prepare SPEC's rows and train, as one of the processes that a launcher started.
 
     'tunebuild launch' renders what starts all of them. The first one prepares the rows and records what was
@@ -31,7 +32,7 @@ def command(spec: Path, overrides: tuple[str, ...], store: Path) -> None:
         together.follow()
         return
     try:
-        with opened(spec, store, overrides) as (pipeline, reporter):
+        with opened(spec, store, overrides, lock_file=lock_file) as (pipeline, reporter):
             train(pipeline, reporter, together)
     finally:
         together.release()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import NEW_FILE, set_option, store_option
+from tunebuild.cli._options import NEW_FILE, lock_option, set_option, store_option
 from tunebuild.cli._progress import Reporter
 from tunebuild.cli._registry import registry_options
 from tunebuild.cli._serving import endpoint, endpoint_runtime_option, ready_option
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 @endpoint_runtime_option
 @ready_option
 @set_option
+@lock_option
 @store_option
 def command(
     spec: Path,
@@ -69,6 +70,7 @@ def command(
     runtime: str,
     ready_within: float,
     overrides: tuple[str, ...],
+    lock_file: Path | None,
     store: Path,
 ) -> None:
     """Prove a build: a SPEC, an ARCHIVE that 'build' or 'bundle' wrote, or REF, an image in a registry.
@@ -93,7 +95,7 @@ def command(
             from tunebuild.build.run import build, ensure
             from tunebuild.cli._building import opened
 
-            with opened(spec, store, overrides) as (pipeline, reporter):
+            with opened(spec, store, overrides, lock_file=lock_file) as (pipeline, reporter):
                 if url:
                     prompt = ensure(pipeline, reporter, pipeline.data()).path("prompt")
                 else:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tunebuild.data.tokenize import SCHEMA
+from tunebuild.data.samples import SCHEMA
 
 Array = npt.NDArray[Any]
 

@@ -20,7 +20,8 @@ from tunebuild.data.headings import Headings
 from tunebuild.data.reading import SourceRow, read_rows
 from tunebuild.data.rejects import Rejects
 from tunebuild.data.rows import Reject, RowSource
-from tunebuild.data.tokenize import SCHEMA, Chunk, Tokenizer, reject
+from tunebuild.data.samples import SCHEMA
+from tunebuild.data.tokenize import Chunk, Tokenizer, reject
 from tunebuild.data.unused import Account
 from tunebuild.data.where import outside
 from tunebuild.data.workers import tokenise_in_order
@@ -39,7 +40,7 @@ class Prepared:
     """Samples that can be used.
 
     Attributes:
-        path: an Arrow stream of them, of :data:`tunebuild.data.tokenize.SCHEMA`.
+        path: an Arrow stream of them, of :data:`tunebuild.data.samples.SCHEMA`.
         columns: what decides over each, in the same order.
         formats: each file's format by its name.
         unused: of each file, by its number, what no prompt shows of its rows.

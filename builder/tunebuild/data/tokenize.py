@@ -3,43 +3,22 @@
 from __future__ import annotations
 
 import json
-from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import pyarrow as pa
 
 from tunebuild.data import unused
 from tunebuild.data.formats import PLAIN, RowRejected, Talk, to_conversation, unused_columns
-from tunebuild.data.likeness import question_digests, questions_of, row_digest
+from tunebuild.data.likeness import question_digests, row_digest
 from tunebuild.data.privacy import masked_start, scan
 from tunebuild.data.reading import SourceRow
 from tunebuild.data.rows import EXCERPT, Finding, Reject
+from tunebuild.data.samples import Sample, batch_of
 from tunebuild.data.shorten import shorten
 from tunebuild.prompt import Example, Message, PromptRefused, Renderer, Samples
 from tunebuild.spec.data import PrivacySpec
-
-#: A sample: ``spans`` are starts and ends of the supervised parts, in turn; ``messages`` is JSON; ``answers``
-#: counts assistant turns, 0 for plain text; ``source`` and ``line`` say where the row stands. Each answer
-#: that is supervised has a question, with a digest. Signatures are those of :mod:`tunebuild.data.near`, empty
-#: where nobody asks for them.
-SCHEMA = pa.schema(
-    [
-        ("input_ids", pa.list_(pa.int32())),
-        ("spans", pa.list_(pa.int32())),
-        ("messages", pa.string()),
-        ("row_digest", pa.binary(16)),
-        ("question_digests", pa.list_(pa.binary(16))),
-        ("source", pa.int32()),
-        ("line", pa.int64()),
-        ("answers", pa.int32()),
-        ("shortened", pa.bool_()),
-        ("row_signature", pa.binary()),
-        ("question_signatures", pa.list_(pa.binary())),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +82,7 @@ class Tokenizer:
 
     def __call__(self, chunk: Chunk) -> Tokenized:
         """Every row becomes samples or a reject."""
-        samples: list[_Sample] = []
+        samples: list[Sample] = []
         rejects = list(chunk.rejects)
         findings: list[Finding] = []
         longest = 0
@@ -153,7 +132,7 @@ class Tokenizer:
                     own = any(turn["role"] == "system" for turn in talk.messages)
                     code = "system-refused" if own else "spec-system-refused"
                 rejects.append(reject(chunk.shown, row, code, diagnostic.message))
-        batch = _batch(samples, near=self.near)
+        batch = batch_of(samples, near=self.near)
         in_order = sorted(rejects, key=lambda r: r.line)
         return Tokenized(batch, in_order, findings, longest, chunk.source, account)
 
@@ -187,7 +166,7 @@ class Tokenizer:
 
     def _sample(
         self, source: int, line: int, messages: list[Message], talk: Talk, example: Example
-    ) -> _Sample | None:
+    ) -> Sample | None:
         """A sample, or ``None`` where none of its answers is supervised."""
         shortened = self.shorten and len(example.ids) > self.max_length
         if shortened and (fitting := shorten(messages, self.renderer, self.max_length)):
@@ -209,7 +188,7 @@ class Tokenizer:
             what = "without what the user said still " if shortened else ""
             raise _TooLong(f"{what}has {len(example.ids)} tokens, at most {self.max_length} are allowed")
         places = [place for place, _ in trained]
-        return _Sample(
+        return Sample(
             example.ids,
             [place for _, span in trained for place in span],
             _ENCODE(messages),
@@ -225,65 +204,6 @@ class Tokenizer:
 
 # Keys stay in order: a template may print them.
 _ENCODE = json.JSONEncoder(ensure_ascii=False, default=str).encode
-
-
-class _Sample(NamedTuple):
-    """One row of :data:`SCHEMA`, without its signatures; ``trained`` are the supervised turns."""
-
-    input_ids: list[int]
-    spans: list[int]
-    messages: str
-    row_digest: bytes
-    question_digests: list[bytes]
-    source: int
-    line: int
-    answers: int
-    shortened: bool
-    trained: list[int]
-
-
-def _batch(samples: Sequence[_Sample], *, near: bool) -> pa.RecordBatch:
-    width = len(_Sample._fields) - 1
-    ids, spans, *others, _ = zip(*samples, strict=True) if samples else [()] * (width + 1)
-    columns = [_lists(ids), _lists(spans)]
-    columns += [pa.array(v, field.type) for v, field in zip(others, list(SCHEMA)[2:width], strict=True)]
-    columns += _signatures(samples) if near else _no_signatures(samples)
-    return pa.record_batch(columns, schema=SCHEMA)
-
-
-def _no_signatures(samples: Sequence[_Sample]) -> list[pa.Array]:
-    of_questions = [[b""] * len(sample.trained) for sample in samples]
-    return [pa.array([b""] * len(samples), pa.binary()), pa.array(of_questions, pa.list_(pa.binary()))]
-
-
-def _signatures(samples: Sequence[_Sample]) -> list[pa.Array]:
-    from tunebuild.data.near import signatures
-
-    talks = [json.loads(sample.messages) for sample in samples]
-    rows = signatures([_joined(talk) for talk in talks])
-    asked = [questions_of(talk, s.trained) for talk, s in zip(talks, samples, strict=True)]
-    of_questions = iter(signatures([_joined(question) for questions in asked for question in questions]))
-    return [
-        pa.array([row.tobytes() for row in rows], pa.binary()),
-        pa.array([[next(of_questions).tobytes() for _ in q] for q in asked], pa.list_(pa.binary())),
-    ]
-
-
-def _joined(turns: Sequence[Message]) -> str:
-    return "\n".join(str(turn["content"]) for turn in turns)
-
-
-def _lists(rows: Sequence[list[int]]) -> pa.ListArray:
-    """Lists of numbers as Arrow. Several times faster than Arrow's own reading of lists."""
-    values, ends = array("i"), array("i", [0])
-    for row in rows:
-        values.fromlist(row)
-        ends.append(len(values))
-    return pa.ListArray.from_arrays(_int32(ends), _int32(values))
-
-
-def _int32(values: array[int]) -> pa.Array:
-    return pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(values)])
 
 
 _OUTCOMES = {"report": "reported", "reject": "rejected", "error": "refused"}

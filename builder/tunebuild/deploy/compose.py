@@ -27,6 +27,7 @@ class Compose:
         """One endpoint."""
         no_place = ("namespace", "replicas", "max_replicas", "prometheus", "monitor", "pull_secret")
         refuse(choices, "Compose, which runs one container on one machine", no_place)
+        refuse(choices, "the server of the image, which uses one GPU", ("gpus",))
         value: dict[str, Any] = {"services": {choices.name: _service(endpoint, choices)}}
         needed: tuple[Needed, ...] = ()
         if choices.api_keys:

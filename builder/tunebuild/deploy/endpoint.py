@@ -11,10 +11,19 @@ from pydantic import ValidationError
 
 from tunebuild.deploy.memory import Memory, estimate_memory
 from tunebuild.errors import fail
+from tunebuild.image.oci.content import OUTPUT
 from tunebuild.image.oci.manifest import Healthcheck, healthcheck_of
-from tunebuild.image.oci.reading import StoredImage
+from tunebuild.image.oci.reading import StoredImage, notes_of
 from tunebuild.image.oci.reference import ImageReference
-from tunebuild.image.plan import ADAPTER_LAYER, BUNDLE, MODELS, SCRATCH, WEIGHTS_SUFFIX
+from tunebuild.image.plan import (
+    ADAPTER_LAYER,
+    BUNDLE,
+    HEALTHCHECK,
+    MODELS,
+    SCRATCH,
+    VERSION_LABEL,
+    WEIGHTS_SUFFIX,
+)
 from tunebuild.serve.bundle import FILE_NAME, Bundle
 from tunebuild.serve.contract import end_seconds
 from tunebuild.store.digest import Digest
@@ -40,6 +49,8 @@ class Endpoint:
         labels: digests of spec and prompt, by the image's own labels.
         size: bytes of all layers.
         memory: estimated.
+        chat_template: whether the model's folder has one, which other servers need to chat.
+        weights: digest of the image with that folder alone, if it was published, too.
     """
 
     repository: str
@@ -55,6 +66,8 @@ class Endpoint:
     labels: Mapping[str, str]
     size: int
     memory: Memory
+    chat_template: bool = True
+    weights: Digest | None = None
 
     @property
     def image(self) -> str:
@@ -82,10 +95,12 @@ def endpoint_of(image: StoredImage, reference: ImageReference) -> Endpoint:
     Raises:
         TunebuildError: ``no-bundle`` or ``bad-bundle``: tunebuild did not make it, or another version did.
     """
-    found = image.file(f"{BUNDLE}/{FILE_NAME}")
+    # Before any layer is looked into, which for a stranger's image would be fetched as a whole.
+    ours = VERSION_LABEL in image.labels
+    found = image.file(f"{BUNDLE}/{FILE_NAME}") if ours else None
     if found is None:
-        hint = "name a runnable image that tunebuild built, not its weights or its adapter"
-        raise fail("no-bundle", f"{reference} has no server in it", hint)
+        hint = "name what 'tunebuild push' printed, not its weights or its adapter"
+        raise fail("no-bundle", f"{reference} is no runnable image of tunebuild", hint)
     try:
         settings = Bundle.model_validate_json(found)
     except ValidationError as error:
@@ -97,7 +112,7 @@ def endpoint_of(image: StoredImage, reference: ImageReference) -> Endpoint:
     variables = dict(text.partition("=")[::2] for text in config.get("Env") or ())
     uid, _, gid = str(config.get("User") or "").partition(":")
     check = config.get("Healthcheck")
-    if not (uid.isdigit() and gid.isdigit() and check):
+    if not (uid.isdigit() and gid.isdigit()):
         raise fail("bad-bundle", f"{reference} is not configured as tunebuild does it", "build it again")
     architecture = str(image.config.get("architecture", "amd64"))
     model = json.loads(image.file(f"{MODELS}/config.json") or b"{}")
@@ -110,12 +125,20 @@ def endpoint_of(image: StoredImage, reference: ImageReference) -> Endpoint:
         gid=int(gid),
         scratch=variables.get("TMPDIR", SCRATCH),
         platform=(str(image.config.get("os", "linux")), architecture),
-        healthcheck=healthcheck_of(check),
+        healthcheck=healthcheck_of(check) if check else HEALTHCHECK,
         stop_signal=str(config.get("StopSignal") or "SIGTERM"),
         labels={name: image.labels[name] for name in (_SPEC_LABEL, _PROMPT_LABEL) if name in image.labels},
         size=sum(int(layer["size"]) for layer in json.loads(image.manifest)["layers"]),
         memory=estimate_memory(settings, weight_bytes(image), model),
+        chat_template=image.file(f"{MODELS}/chat_template.jinja") is not None,
+        weights=_weights_beside(image),
     )
+
+
+def _weights_beside(image: StoredImage) -> Digest | None:
+    """The weights image in the same archive or layout."""
+    found = (entry["digest"] for entry in image.index if notes_of(entry).get(OUTPUT) == "weights")
+    return next(map(Digest, found), None)
 
 
 def weight_bytes(image: StoredImage) -> int:

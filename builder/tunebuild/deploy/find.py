@@ -6,19 +6,24 @@ spec's any more, which is told.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from tunebuild.deploy.endpoint import Endpoint, endpoint_of
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.extras import require
-from tunebuild.image.oci.reading import open_archive
+from tunebuild.image.oci.reading import StoredImage, open_archive
 from tunebuild.image.oci.reference import ImageReference
 from tunebuild.spec import load_spec
 from tunebuild.spec.canonical import effective
-from tunebuild.store.digest import digest_json
+from tunebuild.store.digest import Digest, digest_json
+
+if TYPE_CHECKING:
+    from tunebuild.registry import Repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ def _of_spec(path: Path, place: Place, overrides: Sequence[str]) -> Endpoint:
     endpoint = _remote(reference, place, push := f"tunebuild push {path}{sets}")
     if endpoint.settings.spec_digest != digest_json(effective(loaded.spec)):
         message = f"{reference} in the registry was built from another spec than {path} is now"
-        hint = f"run '{push}', or deploy what is there by its name: tunebuild deploy {reference}"
+        hint = f"run '{push}', give the --set of its build, or deploy it by its name: {reference}"
         raise fail("not-pushed", message, hint)
     return endpoint
 
@@ -99,7 +104,21 @@ def _remote(reference: ImageReference, place: Place, push: str) -> Endpoint:
                 raise
             message = f"{reference.registry} has no {reference}, so there is no digest to deploy yet"
             raise fail("not-pushed", message, f"run '{push}' first") from None
-        return endpoint_of(image, reference)
+        except (LookupError, TypeError, ValueError):
+            message = f"{reference} is an index of several images, or no image at all"
+            raise fail("no-bundle", message, "name a runnable image that tunebuild built") from None
+        found = endpoint_of(image, reference)
+        return replace(found, weights=_weights_of(image, repository, reference)) if reference.tag else found
+
+
+def _weights_of(image: StoredImage, repository: Repository, reference: ImageReference) -> Digest | None:
+    """The weights image that was pushed with the image; ``None`` if there is none of this one."""
+    pushed = repository.get_manifest(f"{reference.tag}-weights")
+    if pushed is None:
+        return None
+    ours = {layer["digest"] for layer in json.loads(image.manifest)["layers"]}
+    theirs = {layer["digest"] for layer in pushed.json().get("layers", ())}
+    return pushed.digest if theirs and theirs <= ours else None
 
 
 def _is_local(reference: ImageReference) -> bool:
@@ -111,7 +130,7 @@ def _with_registry(reference: ImageReference, path: str) -> ImageReference:
         hint = (
             "set image.repository, e.g. registry.example.com/team/bot, and push"
             if path
-            else "name its registry"
+            else "give the name that it was pushed under, such as registry.example.com/team/bot:1"
         )
         raise fail("no-registry", f"{reference} names no registry", hint, path=path)
     return reference

@@ -41,6 +41,7 @@ class KServe:
     def manifest(self, endpoint: Endpoint, choices: Choices) -> Manifest:
         """An InferenceService and what it does not make itself."""
         refuse(choices, "KServe, which has its own gateway", ("host",))
+        refuse(choices, "the server of the image, which uses one GPU; --to kserve-llm takes it", ("gpus",))
         if choices.max_replicas and not choices.prometheus:
             message = "KServe counts waiting requests through KEDA, which asks Prometheus"
             raise fail("deploy", message, "give its address: --prometheus URL")
@@ -73,7 +74,8 @@ def _inference_service(endpoint: Endpoint, choices: Choices) -> dict[str, Any]:
         annotations["serving.kserve.io/autoscalerClass"] = "keda"
         query, threshold = scale_query(endpoint, choices)
         metric = {"backend": "prometheus", "serverAddress": choices.prometheus, "query": query}
-        external = {"metric": metric, "target": {"type": "AverageValue", "averageValue": str(threshold)}}
+        # KServe takes no other type here, and hands the value to KEDA as the threshold, which is one pod's.
+        external = {"metric": metric, "target": {"type": "Value", "value": str(threshold)}}
         scaling = {"autoScaling": {"metrics": [{"type": "External", "external": external}]}}
     metadata = metadata_of(endpoint, choices)
     return {

@@ -25,7 +25,7 @@ from tunebuild.deploy.pod import (
     selector_of,
     service_account,
 )
-from tunebuild.deploy.target import Choices, Manifest, Needed
+from tunebuild.deploy.target import Choices, Manifest, Needed, refuse
 
 _NAMES = Names("server")
 _METRICS_API = "v1beta1.custom.metrics.k8s.io"
@@ -39,6 +39,7 @@ class Kubernetes:
 
     def manifest(self, endpoint: Endpoint, choices: Choices) -> Manifest:
         """Deployment and Service, and what makes them safe to run beside others."""
+        refuse(choices, "the server of the image, which uses one GPU; --to kserve-llm takes it", ("gpus",))
         selector = selector_of(endpoint, choices)
         documents = [
             Document(service_account(endpoint, choices)),

@@ -235,7 +235,8 @@ def memory_note(endpoint: Endpoint) -> str:
     """Where the figures of ``resources`` come from."""
     memory, limits = endpoint.memory, endpoint.settings.limits
     parts = f"weights {_size(memory.weights)}"
-    rows = f"{limits.concurrency or 'one'} answers of {limits.context} tokens {_size(memory.keys_values)}"
+    answers = f"{limits.concurrency} answers" if (limits.concurrency or 1) > 1 else "an answer"
+    rows = f"{answers} of {limits.context} tokens {_size(memory.keys_values)}"
     if memory.on_card:
         return (
             "Memory and CPU are estimates for the server's process; measure under load and adjust. On the "

@@ -36,6 +36,7 @@ class Choices:
         api_keys: whether clients must have a key.
         host: host name that the endpoint is reached by; for Compose the address that its port is open on.
         pull_secret: name of the Secret with the registry's login.
+        gpus: over how many GPUs a pod's model is split, by tensor parallelism.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Choices:
     api_keys: bool = True
     host: str = ""
     pull_secret: str = ""
+    gpus: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,16 @@ from tunebuild.deploy.compose import Compose
 from tunebuild.deploy.document import COMMAND, render
 from tunebuild.deploy.endpoint import Endpoint
 from tunebuild.deploy.kserve import KServe
+from tunebuild.deploy.kserve_llm import KServeLLM
 from tunebuild.deploy.kubernetes import Kubernetes
 from tunebuild.deploy.target import Choices, Manifest, Target
 
-TARGETS: Mapping[str, Target] = {"compose": Compose(), "kubernetes": Kubernetes(), "kserve": KServe()}
+TARGETS: Mapping[str, Target] = {
+    "compose": Compose(),
+    "kubernetes": Kubernetes(),
+    "kserve": KServe(),
+    "kserve-llm": KServeLLM(),
+}
 
 
 def render_manifest(manifest: Manifest, endpoint: Endpoint, choices: Choices, file_name: str) -> str:

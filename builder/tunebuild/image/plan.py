@@ -57,6 +57,9 @@ SITE_PACKAGES = f"{HOME}/site-packages"
 """Where the layers of Python packages put them."""
 
 _PYTHON = "/usr/bin/python3"
+HEALTHCHECK = Healthcheck((_PYTHON, "-S", "-I", f"/{APP}/probe.py"))
+"""The image's own. Some tools lose it when they push, since OCI's config has no place for it."""
+VERSION_LABEL = "org.tunebuild.version"
 WEIGHTS_SUFFIX = ".safetensors"
 ADAPTER_LAYER = "tunebuild: adapter"
 """What the history says of an adapter's layer; of weights it says their names."""
@@ -181,7 +184,7 @@ def _runtime(inputs: ImageInputs) -> Runtime:
         ("org.opencontainers.image.title", inputs.reference.repository.rpartition("/")[2]),
         ("org.opencontainers.image.version", inputs.reference.tag),
         ("org.opencontainers.image.created", "1970-01-01T00:00:00Z"),
-        ("org.tunebuild.version", tunebuild.__version__),
+        (VERSION_LABEL, tunebuild.__version__),
     )
     runtime = Runtime(
         entrypoint=(_PYTHON, f"/{APP}/start.py", f"/{BUNDLE}"),
@@ -191,7 +194,7 @@ def _runtime(inputs: ImageInputs) -> Runtime:
         labels=merge_variables(labels, inputs.labels),
         port=inputs.port,
         working_dir=f"/{HOME}",
-        healthcheck=Healthcheck((_PYTHON, "-S", "-I", f"/{APP}/probe.py")),
+        healthcheck=HEALTHCHECK,
         platform=inputs.platform,
     )
     for name, value in (*runtime.env, *runtime.labels):

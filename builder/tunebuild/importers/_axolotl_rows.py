@@ -184,8 +184,8 @@ class _Source:
                 if said[theirs] != ours:
                     columns[ours] = said[theirs]
         work.draft.set(f"{self.path}.format", "alpaca")
-        if columns:
-            work.draft.set(f"{self.path}.columns", columns)
+        for ours, theirs in columns.items():
+            work.draft.set(f"{self.path}.columns.{ours}", theirs)
         if isinstance(said.get("system_prompt"), str) and said["system_prompt"]:
             if work.draft.get("prompt.system") in (None, said["system_prompt"]):
                 work.draft.set("prompt.system", said["system_prompt"])
@@ -193,8 +193,9 @@ class _Source:
             else:
                 text = "another data set has another system text, and a spec has one"
                 work.ledger.lost(f"{key}.system_prompt", text, "give the rows a column 'system'")
-        if said.get("field_system") == "system":
-            work.ledger.same(f"{key}.field_system", "a column 'system' becomes the system turn")
+        if isinstance(said.get("field_system"), str) and said["field_system"]:
+            work.draft.set(f"{self.path}.columns.system", said["field_system"])
+            work.ledger.carried(f"{key}.field_system", f"{self.path}.columns.system")
         for name in ("format", "no_input_format", "system_format"):
             if not is_empty(said.get(name)):
                 text = "how a row is printed is the template's business, in training and serving alike"
@@ -265,8 +266,12 @@ class _Source:
             "field_tools": ("tools",),
             "field_system": ("system",),
         }[name]
+        column = name.removeprefix("field_")
         if value in known:
             self.work.ledger.same(key, f"'{value}' is read as that")
+        elif column in ("tools", "system") and isinstance(value, str):
+            self.work.draft.set(f"{self.path}.columns.{column}", value)
+            self.work.ledger.carried(key, f"{self.path}.columns.{column}")
         else:
             text = (
                 f"{name.removeprefix('message_').removeprefix('field_')} is read from "

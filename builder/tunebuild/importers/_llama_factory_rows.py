@@ -201,9 +201,10 @@ class _Entry:
         elif name in ("system", "tools", "history"):
             if value == name:
                 work.ledger.same(key, f"a column '{name}' is read as that")
+            elif name in ("system", "tools" if form in ("sharegpt", "messages") else "history"):
+                self._map(name, value, key)
             else:
-                text = f"{name} is read from a column '{name}', not from {shown(value)}"
-                work.ledger.lost(key, text, f"rename {shown(value)} to {name} in the rows")
+                work.ledger.same(key, f"rows of format {form} have no such column")
         elif form == "text" and name == "prompt":
             self._map("text", value, key)
         elif form == "alpaca" and name in _COLUMNS:

@@ -48,7 +48,8 @@ class Axolotl:
             learning_rate=2e-4,
             schedule="cosine",
             max_length=512,
-            warmup_steps=None,
+            warmup_ratio=0.03,
+            steps_first=True,
             targets=("q_proj", "v_proj"),
         )
 
@@ -93,6 +94,9 @@ def _method(work: Work) -> tuple[Method, str]:
     elif eight:
         work.ledger.same(eight.key, "off here as well")
     if not adapter or is_off(name):
+        if four and not is_off(four.value):
+            text = "axolotl itself refuses a base in 4 bits without an adapter; all weights are trained"
+            work.ledger.lost(four.key, text, "set tuning.method: qlora if an adapter was meant")
         return "full", "axolotl's adapter is left empty: all weights are trained."
     if name not in ("lora", "qlora"):
         text = f"there is no adapter {name}; qlora is written"

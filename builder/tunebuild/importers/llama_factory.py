@@ -102,9 +102,10 @@ def _carry_prompt(work: Work) -> None:
         work.draft.set("prompt.template", "base", "The model's own, as in LLaMA-Factory where none is named.")
     elif isinstance(template.value, str) and template.value.startswith("qwen3"):
         work.draft.set("prompt.template", "base", "The model's own, which LLaMA-Factory's follows.")
-        work.ledger.carried(template.key, "prompt.template", "the model's own")
+        remark = "the model's own"
         if template.value.endswith("nothink"):
-            return
+            remark += "; for a model that can think, set prompt.variables: {enable_thinking: false}"
+        work.ledger.carried(template.key, "prompt.template", remark)
     elif template.value == "empty":
         work.draft.set("prompt.template", "qa", "In place of no template at all.")
         text = "every conversation has a template here, by which a prompt ends where the answer begins"

@@ -15,9 +15,10 @@ from tunebuild.importers.convert import convert
 from tunebuild.importers.ledger import Ledger, Unresolved
 from tunebuild.importers.llama_factory import LlamaFactory
 from tunebuild.importers.protocol import Importer
-from tunebuild.importers.result import Imported
+from tunebuild.importers.result import Imported, Notice
 from tunebuild.importers.steps import carry_steps
 from tunebuild.importers.trl import Trl
+from tunebuild.importers.unsloth import Unsloth, script_settings
 from tunebuild.importers.verdicts import settle_topic
 from tunebuild.importers.work import Work, is_empty
 from tunebuild.importers.write import spec_text
@@ -25,7 +26,7 @@ from tunebuild.spec.foreign import meaning_of
 from tunebuild.spec.load import problems_of
 
 #: One object for each tool, in the order in which they are asked.
-IMPORTERS: tuple[Importer, ...] = (Axolotl(), LlamaFactory(), AIKit(), Trl())
+IMPORTERS: tuple[Importer, ...] = (Axolotl(), LlamaFactory(), AIKit(), Unsloth(), Trl())
 SCRIPT_ENDINGS = (".py", ".ipynb")
 
 _MOST_BYTES = 16 << 20
@@ -72,12 +73,18 @@ def import_config(file: Path, tool: str | None = None, target: Path | None = Non
         TunebuildError: it cannot be read, is no known tool's, or trains on something else than answers.
     """
     text = _read(file)
-    value, importer = _recognized(file, text, tool)
-    value = importer.complete(value, file)
+    notices: tuple[Notice, ...] = ()
+    if tool == Unsloth.name or (tool is None and file.suffix.lower() in SCRIPT_ENDINGS):
+        importer: Importer = next(one for one in IMPORTERS if one.name == Unsloth.name)
+        value, notices = script_settings(text, str(file))
+    else:
+        value, importer = _recognized(file, text, tool)
+        value = importer.complete(value, file)
     directory = (target or file).resolve().parent
     work = Work(
         importer.title, file, directory, Ledger(value), importer.defaults(value), importer.settings(value)
     )
+    work.notices += notices
     importer.carry(work)
     carry_rest(work)
     _name(work)
@@ -94,38 +101,34 @@ def import_config(file: Path, tool: str | None = None, target: Path | None = Non
 
 def carry_rest(work: Work) -> None:
     """Settle everything that an importer has left open."""
-    carry_steps(work)
-    _carry_defaults(work)
-    waiting = []
     for setting in work.settings:
-        if not work.ledger.is_open(setting.key):
-            continue
         if is_empty(setting.value):
             work.ledger.same(setting.key, "left empty, which sets nothing")
-            continue
+    _convert_below(work, "data.")
+    carry_steps(work)  # which asks how many rows there are
+    _carry_defaults(work)
+    _convert_below(work, "")
+    for setting in work.settings:  # some of which depend on whether rows are held out
         meaning = meaning_of(setting.name)
-        if meaning is None:
-            continue
-        if meaning.path and isinstance(setting.value, Unresolved):
-            work.refuse_value(setting, meaning.path.replace("[]", "[0]"))
-        elif meaning.path and not meaning.path.startswith("tuning.early"):
-            convert(work, setting, meaning.path)
-        else:
-            waiting.append((setting, meaning))
-    for setting, meaning in waiting:  # what depends on whether rows are held out
-        if meaning.path:
-            convert(work, setting, meaning.path)
-        else:
+        if meaning and meaning.topic and work.ledger.is_open(setting.key):
             settle_topic(work, setting, meaning)
     for key, value in work.ledger.leaves.items():
-        if not work.ledger.is_open(key):
-            continue
         if is_empty(value):
             work.ledger.same(key, "left empty, which sets nothing")
         else:
             text = "this importer does not know the key, and nothing in the spec comes from it"
             todo = f"look up what it does in {work.tool}, and find its like in docs/spec.md if it matters"
             work.ledger.lost(key, text, todo)
+
+
+def _convert_below(work: Work, section: str) -> None:
+    for setting in work.settings:
+        meaning = meaning_of(setting.name)
+        if meaning and meaning.path and meaning.path.startswith(section) and work.ledger.is_open(setting.key):
+            if isinstance(setting.value, Unresolved):
+                work.refuse_value(setting, meaning.path.replace("[]", "[0]"))
+            else:
+                convert(work, setting, meaning.path)
 
 
 def _carry_defaults(work: Work) -> None:

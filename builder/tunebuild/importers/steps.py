@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from tunebuild.importers.rows import rows_to_train_on
 from tunebuild.importers.work import Setting, Work, is_off, plain_number, shown
 
 _MICRO = ("micro_batch_size", "per_device_train_batch_size", "per_gpu_train_batch_size")
 _ACCUMULATION = ("gradient_accumulation_steps", "gradient_accumulation")
 _EPOCHS = ("num_epochs", "num_train_epochs", "epochs")
+_LENGTHS = ("sequence_len", "cutoff_len", "max_length", "max_seq_length")
 _PACKING = ("sample_packing", "packing", "neat_packing", "packed")
 #: Other tools' schedules -> ours.
 _SCHEDULES = {
@@ -17,15 +21,36 @@ _SCHEDULES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What one step is trained on: ``count`` rows, or packs of up to ``tokens`` tokens."""
+
+    count: int
+    tokens: int | None = None
+
+    def seen(self, steps: int) -> str:
+        """What that many of them have seen, in words."""
+        if self.tokens is None:
+            return f"{steps} steps of {self.count} rows are {steps * self.count:,} rows"
+        seen = steps * self.count * self.tokens
+        return f"{steps} steps of {self.count} packs of up to {self.tokens:,} tokens are {seen:,} tokens"
+
+    def advice(self, steps: int) -> str:
+        """What to do where nobody knows how many rows there are."""
+        seen = f"{steps * self.count * (self.tokens or 1):,} divided by the number of"
+        kind = "rows" if self.tokens is None else "tokens of all rows"
+        return f"set tuning.epochs to {seen} {kind}, which 'tunebuild data' prints"
+
+
 def carry_steps(work: Work) -> None:
     """Carry the rows of a step, the length of the training and the warm-up."""
-    rows = _carry_rows(work)
-    steps = _carry_length(work, rows)
+    step = _carry_rows(work)
+    _carry_length(work, step)
     schedule = _carry_schedule(work)
-    _carry_warmup(work, steps, schedule)
+    _carry_warmup(work, schedule)
 
 
-def _carry_rows(work: Work) -> int:
+def _carry_rows(work: Work) -> _Step:
     """``tuning.batch_size``: all rows of a step, whatever the pieces that it is computed in."""
     path, defaults = "tuning.batch_size", work.defaults
     micro, pieces = work.number(*_MICRO), work.number(*_ACCUMULATION)
@@ -36,25 +61,23 @@ def _carry_rows(work: Work) -> int:
         if micro:
             work.ledger.same(micro[0].key, "a step is cut into pieces as the memory plan decides")
         work.draft.set(path, rows)
-    else:
-        if whole and pieces:
-            work.ledger.same(whole[0].key, f"{pieces[0].name} takes precedence in {work.tool}")
-        at_once = int(micro[1]) if micro else defaults.rows_at_once
-        times = int(pieces[1]) if pieces else defaults.accumulation
-        rows = max(1, at_once * times)
-        for found in (micro, pieces):
-            if found:
-                work.ledger.carried(found[0].key, path, f"{at_once} x {times}")
-        own = "" if micro and pieces else f" ({work.tool}'s defaults where it is silent)"
-        comment = (
-            f"{at_once} at once x {times} accumulated{own}, on one GPU; on N GPUs it was N times as many."
-        )
-        work.draft.set(path, rows, comment)
-    _carry_packing(work, rows)
-    return rows
+        return _carry_packing(work, rows)
+    if whole and pieces:
+        work.ledger.same(whole[0].key, f"{pieces[0].name} takes precedence in {work.tool}")
+    at_once = max(1, int(micro[1])) if micro else defaults.rows_at_once
+    times = max(1, int(pieces[1])) if pieces else defaults.accumulation
+    rows = at_once * times
+    for found in (micro, pieces):
+        if found:
+            work.ledger.carried(found[0].key, path, f"{at_once} x {times}")
+    own = "" if micro and pieces else f" ({work.tool}'s defaults where it is silent)"
+    comment = f"{at_once} at once x {times} accumulated{own}, on one GPU; on N GPUs it was N times as many."
+    work.draft.set(path, rows, comment)
+    return _carry_packing(work, rows)
 
 
-def _carry_packing(work: Work, rows: int) -> None:
+def _carry_packing(work: Work, rows: int) -> _Step:
+    step = _Step(rows)
     for packing in (work.find(name) for name in _PACKING):
         if packing is None:
             continue
@@ -62,11 +85,12 @@ def _carry_packing(work: Work, rows: int) -> None:
             reason = "packing here keeps a step's rows, which never see each other; it is only faster"
             work.ledger.same(packing.key, reason)
             continue
-        if packing.name == "neat_packing" and work.draft.get("tuning.packing"):
+        if step.tokens is not None:
             work.ledger.carried(packing.key, "tuning.packing", "rows of a pack never see each other")
             continue
-        length = work.number("sequence_len", "cutoff_len", "max_seq_length", "max_length")
-        tokens = rows * int(length[1] if length else work.defaults.max_length)
+        length = work.number(*_LENGTHS)
+        step = _Step(rows, int(length[1] if length else work.defaults.max_length))
+        tokens = rows * (step.tokens or 1)
         work.draft.set("tuning.packing", True)
         work.ledger.lost(
             packing.key,
@@ -76,10 +100,11 @@ def _carry_packing(work: Work, rows: int) -> None:
             "'tunebuild data' prints",
         )
         work.draft.remark("tuning.batch_size", f"{work.tool} packs: its steps were {rows} packs, not rows.")
+    return step
 
 
-def _carry_length(work: Work, rows: int) -> int | None:
-    """``tuning.epochs``; returns the number of steps where the configuration says it."""
+def _carry_length(work: Work, step: _Step) -> None:
+    """``tuning.epochs``, which a number of steps is turned into if somebody can count the rows."""
     path, defaults = "tuning.epochs", work.defaults
     limit, epochs = work.number("max_steps"), work.number(*_EPOCHS)
     if limit and limit[1] <= 0:
@@ -89,23 +114,30 @@ def _carry_length(work: Work, rows: int) -> int | None:
     if limit is None and epochs is None:
         steps = defaults.max_steps
     if steps is None:
-        if epochs:
-            work.draft.set(path, plain_number(epochs[1]))
+        passes = epochs[1] if epochs and epochs[1] > 0 else defaults.epochs
+        if epochs and epochs[1] > 0:
             work.ledger.carried(epochs[0].key, path)
-        else:
-            work.draft.set(path, plain_number(defaults.epochs), f"{work.tool}'s default.")
-        return None
-    seen = steps * rows
-    said = f"{steps} steps of {rows} rows are {seen:,} rows"
-    todo = f"set tuning.epochs to {seen:,} divided by the number of rows, which 'tunebuild data' prints"
-    if limit:
-        work.ledger.lost(limit[0].key, f"{said}; tunebuild counts epochs, and 1 is written", todo)
-    else:
-        work.note(f"{work.tool} stops after {steps} steps by default: {said}; {todo}", attention=True)
+        elif epochs:
+            text = f"{epochs[1]:g} epochs train nothing; {work.tool}'s default is written"
+            work.ledger.lost(epochs[0].key, text, f"set {path}")
+        work.draft.set(path, plain_number(passes), "" if epochs else f"{work.tool}'s default.")
+        return
     if epochs:
         work.ledger.same(epochs[0].key, f"max_steps takes precedence in {work.tool}")
-    work.draft.set(path, 1, f"A guess: {said}, so {seen:,} / rows.")
-    return steps
+    rows = rows_to_train_on(work) if step.tokens is None else None
+    if rows:
+        passes = float(f"{steps * step.count / rows:.4g}")
+        work.draft.set(path, plain_number(passes), f"{step.seen(steps)}, of {rows:,} counted.")
+        if limit:
+            work.ledger.carried(limit[0].key, path, f"{step.seen(steps)}, of {rows:,} counted")
+        return
+    if limit:
+        text = f"{step.seen(steps)}; tunebuild counts epochs, and 1 is written"
+        work.ledger.lost(limit[0].key, text, step.advice(steps))
+    else:
+        text = f"{work.tool} stops after {steps} steps by default: {step.seen(steps)}; {step.advice(steps)}"
+        work.note(text, attention=True)
+    work.draft.set(path, 1, f"A guess: {step.seen(steps)}.")
 
 
 def _carry_schedule(work: Work) -> str:
@@ -127,53 +159,39 @@ def _carry_schedule(work: Work) -> str:
     return name
 
 
-def _carry_warmup(work: Work, steps: int | None, schedule: str) -> None:
-    path = "tuning.warmup_steps"
-    fixed, share = (
-        work.number("warmup_steps", "num_warmup_steps", "lr_warmup_steps"),
-        work.number("warmup_ratio"),
-    )
+def _carry_warmup(work: Work, schedule: str) -> None:
+    path, defaults = "tuning.warmup_steps", work.defaults
+    fixed = work.number("warmup_steps", "num_warmup_steps", "lr_warmup_steps")
+    share = work.number("warmup_ratio")
     if schedule == "constant":
         for found in (fixed, share):
             if found:
                 work.ledger.same(found[0].key, f"the constant schedule of {work.tool} has no warm-up")
         work.draft.set(path, 0)
         return
-    if fixed and not (0 < fixed[1] < 1):
-        if share and fixed[1] > 0:
-            work.ledger.same(share[0].key, f"{fixed[0].name} takes precedence in {work.tool}")
-        if not share or fixed[1] > 0:
-            work.draft.set(path, int(fixed[1]))
-            work.ledger.carried(fixed[0].key, path)
-            return
-        work.ledger.same(fixed[0].key, "0 leaves it to warmup_ratio")
-        fixed = None
-    if fixed:  # transformers 5 takes a number below 1 for a share
-        share = fixed
-    if share:
-        _carry_share(work, share[0], share[1], steps)
-    elif work.defaults.warmup_steps is not None:
-        work.draft.set(path, work.defaults.warmup_steps, f"{work.tool}'s default.")
+    if fixed and share:
+        first = fixed[1] > 0 or defaults.steps_first
+        loser, winner = (share, fixed) if first else (fixed, share)
+        work.ledger.same(loser[0].key, f"{winner[0].name} takes precedence in {work.tool}")
+        fixed, share = (fixed, None) if first else (None, share)
+    if fixed and 0 < fixed[1] < 1:  # transformers 5 takes that for a share
+        fixed, share = None, fixed
+    if fixed:
+        work.draft.set(path, max(0, int(fixed[1])))
+        work.ledger.carried(fixed[0].key, path)
+    elif share:
+        _carry_share(work, *share)
+    elif defaults.warmup_ratio is not None:
+        work.draft.set("tuning.warmup_ratio", defaults.warmup_ratio, f"{work.tool}'s default.")
     else:
-        work.note(
-            "warm-up is left to tunebuild's default of 10 steps, or a tenth of all if that is less; "
-            f"{work.tool}'s depends on the run"
-        )
+        work.draft.set(path, defaults.warmup_steps, f"{work.tool}'s default.")
 
 
-def _carry_share(work: Work, setting: Setting, share: float, steps: int | None) -> None:
-    path = "tuning.warmup_steps"
-    if share <= 0:
-        work.draft.set(path, 0)
-        work.ledger.carried(setting.key, path)
-    elif steps is not None:
-        count = round(share * steps)
-        work.draft.set(path, count, f"{share:g} of {steps} steps.")
-        work.ledger.carried(setting.key, path, f"{share:g} of {steps} steps")
-    else:
-        work.ledger.lost(
-            setting.key,
-            "a share of the steps, whose number depends on the rows; left out, the warm-up is 10 "
-            "steps, or a tenth of all if that is less",
-            f"multiply the steps that 'tunebuild plan' prints by {share:g} and set tuning.warmup_steps",
-        )
+def _carry_share(work: Work, setting: Setting, share: float) -> None:
+    path = "tuning.warmup_ratio"
+    if share >= 1:
+        text = f"a share of {share:g} would be the whole training"
+        work.ledger.lost(setting.key, text, f"set {path} to a share below 1, or tuning.warmup_steps")
+        return
+    work.draft.set(path, max(0.0, float(share)))
+    work.ledger.carried(setting.key, path)

@@ -81,6 +81,14 @@ class Trl:
                 raise other_objective("TRL", name, objective)
         carry_base(work, work.find("model_name_or_path", "model"))
         _carry_rows(work)
+        field = work.find("dataset_text_field")
+        if field and isinstance(field.value, str):
+            if field.value == "text":
+                work.ledger.same(field.key, "a column 'text' is read as text, if the rows have no turns")
+            else:
+                work.draft.set("data.train[0].format", "text")
+                work.draft.set("data.train[0].columns", {"text": field.value})
+                work.ledger.carried(field.key, "data.train[0].columns.text")
         work.draft.set("data.on_long", "drop", "TRL cuts longer rows, answers too; here they are dropped.")
         if not work.find("chat_template_path"):
             work.draft.set("prompt.template", "base", "The model's own.")

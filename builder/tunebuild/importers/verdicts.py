@@ -13,6 +13,7 @@ from tunebuild.spec.foreign import Meaning
 _ADAM = "adamw"
 #: Values that transformers' AdamW has by default.
 _BETAS = {"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "adam_eps": 1e-8}
+_ORDERS = ("disable_shuffling", "curriculum_sampling", "sample_packing_sequentially")
 _FUSING = ("liger", "cutcrossentropy", "cut_cross_entropy", "kernels")
 _FULL = "set tuning.method: full to train all weights, or name more modules in tuning.lora.targets"
 
@@ -154,6 +155,18 @@ def _best(work: Work, setting: Setting, meaning: Meaning) -> None:
         work.ledger.same(setting.key, "best is the smallest loss on held-out rows")
 
 
+def _preparation(work: Work, setting: Setting, meaning: Meaning) -> None:
+    name = setting.name
+    unshuffled = name.startswith("shuffle") and setting.value is False
+    if unshuffled or (name in _ORDERS and not is_off(setting.value)):
+        text = "rows are trained on in an order that tuning.seed shuffles"
+        work.ledger.lost(setting.key, text, "nothing, unless the order of the rows teaches something")
+    elif name == "push_dataset_to_hub" and not is_off(setting.value):
+        work.ledger.lost(setting.key, "prepared rows stay in the store", "nothing")
+    else:
+        work.ledger.same(setting.key, "rows are tokenized once, on all cores, and kept in the store")
+
+
 def _tracking(work: Work, setting: Setting, meaning: Meaning) -> None:
     if is_off(setting.value):
         work.ledger.same(setting.key, "off here as well")
@@ -163,6 +176,9 @@ def _tracking(work: Work, setting: Setting, meaning: Meaning) -> None:
         if tool not in there and setting.name in ("wandb_project", "mlflow_tracking_uri"):
             work.draft.set("tuning.report_to", [*there, tool])
         text = f"names and addresses are no part of a spec: {tool} reads them from its environment variables"
+        if any(part in setting.name for part in ("key", "token")):
+            work.ledger.lost(setting.key, text, f"set {setting.name.upper()} where the build runs")
+            return
         variable = {"wandb_name": "WANDB_NAME", "mlflow_tracking_uri": "MLFLOW_TRACKING_URI"}
         shown_as = variable.get(setting.name, setting.name.upper())
         work.ledger.lost(setting.key, text, f"set {shown_as}={shown(setting.value)} where the build runs")
@@ -260,6 +276,14 @@ def _remote(work: Work, setting: Setting, meaning: Meaning) -> None:
     work.ledger.same(setting.key, text)
 
 
+def _preferences(work: Work, setting: Setting, meaning: Meaning) -> None:
+    if is_off(setting.value) or (setting.name == "loss_type" and setting.value == "nll"):
+        work.ledger.same(setting.key, "the loss is the cross-entropy of the answers")
+    else:
+        text = "tunebuild fine-tunes on answers (SFT), and has no such term"
+        work.ledger.lost(setting.key, text, "leave it out")
+
+
 def _logging(work: Work, setting: Setting, meaning: Meaning) -> None:
     if setting.name.startswith("loss_watchdog"):
         text = "a high loss does not end the training"
@@ -278,6 +302,7 @@ _JUDGES: Mapping[str, Callable[[Work, Setting, Meaning], None]] = {
     "evaluations": _evaluations,
     "keep-best": _best,
     "checkpoints": _checkpoints,
+    "preparation": _preparation,
     "tracking": _tracking,
     "logging": _logging,
     "special-tokens": _tokens,
@@ -298,7 +323,5 @@ _JUDGES: Mapping[str, Callable[[Work, Setting, Meaning], None]] = {
     ),
     "parallel": _parallel,
     "loss": _off_or_lost("the loss is the plain cross-entropy of the answers", _LOSS_TODO),
-    "preferences": _off_or_lost(
-        "tunebuild fine-tunes on answers (SFT), and has no such term", "leave it out"
-    ),
+    "preferences": _preferences,
 }

@@ -18,7 +18,8 @@ class Defaults:
     """What a tool does where its configuration is silent, as far as tunebuild would do otherwise.
 
     Attributes:
-        warmup_steps: ``None`` if the tool's own default depends on the run.
+        warmup_ratio: in place of ``warmup_steps``.
+        steps_first: whether ``warmup_steps: 0`` takes precedence over a ``warmup_ratio``.
         alpha: of LoRA; ``None`` means that it is twice the rank.
         targets: of LoRA.
     """
@@ -31,7 +32,9 @@ class Defaults:
     max_length: int
     seed: int = 42
     max_steps: int | None = None
-    warmup_steps: int | None = 0
+    warmup_steps: int = 0
+    warmup_ratio: float | None = None
+    steps_first: bool = False
     weight_decay: float = 0.0
     rank: int = 8
     alpha: int | None = None

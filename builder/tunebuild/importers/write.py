@@ -47,7 +47,7 @@ def _section(
             for index, item in enumerate(inner):
                 lines = list(_section(item, below, f"{here}[{index}]", f"{indent}    ", comments))
                 first = next(place for place, line in enumerate(lines) if not line.lstrip().startswith("#"))
-                yield from lines[:first]
+                yield from (line.removeprefix("  ") for line in lines[:first])
                 yield f"{indent}  - {lines[first].strip()}"
                 yield from lines[first + 1 :]
         else:

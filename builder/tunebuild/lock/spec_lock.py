@@ -1,18 +1,15 @@
-"""``spec.lock``: everything that a spec names, pinned by content. Made to be reviewed: one thing a line."""
+"""What a lock says of one spec: its fields, and everything that it names, pinned by content."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from tunebuild.errors import fail
+from tunebuild.lock.record import SpecRecord, field_changes
 from tunebuild.store import Digest
-from tunebuild.store.atomic import write_atomically
 
 #: Name of a package or wheel -> ``VERSION sha256:DIGEST``.
 Pins = dict[str, str]
@@ -44,10 +41,20 @@ class RuntimeLock(_Part):
 
 
 class SpecLock(_Part):
-    """A whole lock file."""
+    """A spec's part of a lock. Paths start at the spec's directory.
 
-    lock_version: Literal[1] = Field(default=1, alias="lockVersion")
+    Attributes:
+        tunebuild: the version that made it.
+        spec: the effective spec; ``None`` in a lock of the first format, which did not record it.
+        template: a shipped template's name, or a file's path that starts with ``./`` or ``../``.
+        files: the author's files of rows.
+        model: the base model.
+        datasets: repositories of rows, under the names that the spec's sources give them.
+        runtime: what the image stands on.
+    """
+
     tunebuild: str
+    spec: SpecRecord | None = None
     template: dict[str, Digest]
     files: dict[str, Digest]
     model: RepositoryLock
@@ -57,61 +64,51 @@ class SpecLock(_Part):
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One thing that is not what the lock says; ``old`` or ``new`` is empty where one side has nothing."""
+    """One thing that is not what the lock says; ``old`` or ``new`` is empty where one side has nothing.
+
+    Attributes:
+        name: what it is, such as ``files.faq.jsonl`` or ``tuning.epochs``.
+        old: in the lock.
+        new: now.
+        is_field: whether it is a field of the spec, whose values are shown as the spec would write them.
+    """
 
     name: str
     old: str
     new: str
+    is_field: bool = False
 
     def __str__(self) -> str:
+        if self.is_field:
+            return self._of_field()
         if not self.old:
             return f"+ {self.name} {_short(self.new)}"
         if not self.new:
             return f"- {self.name} {_short(self.old)}"
         return f"~ {self.name} {_short(self.old)} -> {_short(self.new)}"
 
-
-def lock_path(spec: Path) -> Path:
-    """Where the lock of a spec is: ``spec.lock`` beside ``spec.yaml``."""
-    return spec.with_suffix(".lock")
-
-
-def read_lock(path: Path) -> SpecLock | None:
-    """The lock, or ``None`` if there is none.
-
-    Raises:
-        TunebuildError: ``lock-damaged``: it cannot be read, or another version of tunebuild wrote it.
-    """
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise fail(
-            "lock-damaged", f"cannot read {path}: {error}", "take it back from version control"
-        ) from None
-    try:
-        return SpecLock.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        message = f"{path} is not a lock: {f'{place}: ' if place else ''}{first['msg']}"
-        hint = "a merge conflict? take one side, or remove the file, and run 'tunebuild lock'"
-        raise fail("lock-damaged", message, hint) from None
+    def _of_field(self) -> str:
+        if not self.old:
+            return f"{self.name}: {self.new}; the lock was made without it"
+        if not self.new:
+            return f"{self.name}: no longer set; the lock was made with {self.old}"
+        return f"{self.name}: {self.old} -> {self.new}; the lock was made with {self.old}"
 
 
-def write_lock(lock: SpecLock, path: Path) -> None:
-    """Write it, or leave the old one whole."""
-    text = json.dumps(_ordered(lock.model_dump(mode="json", by_alias=True)), indent=2, ensure_ascii=False)
-    write_atomically(path, text + "\n")
+def drift(old: SpecLock, new: SpecLock) -> tuple[Drift, ...]:
+    """What differs: first the spec's fields, then what they name; each in order of name."""
+    fields: tuple[Drift, ...] = ()
+    if new.spec:
+        recorded = old.spec or SpecRecord(digest=Digest(""), fields={})
+        fields = tuple(Drift(*change, is_field=True) for change in field_changes(recorded, new.spec))
+    before, after = (one.model_dump(mode="json", exclude={"spec"}) for one in (old, new))
+    return (*fields, *value_drift(before, after))
 
 
-def drift(old: SpecLock | None, new: SpecLock) -> tuple[Drift, ...]:
-    """What differs, in order of name."""
-    before = dict(_leaves(old.model_dump(mode="json", by_alias=True), "")) if old else {}
-    after = dict(_leaves(new.model_dump(mode="json", by_alias=True), ""))
-    names = sorted({*before, *after})
-    pairs = ((name, before.get(name, ""), after.get(name, "")) for name in names)
+def value_drift(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Drift, ...]:
+    """What differs between two JSON mappings, in order of name."""
+    before, after = dict(_leaves(old, "")), dict(_leaves(new, ""))
+    pairs = ((name, before.get(name, ""), after.get(name, "")) for name in sorted({*before, *after}))
     return tuple(Drift(name, a, b) for name, a, b in pairs if a != b)
 
 
@@ -119,16 +116,6 @@ def split_pin(pin: str) -> tuple[str, str]:
     """Version and bare SHA-256 of a pin."""
     version, _, digest = pin.partition(" sha256:")
     return version, digest
-
-
-def _ordered(value: Any) -> Any:
-    """Sections in the order of the models, the things in them by name."""
-    named = ("template", "files", "datasets", "packages", "wheels")
-    if not isinstance(value, Mapping):
-        return value
-    return {
-        key: _ordered(dict(sorted(inner.items())) if key in named else inner) for key, inner in value.items()
-    }
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -11,20 +11,22 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
 from tunebuild.errors import fail
+from tunebuild.models._new_rows import NewRows, write_outline, write_with_rows
 from tunebuild.models.base_model import BaseModel
 from tunebuild.models.safetensors_header import read_header
-from tunebuild.store import Inputs, Progress, Tree
+from tunebuild.store import Digest, Inputs, Progress, Tree, TreeFile, digest_file, digest_json, scan
 
 _IN_A_LAYER = re.compile(r"\.\d+\.")
 _PATH = "prompt.new_tokens"
 _INDEX = "model.safetensors.index.json"
-_COPIED = 8 << 20
+_WEIGHTS = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +58,57 @@ class NewTokensStage:
             TunebuildError: ``new-tokens``: a token is there already, or the base's tensors of the vocabulary
                 are not known.
         """
+        new = self._write_all_but_weights(out)
+        files = self._weights
+        total, done = sum(file.size for file in files), 0
+        for file in files:
+            source, target = self.base.directory / file.path, out / file.path
+            if new.tensors.isdisjoint(read_header(source)):
+                shutil.copyfile(source, target)
+            else:
+                write_with_rows(source, target, new)
+            progress.step(done := done + file.size, total, file.path)
+        _config(out, new.count)
+        grown = new.count - self.base.vocabulary_size
+        taken = "in rows that the vocabulary had to spare" if not grown else f"{grown} rows added"
+        progress.say(f"{len(new.ids)} new control tokens, {taken}")
+
+    def outline(self, out: Path) -> BaseModel:
+        """The base that :meth:`run` would write, for a plan: weights have their header and their size alone.
+
+        Args:
+            out: gets the files; the weights take no room where the file system knows holes.
+
+        Returns:
+            The base. The digests of its weights are of what they would be made from, so no stage that reads
+            weights is found done for them.
+
+        Raises:
+            TunebuildError: as :meth:`run` does.
+        """
+        new = self._write_all_but_weights(out)
+        for file in self._weights:
+            write_outline(self.base.directory / file.path, out / file.path, new)
+        _config(out, new.count)
+        return BaseModel(out, scan(out, partial(self._digest, out)).files)
+
+    def _digest(self, out: Path, file: Path) -> Digest:
+        if file.suffix != _WEIGHTS:
+            return digest_file(file)
+        return digest_json([self.own(), file.relative_to(out).as_posix()])
+
+    @property
+    def _weights(self) -> list[TreeFile]:
+        return [file for file in self.base.files if file.path.endswith(_WEIGHTS)]
+
+    def _write_all_but_weights(self, out: Path) -> NewRows:
         source = self.base.directory
         ids, before = _tokenizer(source, out, self.tokens)
-        rows = max(self.base.vocabulary_size, max(ids) + 1)
-        names = _tensors_of_vocabulary(self.base)
         for file in self.base.files:
-            if file.path.endswith(".safetensors"):
-                _weights(source / file.path, out / file.path, names, rows, ids, before)
-            elif not (out / file.path).exists():
+            if not file.path.endswith(_WEIGHTS) and not (out / file.path).exists():
                 shutil.copyfile(source / file.path, out / file.path)
-        _config(out, rows)
-        grown = rows - self.base.vocabulary_size
-        taken = "in rows that the vocabulary had to spare" if not grown else f"{grown} rows added"
-        progress.say(f"{len(ids)} new control tokens, {taken}")
+        rows = max(self.base.vocabulary_size, max(ids) + 1)
+        return NewRows(_tensors_of_vocabulary(self.base), rows, tuple(ids), before)
 
 
 def with_new_tokens(tree: Tree) -> BaseModel:
@@ -126,51 +166,6 @@ def _tensors_of_vocabulary(base: BaseModel) -> frozenset[str]:
             path=_PATH,
         )
     return found
-
-
-def _weights(
-    source: Path, target: Path, names: frozenset[str], rows: int, ids: Sequence[int], before: int
-) -> None:
-    """Write a file of weights, in which some tensors have so many rows, and new ones for some ids."""
-    header = read_header(source)
-    if not names & header.keys():
-        shutil.copyfile(source, target)
-        return
-    from tunebuild.models.rows import Rows, mean_row  # numpy, for which other builds should not wait
-
-    with source.open("rb") as stream:
-        start = 8 + int.from_bytes(stream.read(8), "little")
-        ordered = sorted(header, key=lambda name: header[name]["data_offsets"])
-        entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-        end = 0
-        for name in ordered:
-            entry, (first, last) = header[name], header[name]["data_offsets"]
-            shape, size = list(entry["shape"]), last - first
-            if name in names:
-                size = size // shape[0] * rows
-                shape[0] = rows
-            entries[name] = {"dtype": entry["dtype"], "shape": shape, "data_offsets": [end, end + size]}
-            end += size
-        text = json.dumps(entries, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        with target.open("wb") as sink:
-            sink.write(len(text).to_bytes(8, "little") + text)
-            for name in ordered:
-                first, last = header[name]["data_offsets"]
-                stream.seek(start + first)
-                begun = sink.tell()
-                left = last - first
-                while left:
-                    left -= sink.write(stream.read(min(_COPIED, left)))
-                if name in names:
-                    dtype, shape = header[name]["dtype"], header[name]["shape"]
-                    table = Rows(source, start + first, dtype, shape[0], (last - first) // shape[0])
-                    row = mean_row(table, before)
-                    sink.write(row * (rows - shape[0]))
-                    for number in ids:
-                        sink.seek(begun + number * len(row))
-                        sink.write(row)
-                    sink.seek(begun + rows * len(row))
 
 
 def _config(out: Path, rows: int) -> None:

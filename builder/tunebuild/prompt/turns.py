@@ -60,10 +60,9 @@ def unasked_keys(turn: Message) -> list[str]:
 def _read_reasoning(turn: dict[str, Any]) -> None:
     """Put an answer's reasoning under one key, whichever of the usual ones it has."""
     found = {key: turn.pop(key) for key in _REASONING if key in turn}
-    texts = {joined_text(value) if isinstance(value, list) else value for value in found.values()}
     if odd := next((key for key, value in found.items() if not isinstance(value, str | list)), None):
         raise TurnRefused(f"has a '{odd}' that is no text")
-    texts = {text for text in texts if text.strip()}
+    texts = {text for value in found.values() if (text := joined_text(value)).strip()}
     if len(texts) > 1:
         raise TurnRefused(f"has {' and '.join(map(repr, found))} that differ")
     for text in texts:

@@ -89,12 +89,17 @@ class Registries:
             raise fail("plain-http", message, hint)
         scheme = "http" if options.plain_http else "https"
         if host not in self._transports:
-            self._transports[host] = Transport(_context(host, options.ca_file))
+            self._transports[host] = Transport(tls_context(host, options.ca_file))
         actual = _HUB_HOST if host == DOCKER_HUB else host
         return Session(f"{scheme}://{actual}", credentials, self._transports[host], options.retry)
 
 
-def _context(host: str, ca_file: Path | None) -> ssl.SSLContext:
+def tls_context(host: str, ca_file: Path | None = None) -> ssl.SSLContext:
+    """What a registry's certificate is checked with: the system's authorities, and those set up for it.
+
+    Raises:
+        TunebuildError: ``bad-certificate``: one of them cannot be read.
+    """
     context = ssl.create_default_context()
     directories = [Path(root) / host for root in _CERTIFICATES]
     files = [file for directory in directories for file in sorted(directory.glob("*.crt"))]

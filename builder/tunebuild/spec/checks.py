@@ -24,6 +24,7 @@ from tunebuild.spec.tuning_rules import (
     peft_says_which,
     processes_have_rows,
     shards_have_processes,
+    warmup_is_said_once,
 )
 from tunebuild.spec.words import suggest
 
@@ -217,6 +218,7 @@ CHECKS: tuple[Check, ...] = (
     base_is_named_well,
     weights_matter,
     batch_divides,
+    warmup_is_said_once,
     processes_have_rows,
     shards_have_processes,
     early_stopping_has_rows,

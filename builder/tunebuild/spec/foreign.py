@@ -144,10 +144,6 @@ _OURS: dict[str, tuple[str, str]] = {
             "torchdistx_path use_galore use_apollo use_badam use_adam_mini use_muon"
         ),
     ),
-    "warmup-ratio": (
-        ("say tuning.warmup_steps, in steps; left out, it is 10 or a tenth of all steps, whichever is less"),
-        ("warmup_ratio"),
-    ),
     "max-steps": (
         "say tuning.epochs, which may be a fraction such as 0.5; the plan prints how many steps that is",
         ("max_steps"),
@@ -211,7 +207,8 @@ _OURS: dict[str, tuple[str, str]] = {
             "tokenized_path streaming num_proc remove_unused_columns shuffle_merged_datasets "
             "dataset_dir skip_prepare_dataset dataset_keep_in_memory push_dataset_to_hub "
             "preprocessing_batch_size dataloader_drop_last dataset_kwargs data_shared_file_system "
-            "shuffle_before_merging_datasets"
+            "shuffle_before_merging_datasets disable_shuffling curriculum_sampling "
+            "sample_packing_sequentially"
         ),
     ),
     "padding": (
@@ -260,10 +257,13 @@ _OURS: dict[str, tuple[str, str]] = {
     ),
     "architecture": (
         "not a setting: the base's config.json says what it is",
+        ("model_type model_config_type is_llama_derived_model base_model_config cls_model_config auto_model"),
+    ),
+    "launching": (
+        "processes are started and joined by tunebuild itself, see tuning.processes and 'tunebuild launch'",
         (
-            "model_type model_config_type is_llama_derived_model base_model_config cls_model_config "
             "local_rank world_size ddp ddp_timeout ddp_find_unused_parameters ddp_bucket_cap_mb "
-            "ddp_broadcast_buffers accelerator_config strict device"
+            "ddp_broadcast_buffers accelerator_config device strict master_addr master_port"
         ),
     ),
     "remote-code": (
@@ -338,6 +338,7 @@ _OURS: dict[str, tuple[str, str]] = {
 _ALIKE: dict[str, str] = {
     "tuning.learning_rate": "learning_rate",
     "tuning.warmup_steps": "warmup_steps",
+    "tuning.warmup_ratio": "warmup_ratio",
     "tuning.micro_batch_size": "micro_batch_size",
     "tuning.weight_decay": "weight_decay",
     "tuning.max_grad_norm": "max_grad_norm",
@@ -347,6 +348,7 @@ _ALIKE: dict[str, str] = {
     "tuning.lora.r": "r",
     "tuning.max_length": "max_length",
     "data.train[].revision": "revision",
+    "model.token": "token access_token",
 }
 
 

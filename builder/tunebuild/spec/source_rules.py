@@ -14,13 +14,13 @@ from tunebuild.spec.words import suggest
 #: What a repository on the hub is called.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
-# The columns of the formats.
+# The columns of the formats, those that a row may have besides included.
 _COLUMNS = {
-    "qa": ("question", "answer"),
-    "alpaca": ("instruction", "input", "output"),
-    "messages": ("messages",),
-    "sharegpt": ("conversations",),
-    "prompt_completion": ("prompt", "completion"),
+    "qa": ("question", "answer", "system", "history"),
+    "alpaca": ("instruction", "input", "output", "system", "history"),
+    "messages": ("messages", "system", "tools"),
+    "sharegpt": ("conversations", "system", "tools"),
+    "prompt_completion": ("prompt", "completion", "system", "history"),
     "text": ("text",),
 }
 

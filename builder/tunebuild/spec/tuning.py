@@ -108,6 +108,9 @@ class TuningSpec(Section):
     """Steps over which the learning rate rises from 0. Default: 10, or a tenth of all steps if that is
     less."""
 
+    warmup_ratio: float | None = Field(default=None, ge=0.0, lt=1.0, examples=[0.03])
+    """The same as a share of all steps, in place of `warmup_steps`."""
+
     batch_size: int = Field(default=8, ge=1, examples=[8])
     """Rows per optimizer step."""
 

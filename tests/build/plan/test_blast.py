@@ -15,6 +15,7 @@ from tunebuild import resources
 from tunebuild.build.pipeline import Pipeline
 from tunebuild.build.plan.blast import PRESENTATION_ONLY, blast
 from tunebuild.errors import TunebuildError
+from tunebuild.lock.record import field_changes, record_of
 from tunebuild.spec import load_spec
 from tunebuild.spec.schema import published_schema, schema_at
 from tunebuild.spec.yaml_loader import parse_dotted
@@ -197,6 +198,10 @@ def test_a_field_changes_a_stage_or_is_declared_presentation(build, field):
         if changed == spec:
             continue
         tried += 1
+        # A locked build refuses it, whether it changes anything or only the image's record of the spec.
+        assert list(field_changes(record_of(spec), record_of(changed))), (
+            f"a lock does not tell {field}={value}"
+        )
         found = blast("x", old, new)
         named = [c.field for changes in found.changes.values() for c in changes]
         meant = [name for name in named if not name.endswith(("spec_digest", "tunebuild.spec"))]
@@ -208,6 +213,7 @@ def test_a_field_changes_a_stage_or_is_declared_presentation(build, field):
     assert tried, f"no other value for {field}"
 
 
+@pytest.mark.quick
 def test_what_is_declared_exists():
     assert set(PRESENTATION_ONLY) | UNCHANGING | HUB_ONLY <= set(FIELDS)
     assert set(PRESENTATION_ONLY) >= HUB_ONLY

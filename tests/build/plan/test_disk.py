@@ -9,6 +9,7 @@ import pytest
 
 from support.models import save_base
 from support.rows import write_rows
+from tunebuild import resources
 from tunebuild.build.pipeline import Pipeline
 from tunebuild.build.plan import disk
 from tunebuild.build.plan.make import make_plan
@@ -96,6 +97,32 @@ def test_missing_disk_space_is_reported(tmp_path, pipeline):
     assert "free: 3.0 GB too little; free some space, or take another --store\n" in as_text(full)
     assert "3.0 GB too little" in as_markdown(full)
     assert "too little" not in as_text(replace_disk(plan, lacking=0))
+
+
+def test_a_plan_counts_the_base_with_new_tokens_and_does_not_write_it(tmp_path, pipeline):
+    chatml = resources.path("templates", "prompts", "chatml.jinja").read_text()
+    (tmp_path / "new.jinja").write_text(chatml.replace("<|im_start|>", "<|turn|>"))
+    new = ("prompt.template={file: new.jinja}", "prompt.new_tokens=[<|turn|>]")
+
+    def plan():
+        return make_plan(pipeline(*new), tmp_path / "dist" / "x.tar", lambda stage: Silent())
+
+    before = plan()
+    weights = before.disk.needed["base with new tokens"]
+    assert weights == before.disk.needed["merged weights"] > 0
+    assert not list((tmp_path / "store").rglob("*.safetensors"))
+    planned = pipeline(*new)
+    key, outlined = planned.data().own(), planned.base.weight_digests
+    tree = planned.store.ensure(planned.bases.stage, Silent())
+    assert sum(f.size for f in tree.files if f.path.endswith(".safetensors")) == weights
+    # What is behind it in the build reads the numbers; the rows do not, and are found as the plan left them.
+    assert planned.base.directory == tree.root
+    assert planned.base.weight_digests != outlined
+    assert planned.data().own() == key
+    after = plan()
+    assert "base with new tokens" not in after.disk.needed
+    assert before.disk.most - after.disk.most == weights
+    assert {stage.name: stage.status for stage in after.stages}["data"] == "unchanged"
 
 
 def replace_disk(plan, **changes):

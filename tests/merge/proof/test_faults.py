@@ -233,6 +233,7 @@ def test_a_flipped_bit_is_caught(case, touched):
         assert_caught(case, f"a flipped bit in {word} tensor", directory, {slab.name.removesuffix(".weight")})
 
 
+@pytest.mark.quick
 def test_a_merge_into_the_published_weights_is_not_one_into_what_qlora_trained(tmp_path):
     case = Case(tmp_path, "qlora", strategy="dequantized").make()
     case.strategy = "original"

@@ -61,6 +61,7 @@ def test_honest_builds_pass(tmp_path, group):
         shutil.rmtree(case.root)
 
 
+@pytest.mark.quick
 def test_most_rounding_errors_come_near_the_bound(tmp_path):
     """The bound is not so wide that a small fault would be within it."""
     case = Case(tmp_path, "honest").make()

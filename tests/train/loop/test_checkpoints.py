@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from types import SimpleNamespace
 
+import pytest
+
 from tunebuild.store import Silent
 from tunebuild.train.loop.checkpoints import SealCheckpoints, _written_by, latest_whole
 
@@ -30,6 +32,7 @@ def test_a_file_that_turns_up_after_sealing_is_no_damage(tmp_path):
     assert latest_whole(tmp_path, Silent()) is None
 
 
+@pytest.mark.quick
 def test_what_another_process_wrote_is_sealed_by_that_process(tmp_path):
     directory = tmp_path / "checkpoint-3"
     directory.mkdir()

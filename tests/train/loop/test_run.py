@@ -116,6 +116,7 @@ def test_same_seed_same_adapter_in_another_process(tmp_path):
     assert len(digests) == 1
 
 
+@pytest.mark.quick
 def test_the_seed_alone_decides_what_an_adapter_begins_with(tmp_path):
     """Not what was drawn before it; and another seed begins elsewhere."""
     base = save_base("llama", tmp_path / "base")
@@ -208,6 +209,7 @@ def test_adapter_stays_float32_though_trl_casts_it(tmp_path, monkeypatch):
     assert {t.dtype for t in cast.values()} == {torch.bfloat16}, "TRL no longer casts: drop the guard"
 
 
+@pytest.mark.quick
 def test_rows_without_a_target_stop_the_build(tmp_path):
     base = save_base("llama", tmp_path / "base")
     (tmp_path / "rows").mkdir()
@@ -228,6 +230,7 @@ def test_a_loss_that_is_not_a_number_stops_the_build(tmp_path):
         train(tuning(), base, tmp_path)
 
 
+@pytest.mark.quick
 def test_qlora_on_cpu_refuses_widths_not_divisible_by_64(tmp_path):
     base = save_base("llama", tmp_path / "base", hidden_size=96, num_attention_heads=4, intermediate_size=192)
     write_rows(base, tmp_path / "rows")
@@ -285,6 +288,7 @@ def test_an_evaluation_leaves_4bit_weights_alone(tmp_path, monkeypatch, guarded)
         assert error > 0.1, "bitsandbytes no longer repacks in place: drop the guard"
 
 
+@pytest.mark.quick
 def test_repacking_is_off_in_every_4bit_module(tmp_path):
     from bitsandbytes.nn import Linear4bit
 

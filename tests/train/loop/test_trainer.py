@@ -191,6 +191,7 @@ def test_the_best_adapter_is_kept_and_training_stops_early(prepared):
     assert len(digests) == 1
 
 
+@pytest.mark.quick
 def test_every_rank_makes_the_directory_of_a_checkpoint(tmp_path, monkeypatch):
     """Right after saving, transformers takes a checkpoint for the best only if its directory is there.
 
@@ -268,6 +269,7 @@ def test_a_resumed_training_is_computed_as_it_began(prepared):
     assert recorded["reasons"] == ["began so"]
 
 
+@pytest.mark.quick
 def test_the_record_of_memory_has_the_planned_and_the_measured_peak(prepared, monkeypatch):
     """On a GPU; its allocator does not see what the plan calls overhead, so that is added."""
     settings = TrainSettings(TuningSpec(method="lora"), "cuda", "bfloat16")

@@ -71,6 +71,7 @@ def test_models_that_cannot_keep_rows_apart_are_left_alone(model, reason):
     assert model.config._attn_implementation == before
 
 
+@pytest.mark.quick
 def test_a_leak_is_noticed(monkeypatch):
     def leaking(module, query, key, value, mask, **options):
         heads = query.shape[1] // key.shape[1]

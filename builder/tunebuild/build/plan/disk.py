@@ -49,16 +49,18 @@ def plan_disk(
     unpacked, layers = (
         (0, 0) if "runtime" in outputs else (int(_UNPACKED * layer_bytes(pipeline)), layer_bytes(pipeline))
     )
+    extended = pipeline.bases.to_write  # stays there, beside the published one
     path, size = archive
     needed = {
+        "base with new tokens": extended,
         f"{'trained weights' if full else 'adapter'} and checkpoints": training,
         "weights, apart" if apart else "merged weights": weights,
         "packages, unpacked and as layers": unpacked,
         "archive": size,
     }
     # Packages are made ready beside training and merge, which finds the checkpoints gone.
-    before = max(training, output + weights) + unpacked
-    after = output + weights + layers
+    before = extended + max(training, output + weights) + unpacked
+    after = extended + output + weights + layers
     root, place = pipeline.store.root, next(parent for parent in path.absolute().parents if parent.is_dir())
     free = shutil.disk_usage(root).free
     if place.stat().st_dev == root.stat().st_dev:

@@ -239,7 +239,8 @@ def _reasons(
     yield f"the estimate is {memory.total / 1e9:.1f} GB, {have}"
     steps = settings.steps(rows)
     if (rising := settings.warmup_steps(rows)) >= steps:
-        yield f"the warmup takes {rising} of {steps} steps: lower tuning.warmup_steps"
+        key = "warmup_steps" if tuning.warmup_ratio is None else "warmup_ratio"
+        yield f"the warmup takes {rising} of {steps} steps: lower tuning.{key}"
     if not fits:
         remedy = "it stops" if tuning.shard else "micro-batches are halved"
         yield f"this may not fit; {remedy} when memory runs out"

@@ -79,6 +79,8 @@ class TrainSettings:
 
     def warmup_steps(self, rows: int) -> int:
         """Steps of those over which the learning rate rises."""
+        if self.tuning.warmup_ratio is not None:  # rounded as transformers does
+            return math.ceil(self.tuning.warmup_ratio * self.steps(rows))
         wanted = self.tuning.warmup_steps
         return min(10, self.steps(rows) // 10) if wanted is None else wanted
 

@@ -1,0 +1,1 @@
+"""``tunebuild doctor``: what a machine can do, one check a file."""
