@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from support.hub import Hub
 from support.locks import DIGESTS, a_runtime
 from support.models import save_base
 from support.quickstart import tunebuild_here
+from tunebuild import resources
 from tunebuild.errors import TunebuildError
 from tunebuild.lock.find import find_lock
 from tunebuild.spec import load_spec
@@ -50,7 +53,7 @@ def space(tmp_path, model, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("base").symlink_to(model, target_is_directory=True)
     Path("faq.jsonl").write_text(ROW)
-    Path("prompt.jinja").write_text("{{ messages[0].content }}")
+    Path("prompt.jinja").write_bytes(resources.path("templates", "prompts", "chatml.jinja").read_bytes())
     Path("base.yaml").write_text(BASE)
     Path("overlays").mkdir()
     for name in ("eu", "us"):
@@ -144,6 +147,28 @@ def test_an_update_moves_a_pin_of_all(space):
     assert "the lock has no 'torhc'" in space("lock", BOTH[0], "--update", "torhc").err
 
 
+def test_a_model_on_a_hub_is_resolved_once_for_all_and_kept(space, model, monkeypatch):
+    hub = Hub()
+    files = {file.name: file.read_bytes() for file in model.iterdir() if file.is_file()}
+    with hub.running():
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        # With this method a build counts the model's parameters; a lock need not fetch it for that.
+        auto = BASE.replace("./base", "org/tiny, revision: main") + "tuning: {method: auto}\n"
+        Path("base.yaml").write_text(auto)
+        first = hub.commit(files, "main")
+        assert space("lock", *BOTH).code == 0
+        assert not [path for method, path, _ in hub.asked if method == "GET" and "safetensors" in path]
+        asked = len(hub.asked)
+        second = hub.commit({**files, "README.md": b"# New"}, "main")
+        assert space("lock", *BOTH).err == "tunebuild.lock: nothing has changed\n"
+        assert len(hub.asked) == asked
+        assert space("lock", BOTH[0], "--update", "model").code == 0
+    commits = [find_lock(load_spec(Path(overlay))).lock.model.commit for overlay in BOTH]
+    assert (first, [second] * 2) == (first, commits) != (second, commits)
+    assert Path("tunebuild.lock").read_text().count(second) == 1
+
+
 def test_a_lock_elsewhere_is_used_where_it_is_named(space):
     Path("ci").mkdir()
     assert space("lock", *BOTH, "-o", "ci/all.lock").code == 0
@@ -153,6 +178,22 @@ def test_a_lock_elsewhere_is_used_where_it_is_named(space):
     assert "ci/all.lock does not say what would be built from overlays/eu.yaml:\n  tuning.seed" in done.err
     assert "there is no ci/none.lock" in space("build", BOTH[0], "--lock", "ci/none.lock").err
     assert space("lock", "--lock", "ci/all.lock").err == "ci/all.lock: nothing has changed\n"
+
+
+@pytest.mark.parametrize("place", [(), ("--lock", "ci/all.lock")])
+def test_a_revision_is_compared_by_the_lock_that_it_had(space, place):
+    Path("ci").mkdir()
+    Path(".gitignore").write_text("base\nstore\n")
+    space("lock", *BOTH, *place)
+    git = ("git", "-c", "user.name=x", "-c", "user.email=x@example.com")
+    for command in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "-m", "first")):
+        subprocess.run([*git, *command], check=True)
+    space("lock", *BOTH, *place, "--update", "torch")
+    done = space("plan", BOTH[0], *place, "--against", "git:HEAD", "--json")
+    assert done.code == 2, done.err
+    plan = json.loads(done.out)
+    assert plan["lock"] == "matches"
+    assert "torch: 2.13.0 -> 2.14.0; other packages" in plan["against"]["words"]
 
 
 def test_pins_of_locks_of_single_specs_are_kept_and_two_locks_are_refused(space):

@@ -6,10 +6,14 @@ import json
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tunebuild.errors import TunebuildError
 from tunebuild.importers import import_config
 from tunebuild.spec import load_spec
+from tunebuild.spec.tuning import TuningSpec
+from tunebuild.train.plan.settings import TrainSettings
 
 AXOLOTL = """\
 base_model: example-org/tiny
@@ -79,6 +83,11 @@ def test_a_steps_rows_are_micro_batch_times_accumulation(of, micro, pieces):
     assert found.outcomes["micro_batch_size"].path == "tuning.batch_size"
 
 
+def test_a_step_is_shared_by_as_many_processes_as_are_named(of):
+    found = of(AXOLOTL + "micro_batch_size: 2\ngradient_accumulation_steps: 3\nnum_processes: 4\n")
+    assert (found["tuning.batch_size"], found["tuning.processes"]) == (24, 4)
+
+
 @pytest.mark.parametrize(
     ("text", "rows_of_a_step"),
     [(AXOLOTL, 1), (FACTORY, 8), (TRL, 8), (AIKIT, 8), (UNSLOTH % ("", "", ""), 8)],
@@ -103,6 +112,17 @@ def test_steps_of_counted_rows_are_epochs(of, tmp_path):
     assert found["tuning.epochs"] == 1  # 30 steps of 2 rows, of 120 of which half are held out
     assert (found.kind("max_steps"), found.kind("num_epochs")) == ("carried", "same")
     assert not found.imported.attention
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(count=st.integers(1, 300), batch=st.integers(1, 40), steps=st.integers(1, 500))
+def test_the_plan_counts_as_many_steps_as_the_other_tool_took(of, tmp_path, count, batch, steps):
+    rows(tmp_path, count)
+    text = (
+        AXOLOTL.replace("example-org/faq", "rows.jsonl") + f"micro_batch_size: {batch}\nmax_steps: {steps}\n"
+    )
+    tuning = TuningSpec(**of(text)["tuning"])
+    assert TrainSettings(tuning, "cpu", "float32").steps(count) == steps
 
 
 def test_rows_of_a_list_are_counted_as_well(of, tmp_path):
@@ -350,6 +370,25 @@ def test_dataset_info_beside_the_configuration_is_read(of, tmp_path):
     assert not found.imported.attention
 
 
+def test_rows_are_found_from_where_the_tool_is_started(of, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "examples").mkdir()
+    rows(tmp_path / "data", 3, "faq.json")
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps({"faq": {"file_name": "faq.json"}}))
+    monkeypatch.chdir(tmp_path)
+    found = of(FACTORY, "examples/theirs.yaml", target=tmp_path / "spec.yaml")
+    assert found["data.train[0].path"] == "data/faq.json"
+    assert not found.imported.attention
+
+
+@pytest.mark.parametrize("breaks", ["\n", "\u2028", "\x85", "\r", "\x1b[31m"])
+def test_no_value_becomes_a_line_of_the_spec(of, breaks):
+    named = f"x/y{breaks}gates: {{merge_kl: null}}{breaks}z-bnb-4bit"
+    text = AXOLOTL.replace("example-org/tiny", json.dumps(named)) + f"chat_template: {json.dumps(named)}\n"
+    found = of(text.replace("type: alpaca", "type: chat_template"))
+    assert found["gates"] is None
+
+
 def test_a_data_set_that_nobody_describes_is_said(of):
     found = of(FACTORY)
     assert any(notice.attention and "faq" in notice.text for notice in found.imported.notices)
@@ -367,6 +406,11 @@ def test_seed_decay_clipping_and_length(of):
     assert (tuning["max_grad_norm"], tuning["max_length"]) == (0.3, 640)
     assert of(AXOLOTL)["tuning.seed"] == 42
     assert of(AXOLOTL + "max_grad_norm: 0\n").kind("max_grad_norm") == "lost"
+
+
+def test_sampling_settings_are_those_of_the_endpoint(of):
+    found = of(FACTORY + "temperature: 0.4\ntop_p: 0.7\nmax_new_tokens: 90\n")
+    assert found["serving.defaults"] == {"max_tokens": 90, "temperature": 0.4, "top_p": 0.7}
 
 
 def test_yaml_is_read_as_the_other_tool_reads_it(of):

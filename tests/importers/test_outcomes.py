@@ -70,6 +70,7 @@ def each_key_has_one_outcome(imported, text):
         assert (outcome.kind == "carried") == bool(outcome.path), outcome
         assert (outcome.kind == "lost") == bool(outcome.todo), outcome
         assert outcome.kind == "carried" or outcome.text, outcome
+        assert outcome.kind != "same" or not outcome.text.startswith("say "), outcome
 
 
 @pytest.mark.parametrize(("tool", "name"), CASES)
@@ -146,6 +147,7 @@ def test_whatever_a_configuration_holds_each_key_has_one_outcome(tmp_path, confi
         return
     keys = [outcome.key for outcome in imported.outcomes]
     assert sorted(keys) == sorted(imported.keys)
+    assert not [one for one in imported.of("same") if one.text.startswith("say ")]
     assert {key for key in keys if not key.startswith("dataset_info")} >= {
         key for key in leaves(yaml.safe_load(text)) if not key.startswith("dataset_info")
     }

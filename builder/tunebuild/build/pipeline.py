@@ -147,6 +147,9 @@ class Pipeline:
     @property
     def keeps_adapter(self) -> bool:
         """Whether the adapter stays beside the base's weights and is served with them."""
+        if self.spec.tuning.method == "auto":
+            # lora or qlora, whichever it comes to: a lock asks this before the base is here to decide it.
+            return self.spec.merge.strategy == "none"
         return self.strategies == ("none",)
 
     def runtime(self) -> RuntimeStage:

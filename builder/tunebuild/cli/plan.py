@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tunebuild.cli._echo import echo, echo_json
 from tunebuild.cli._options import SIZE, lock_option, set_option, spec_argument, store_option
+
+if TYPE_CHECKING:
+    from tunebuild.build.pipeline import Pipeline
 
 
 @click.command("plan")
@@ -56,15 +60,21 @@ def command(
     from tunebuild.cli._progress import Reporter
     from tunebuild.errors import TunebuildError
 
+    def other(file: Path) -> Pipeline:
+        # A lock of the same revision is as far from that revision's spec as the one that is given from SPEC.
+        beside = lock_file and file.resolve().parent / os.path.relpath(
+            lock_file.resolve(), spec.resolve().parent
+        )
+        given = beside if beside and beside.is_file() else None
+        return pipeline_of(file, store, lock=pipeline.lock, lock_file=given, **target)
+
     target = {"device": device, "device_memory": device_memory}
     pipeline = pipeline_of(spec, store, overrides, lock_file=lock_file, **target)
     archive = spec.parent / "dist" / f"{pipeline.spec.name}.tar"
     with placed(pipeline):
         compared = None
         if against:
-            compared = compare(
-                against, pipeline, lambda file: pipeline_of(file, store, lock=pipeline.lock, **target)
-            )
+            compared = compare(against, pipeline, other)
         with Reporter() as reporter:
             plan = make_plan(pipeline, archive, reporter, against=compared)
     if form == "json":

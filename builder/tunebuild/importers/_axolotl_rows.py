@@ -227,6 +227,8 @@ class _Source:
                 carry_template(work, Setting(key, name, value))
         elif name in ("message_field_training", "field_thinking", "field_tools", "field_system"):
             self._carry_column(name, key, value)
+        elif name == "field_messages" and kind != "turns":
+            work.ledger.same(key, "rows of this type have no turns")
         elif name == "template_thinking_key":
             work.ledger.same(key, "the template's key of reasoning is found by itself")
         elif name in ("ds_type", "preprocess_shards", "trust_remote_code", "split_thinking"):

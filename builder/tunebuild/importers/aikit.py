@@ -33,6 +33,7 @@ class AIKit:
 
     name = "aikit"
     title = "AIKit"
+    required = frozenset(("baseModel",))
     keys = frozenset(("baseModel", "apiVersion", "datasets", "objective", "output"))
 
     def defaults(self, value: Mapping[str, Any]) -> Defaults:

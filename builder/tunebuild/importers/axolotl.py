@@ -21,6 +21,7 @@ class Axolotl:
 
     name = "axolotl"
     title = "axolotl"
+    required = frozenset(("base_model",))
     keys = frozenset(
         [
             "base_model",

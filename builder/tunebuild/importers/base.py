@@ -32,7 +32,7 @@ def carry_base(work: Work, setting: Setting | None) -> None:
         return
     if _QUANTIZED.search(name):
         plain = _QUANTIZED.sub("", name)
-        work.draft.set(path, plain, f"The 16-bit weights of {name}; qlora quantizes them itself.")
+        work.draft.set(path, plain, f"The 16-bit weights of {name}, which qlora quantizes itself.")
         work.ledger.carried(setting.key, path, "the 16-bit weights, which qlora quantizes itself")
         return
     work.draft.set(path, name)

@@ -186,7 +186,20 @@ def _template_file(work: Work, setting: Setting, path: str) -> None:
     )
 
 
+def _share(work: Work, setting: Setting, path: str) -> None:
+    number = as_number(setting.value)
+    if number is not None and 0 < number <= 1:
+        work.draft.set(path, float(number))
+        work.ledger.carried(setting.key, path)
+    else:
+        work.refuse_value(setting, "a share between 0 and 1")
+
+
 _CONVERTERS: Mapping[str, Converter] = {
+    "serving.defaults.max_tokens": _number(1, whole=True),
+    "serving.defaults.temperature": _number(0),
+    "serving.defaults.top_p": _share,
+    "serving.limits.context": _number(16, whole=True),
     "tuning.learning_rate": _number(0, exclusive=True),
     "tuning.weight_decay": _number(0),
     "tuning.max_grad_norm": _number(0, exclusive=True),

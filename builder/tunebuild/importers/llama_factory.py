@@ -30,6 +30,7 @@ class LlamaFactory:
 
     name = "llama-factory"
     title = "LLaMA-Factory"
+    required = frozenset(("model_name_or_path",))
     keys = frozenset(
         (
             "model_name_or_path",

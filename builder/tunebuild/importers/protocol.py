@@ -18,6 +18,9 @@ class Importer(Protocol):
     title: str
     """As people call the tool."""
 
+    required: frozenset[str]
+    """Keys that each of its configurations has."""
+
     keys: frozenset[str]
     """Keys by which its configurations are told from those of others."""
 

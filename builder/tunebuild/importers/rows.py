@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ def rows_to_train_on(work: Work) -> int | None:
             return None
         total += count
     held_out = float(work.draft.get("data.eval.fraction") or 0.0)
-    return math.floor(total * (1 - held_out)) or None
+    return total - round(total * held_out) or None
 
 
 def _rows_of(source: Mapping[str, Any], directory: Path) -> int | None:

@@ -169,13 +169,13 @@ def _recognized(file: Path, text: str, tool: str | None) -> tuple[Mapping[str, A
         hint = f"run 'tunebuild validate {file}'"
         raise fail("import-format", f"{file} is a tunebuild spec already", hint)
     names = frozenset(value)
-    best = max(IMPORTERS, key=lambda importer: len(importer.keys & names))
-    if not best.keys & names:
+    likely = [importer for importer in IMPORTERS if importer.required <= names]
+    if not likely:
         known = ", ".join(importer.title for importer in IMPORTERS)
         names_shown = ", ".join(sorted(names)[:5]) or "nothing"
-        message = f"{file} is no configuration of {known}; its keys are {names_shown}"
+        message = f"{file} is no configuration of {known} that names a model; its keys are {names_shown}"
         raise fail("import-format", message, "if it is one all the same, name the tool with --from")
-    return value, best
+    return value, max(likely, key=lambda importer: len(importer.keys & names))
 
 
 def _name(work: Work) -> None:

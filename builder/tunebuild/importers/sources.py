@@ -84,8 +84,8 @@ def carry_split(work: Work, key: str, path: str, split: str | None, *, of_file: 
 
 def _local(work: Work, name: str, folder: str) -> str | None:
     """A file's path from the spec's directory, if it is there and inside."""
-    places = (work.source.parent / folder, work.source.parent, work.directory, Path.cwd())
-    for start in places:
+    starts = (work.source.parent, work.directory, Path.cwd())
+    for start in (start / inside for start in starts for inside in (folder, "")):
         try:
             file = (start / Path(name).expanduser()).resolve()
             if file.is_file() and file.is_relative_to(work.directory.resolve()):

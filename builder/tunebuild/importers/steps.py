@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tunebuild.importers.rows import rows_to_train_on
@@ -66,14 +67,24 @@ def _carry_rows(work: Work) -> _Step:
         work.ledger.same(whole[0].key, f"{pieces[0].name} takes precedence in {work.tool}")
     at_once = max(1, int(micro[1])) if micro else defaults.rows_at_once
     times = max(1, int(pieces[1])) if pieces else defaults.accumulation
-    rows = at_once * times
+    gpus = _processes(work)
+    rows = at_once * times * gpus
     for found in (micro, pieces):
         if found:
             work.ledger.carried(found[0].key, path, f"{at_once} x {times}")
     own = "" if micro and pieces else f" ({work.tool}'s defaults where it is silent)"
-    comment = f"{at_once} at once x {times} accumulated{own}, on one GPU; on N GPUs it was N times as many."
+    where = f"on {gpus} GPUs." if gpus > 1 else "on one GPU; on N GPUs it was N times as many."
+    comment = f"{at_once} at once x {times} accumulated{own}, {where}"
     work.draft.set(path, rows, comment)
     return _carry_packing(work, rows)
+
+
+def _processes(work: Work) -> int:
+    """GPUs that share a step, where the configuration says it; what says so is carried later."""
+    alike = work.number("nproc_per_node", "num_processes", "num_gpus", "n_gpu")
+    nodes = work.number("nnodes", "num_nodes", "num_machines")
+    of_one = max(1, int(alike[1])) if alike else 1
+    return of_one * (max(1, int(nodes[1])) if nodes else 1)
 
 
 def _carry_packing(work: Work, rows: int) -> _Step:
@@ -126,7 +137,8 @@ def _carry_length(work: Work, step: _Step) -> None:
         work.ledger.same(epochs[0].key, f"max_steps takes precedence in {work.tool}")
     rows = rows_to_train_on(work) if step.tokens is None else None
     if rows:
-        passes = float(f"{steps * step.count / rows:.4g}")
+        # Rounded down: what is left over of an epoch is one step more.
+        passes = max(1, int(steps / math.ceil(rows / step.count) * 1e6)) / 1e6
         work.draft.set(path, plain_number(passes), f"{step.seen(steps)}, of {rows:,} counted.")
         if limit:
             work.ledger.carried(limit[0].key, path, f"{step.seen(steps)}, of {rows:,} counted")

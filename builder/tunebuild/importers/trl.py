@@ -33,6 +33,7 @@ class Trl:
 
     name = "trl"
     title = "TRL"
+    required = frozenset(("model_name_or_path",))
     keys = frozenset(
         (
             "model_name_or_path",

@@ -36,6 +36,10 @@ _PLACES = {
 #: Calls of which every one is read; of the others it is the first.
 _ALL = ("load_dataset",)
 _MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_PLAIN_HINT = (
+    "of scripts, only those that use Unsloth are read: write the arguments of this one's SFTConfig and "
+    "LoraConfig into YAML, as 'trl sft --config' takes them, and import that"
+)
 _HINT = (
     "give the script or notebook that calls FastLanguageModel.from_pretrained, get_peft_model and SFTConfig "
     "or TrainingArguments itself"
@@ -63,7 +67,8 @@ def script_settings(text: str, name: str) -> tuple[Mapping[str, Any], tuple[Noti
         )
         unread = f", and {len(script.unread)} of its cells are no Python" if script.unread else ""
         message = f"{name} does not call {missing}{unread}"
-        raise fail("import-no-calls", message, _HINT)
+        plain = not model and any(part in value for part in ("SFTConfig", "SFTTrainer"))
+        raise fail("import-no-calls", message, _PLAIN_HINT if plain else _HINT)
     notices = []
     if others:
         text = f"{others[0]} is a training of its own, which no spec has: only the SFT before it is carried"
@@ -130,6 +135,7 @@ class Unsloth:
 
     name = "unsloth"
     title = "Unsloth"
+    required = frozenset(("from_pretrained",))
     keys = frozenset(("from_pretrained", "get_peft_model"))
 
     def defaults(self, value: Mapping[str, Any]) -> Defaults:

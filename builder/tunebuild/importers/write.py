@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from tunebuild.importers.draft import Draft
+from tunebuild.printable import printable_line
 from tunebuild.spec.canonical import flow
 from tunebuild.spec.spec import Spec
 
@@ -74,4 +75,6 @@ def _model(model: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
 
 
 def _comment(text: str, indent: str) -> list[str]:
-    return [f"{indent}# {line}" for line in textwrap.wrap(text, _WIDTH - len(indent) - 2)]
+    # What other tools' files hold may break lines by characters that only YAML knows.
+    shown = printable_line(" ".join(text.split()))
+    return [f"{indent}# {line}" for line in textwrap.wrap(shown, _WIDTH - len(indent) - 2)]

@@ -76,7 +76,7 @@ def test_the_closer_merge_is_made_and_measured_and_the_plan_knows(tmp_path):
             break
     assert pipeline.strategies == ("dequantized", "original")
     assert "original is closer to the trained model" in said
-    assert began == ["data", "train", "merge", "evaluate", "merge", "merge", "evaluate"]
+    assert began == ["numbers", "data", "train", "merge", "evaluate", "merge", "merge", "evaluate"]
     first = pipeline.evaluate(records.data, records.train, pipeline.store.find(pipeline.merge(records.train)))
     strategies = json.loads(pipeline.store.find(first).path("metrics.json").read_text())["strategies"]
     assert strategies["original"] < strategies["dequantized"]
