@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models
 
@@ -28,6 +28,10 @@ def bytes_alone():
     return families.byte_level()
 
 
+few = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(few, max_examples=40)
+
+
 def with_tokens(*tokens, special=False):
     plain = families.byte_level()
     tokens = [AddedToken(token, normalized=False) for token in tokens]
@@ -39,7 +43,7 @@ def user(content):
     return {"role": "user", "content": content}
 
 
-@settings(max_examples=40, deadline=None)
+@many
 @given(said=texts)
 def test_marks_come_and_go(tokenizer, said):
     (quoted,) = tokenizer.quote([user(said)])
@@ -90,7 +94,7 @@ def test_what_could_be_a_mark_is_refused(bytes_alone, mark):
     assert tokenizer.quote([user("\uf8f3\ue000")]) == [user("\uf8f3\ue000")]
 
 
-@settings(max_examples=15, deadline=None)
+@few
 @given(said=st.lists(texts, max_size=6), other=texts)
 def test_texts_encoded_together_are_each_encoded_alone(tokenizer, said, other):
     rendered = [f"<|im_start|>{tokenizer.quote([user(one)])[0]['content']}<|im_end|>" for one in said]
@@ -107,7 +111,7 @@ def test_more_texts_than_a_batch_holds_are_each_encoded(bytes_alone):
     assert [encode(text) for text in many] == [tokenizer.encode(text) for text in many]
 
 
-@settings(max_examples=40, deadline=None)
+@many
 @given(said=texts)
 def test_a_text_is_cut_at_its_added_tokens(tokenizer, said):
     parts = tokenizer.added_tokens(said)

@@ -6,7 +6,7 @@ import json
 from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunebuild.prompt.turns import ROLES, TurnRefused, joined_text, plain_turn, unasked_keys
@@ -58,7 +58,7 @@ def test_what_holds_nothing_is_left_out(empty):
         assert plain_turn(turn(name=something))["name"] == something
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(extra=st.dictionaries(names, values, max_size=4))
 def test_keys_that_requests_have_come_first_and_all_others_stay(extra):
     extra = {key: value for key, value in extra.items() if key not in ("role", "content", "name")}

@@ -32,6 +32,8 @@ def load(tmp_path, text, *overrides):
         # DoRA that is merged is in the weights, which vLLM serves like any.
         ("serving: {device: cuda}\ntuning: {lora: {dora: true}}\n", "vllm"),
         ("serving: {device: cuda}\nmerge: {strategy: none}\ntuning: {lora: {dora: true}}\n", "transformers"),
+        ("serving: {device: cuda, dtype: float32}\n", "vllm"),
+        ("serving: {device: cuda, dtype: float32}\nmerge: {strategy: none}\n", "transformers"),
         ("serving: {device: cuda}\ntuning: {method: peft, peft: {type: ia3}}\n", "transformers"),
     ],
 )

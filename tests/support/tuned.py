@@ -81,8 +81,10 @@ def make_tuned(bundle: Path, *, merged: bool) -> Renderer:
 
 
 def load_tuned(bundle: Path) -> torch.nn.Module:
-    """The base with its adapter on top, for comparison."""
+    """The base with its adapter on top, where it is not merged, for comparison."""
     base = AutoModelForCausalLM.from_pretrained(bundle / "model", dtype=torch.float32)
+    if not (bundle / "adapter").is_dir():
+        return base.eval()
     return PeftModel.from_pretrained(base, bundle / "adapter").eval()
 
 

@@ -42,6 +42,8 @@ def refused_by_vllm(spec: Spec) -> Iterator[tuple[str, str]]:
         return
     if spec.prompt.new_tokens:
         yield "prompt.new_tokens", "vLLM serves no adapter that trained rows of an embedding"
+    if spec.serving.device == "cuda" and spec.serving.dtype == "float32":
+        yield "serving.dtype", "vLLM serves adapters on a GPU in 16 bits only"
     lora = tuning.lora
     if lora.dora:
         yield "tuning.lora.dora", "vLLM serves no DoRA adapter"

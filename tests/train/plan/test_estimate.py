@@ -86,7 +86,9 @@ SHAPES = {
     "0.5B": (1024, 24, 2816, 16, 4, 32_000),
     "1B": (2048, 16, 8192, 32, 8, 128_256),
     "7B": (4096, 32, 14_336, 32, 8, 32_000),
+    "8x1B": (2048, 16, 5632, 32, 8, 32_000),
 }
+EXPERTS = {"8x1B": 8}  # of which a token goes through two
 # What torch's allocator handed out at most on an H100 (torch 2.11, bfloat16): the last two columns are the
 # tokens of a micro-batch and that peak in GB. From benchmarks/training/, and from a plain loop over the same
 # parts.
@@ -106,10 +108,13 @@ MEASURED = [
     ("7B", "qlora", COMPILED, 32, 8949, 8.74),
     ("0.5B", "full", UNFUSED, 0, 13_704, 23.23),
     ("1B", "full", UNFUSED, 0, 13_704, 50.26),
+    ("8x1B", "lora", EAGER, 0, 2777, 25.65),
+    ("8x1B", "lora", COMPILED, 0, 6392, 33.57),
+    ("8x1B", "qlora", EAGER, 0, 3222, 27.20),
 ]
 
 
-def tensors(hidden, layers, inner, heads, key_values, vocabulary):
+def tensors(hidden, layers, inner, heads, key_values, vocabulary, experts=0):
     narrow = hidden // heads * key_values
     found = {"model.embed_tokens.weight": (vocabulary, hidden), "lm_head.weight": (vocabulary, hidden)}
     for layer in range(layers):
@@ -117,15 +122,18 @@ def tensors(hidden, layers, inner, heads, key_values, vocabulary):
         for name, out in of_attention.items():
             found[f"model.layers.{layer}.self_attn.{name}_proj.weight"] = (out, hidden)
         for name, shape in {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)}.items():
-            found[f"model.layers.{layer}.mlp.{name}_proj.weight"] = shape
+            for part in [f"experts.{n}." for n in range(experts)] or [""]:
+                found[f"model.layers.{layer}.mlp.{part}{name}_proj.weight"] = shape
+        if experts:
+            found[f"model.layers.{layer}.mlp.gate.weight"] = (experts, hidden)
     return found
 
 
 def estimated(shape, method, how, checkpointed, tokens, *, micro_batches=1, processes=1, **lora):
-    hidden, _, _, heads, key_values, vocabulary = SHAPES[shape]
+    hidden, _, inner, heads, key_values, vocabulary = SHAPES[shape]
     config = {
         "hidden_size": hidden, "num_attention_heads": heads, "num_key_value_heads": key_values,
-        "vocab_size": vocabulary,
+        "vocab_size": vocabulary, "intermediate_size": inner, "num_experts_per_tok": 2,
     }  # fmt: skip
     tuning = TuningSpec(
         method=method,
@@ -135,7 +143,8 @@ def estimated(shape, method, how, checkpointed, tokens, *, micro_batches=1, proc
     )
     execution = Execution(True, *how, checkpointed, micro_batches, tokens)
     settings = TrainSettings(tuning, "cuda", "bfloat16")
-    return estimate_memory(config, tensors(*SHAPES[shape]), settings, execution)
+    stored = tensors(*SHAPES[shape], experts=EXPERTS.get(shape, 0))
+    return estimate_memory(config, stored, settings, execution)
 
 
 @pytest.mark.parametrize(("shape", "method", "how", "checkpointed", "tokens", "measured"), MEASURED)

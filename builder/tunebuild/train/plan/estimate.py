@@ -291,9 +291,12 @@ def _kept_by_a_layer(
         kept -= (
             2 * hidden * width
         )  # no linear layer has an adapter, so what comes out of the norms is not needed
+    # Each operation keeps for itself: the MLP its gate's activation, which is also what compiled experts do,
+    # and a norm its input in 32 bits.
+    if not execution.compiled or _has_experts(tensors):
+        kept += inner * width
     if not execution.compiled:
-        # Each operation keeps for itself: a norm its input in 32 bits, the MLP its gate's activation.
-        kept += inner * width + hidden * _FLOAT32
+        kept += hidden * _FLOAT32
     if not (execution.fused or settings.full or settings.virtual_tokens) and width != _FLOAT32:
         kept += 4 * hidden * width  # PEFT's layers: what they convert, scale and add
     if settings.full:
