@@ -119,7 +119,9 @@ class Reasoning:
         if self.closer in reasoning:
             return f"its reasoning holds '{self.closer}', which ends it: what follows would be the answer"
         if self.split(turn.get("content") or "") is not None:
-            return "it has reasoning of its own, and another block of reasoning in its content: keep one of them"
+            return (
+                "it has reasoning of its own, and another block of reasoning in its content: keep one of them"
+            )
         return ""
 
     def for_template(self, turn: Message) -> Message:
