@@ -419,6 +419,12 @@ def test_yaml_is_read_as_the_other_tool_reads_it(of):
     assert (found.kind("sample_packing"), found.kind("load_in_8bit")) == ("same", "same")
 
 
+def test_a_value_of_several_lines_is_shown_on_one(of):
+    found = of(AXOLOTL + 'wandb_name: "a\\nb: c"\n')
+    assert found.kind("wandb_name") == "lost"
+    assert "\n" not in found.outcomes["wandb_name"].todo
+
+
 def test_a_token_is_never_shown(of):
     secret = "hf_" + "a" * 30
     for text, name in (
@@ -471,6 +477,12 @@ def test_names_in_a_script_are_followed_and_nothing_is_run(of, tmp_path):
     )
     assert found.kind("SFTConfig.learning_rate") == "lost"  # which of the two it is, only running would tell
     assert "RATE" in found.outcomes["SFTConfig.learning_rate"].text
+
+
+def test_a_text_that_is_doubled_line_by_line_does_not_fill_the_memory(of):
+    bomb = "text = 'ab'\n" + "text = text + text\n" * 200
+    found = of(bomb + UNSLOTH % ("", ", r=4", ", run_name=text"), "theirs.py")
+    assert found["tuning.lora.r"] == 4
 
 
 def test_a_notebook_is_read_cell_by_cell(of):

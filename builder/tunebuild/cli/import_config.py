@@ -12,6 +12,7 @@ from tunebuild.cli._options import NEW_FILE
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.importers import IMPORTERS, import_config
 from tunebuild.importers.ledger import Outcome
+from tunebuild.image.oci.archive import explained
 from tunebuild.importers.result import Imported
 
 _ATTENTION = 2
@@ -42,7 +43,8 @@ def command(file: Path, output: Path | None, tool: str | None, as_json: bool) ->
         raise fail("exists", f"{output} is there already", "name a new file, or move it")
     imported = import_config(file, tool, output)
     if output is not None:
-        output.write_text(imported.spec, "utf-8")
+        with explained(output):
+            output.write_text(imported.spec, "utf-8")
     if as_json:
         echo_json(imported.as_json())
     elif output is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from tunebuild.importers.steps import carry_steps
 from tunebuild.importers.trl import Trl
 from tunebuild.importers.unsloth import Unsloth, script_settings
 from tunebuild.importers.verdicts import settle_topic
-from tunebuild.importers.work import Work, is_empty
+from tunebuild.importers.work import Work, is_empty, slug
 from tunebuild.importers.write import spec_text
 from tunebuild.spec.foreign import meaning_of
 from tunebuild.spec.load import problems_of
@@ -188,8 +187,3 @@ def _name(work: Work) -> None:
     plain = not stem or stem in _PLAIN_NAMES or set(stem.split("-")) <= _PLAIN_NAMES
     work.draft.set("name", (f"{base}-tuned" if base and plain else stem or "model")[:63].strip("-._"))
     work.draft.remark("name", "The model's name in the endpoint, and the image's; choose one.")
-
-
-def slug(text: str) -> str:
-    """Text as a name that a spec takes; empty if nothing is left of it."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:57].strip("-")
