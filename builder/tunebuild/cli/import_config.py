@@ -12,7 +12,6 @@ from tunebuild.cli._options import NEW_FILE
 from tunebuild.errors import TunebuildError, fail
 from tunebuild.importers import IMPORTERS, import_config
 from tunebuild.importers.ledger import Outcome
-from tunebuild.image.oci.archive import explained
 from tunebuild.importers.result import Imported
 
 _ATTENTION = 2
@@ -39,6 +38,8 @@ def command(file: Path, output: Path | None, tool: str | None, as_json: bool) ->
 
     Exit 0 if all was carried, 2 if something needs attention, 1 on an error.
     """
+    from tunebuild.image.oci.archive import explained
+
     if output is not None and output.exists():
         raise fail("exists", f"{output} is there already", "name a new file, or move it")
     imported = import_config(file, tool, output)
