@@ -31,10 +31,10 @@ from tunebuild.train.loop.rows import load_rows
 from tunebuild.train.loop.run import LoadedBase, train_model
 from tunebuild.train.model.attention import try_packing
 from tunebuild.train.model.base import keep_4bit_weights_unpacked, quantise_layer
-from tunebuild.train.plan.estimate import count_parameters, linear_parameters
 from tunebuild.train.plan.execution import ComputePlan, plan_training
 from tunebuild.train.plan.hardware import decide
 from tunebuild.train.plan.settings import TrainSettings
+from tunebuild.train.plan.shapes import count_parameters, linear_parameters
 
 grow_segments()  # as the train stage does, before there is a card's allocator
 

@@ -25,8 +25,8 @@ from tunebuild.spec.tuning import TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.launch.processes import train_in_processes
 from tunebuild.train.loop.run import train_adapter
-from tunebuild.train.plan.estimate import count_parameters, read_tensors
 from tunebuild.train.plan.hardware import decide
+from tunebuild.train.plan.shapes import count_parameters, read_tensors
 
 STEPS = 12
 

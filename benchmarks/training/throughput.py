@@ -27,7 +27,7 @@ from trl import SFTConfig, SFTTrainer
 from models import DEVICE, LONGEST, SHAPES, lengths_of, model_of, tensors_of, tokenizer, train, write_rows
 from tunebuild.spec.tuning import TuningSpec
 from tunebuild.train.loop.rows import load_rows
-from tunebuild.train.plan.estimate import linear_parameters
+from tunebuild.train.plan.shapes import linear_parameters
 from tunebuild.train.plan.speed import Limit, flops_per_token, measure_limit
 
 #: Name -> the tuning section of a spec.

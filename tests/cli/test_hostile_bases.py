@@ -18,8 +18,8 @@ from tunebuild.build.pipeline import Pipeline
 from tunebuild.errors import TunebuildError
 from tunebuild.spec import load_spec
 from tunebuild.store import Silent, Store
-from tunebuild.train.plan.estimate import read_tensors
 from tunebuild.train.plan.execution import plan_training
+from tunebuild.train.plan.shapes import read_tensors
 
 SPEC = """\
 apiVersion: tunebuild/v1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -70,6 +71,16 @@ def test_a_file_that_is_there_is_not_replaced(theirs, tmp_path):
     done = run(theirs, "-o", tmp_path / "spec.yaml")
     assert "is there already" in str(done.exception)
     assert (tmp_path / "spec.yaml").read_text() == "mine"
+
+
+def test_a_spec_that_cannot_be_written_is_an_error(theirs, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    error = run(theirs, "-o", tmp_path / "spec.yaml").exception
+    assert isinstance(error, TunebuildError)
+    assert "Permission denied" in str(error)
 
 
 def test_a_named_tool_wins_over_the_keys(theirs):

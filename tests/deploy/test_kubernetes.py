@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -175,13 +176,12 @@ def test_scaling_asks_for_metrics_that_the_server_has():
     assert all(f"\n{name} " in scraped for name in names)
     asked = Choices("bot", "models", max_replicas=4, prometheus="http://p:9090")
     trigger = by_kind(written("kubernetes", of, asked)[0], "ScaledObject")["spec"]["triggers"][0]
-    assert trigger["metadata"]["query"] == (
-        'sum(tunebuild_requests_running{namespace="models",pod=~"bot-.+"})'
-        ' + sum(tunebuild_requests_waiting{namespace="models",pod=~"bot-.+"})'
-    )
+    pods = 'namespace="models",pod=~"bot-[a-z0-9]+-[a-z0-9]+"'
+    query = f"sum(tunebuild_requests_running{{{pods}}}) + sum(tunebuild_requests_waiting{{{pods}}})"
+    assert trigger["metadata"]["query"] == query
     predictor = by_kind(written("kserve", of, asked)[0], "InferenceService")["spec"]["predictor"]
     (external,) = [one["external"] for one in predictor["autoScaling"]["metrics"]]
-    assert external["metric"]["query"] == trigger["metadata"]["query"]
+    assert external["metric"]["query"] == query.replace("bot-", "bot-predictor-")  # KServe's Deployment
     # Its admission refuses a target without "value", whatever the schema allows.
     assert external["target"] == {"type": "Value", "value": trigger["metadata"]["threshold"]}
     deployment = by_kind(written("kubernetes", of, asked)[0], "Deployment")
@@ -216,6 +216,17 @@ def test_memory_follows_the_weights_and_the_limits():
     )
 
 
+@pytest.mark.parametrize("target", ["kubernetes", "kserve"])
+def test_load_of_a_deployment_whose_name_begins_alike_is_not_counted(target):
+    chosen = Choices("bot", max_replicas=4, prometheus="http://p:9090")
+    text = str(written(target, endpoint(), chosen)[0])
+    (pods,) = set(re.findall(r'pod=~"([^"]+)"', text))
+    own = "bot-predictor" if target == "kserve" else "bot"
+    assert re.fullmatch(pods, f"{own}-7d9f8c6b5-x2x4z")
+    assert not re.fullmatch(pods, "bot-v2-7d9f8c6b5-x2x4z")
+    assert not re.fullmatch(pods, "bot-v2-predictor-7d9f8c6b5-x2x4z")
+
+
 def test_an_ingress_sends_its_host_to_the_service():
     resources, needed = written("kubernetes", endpoint(), Choices("bot", host="bot.example.com"))
     ingress = by_kind(resources, "Ingress")
@@ -238,10 +249,13 @@ def test_an_ingress_sends_its_host_to_the_service():
         ("kubernetes", Choices("bot", max_replicas=2, prometheus="p:90"), "write http://HOST:PORT"),
         ("kubernetes", Choices("bot", pull_secret="A"), "--pull-secret cannot be 'A'"),
         ("kubernetes", Choices("bot", host="Not A Host"), "--host cannot be 'Not A Host'"),
+        ("kubernetes", Choices("bot", host="10.0.0.1"), "an Ingress takes a host name"),
+        ("kubernetes", Choices("bot", host="::1"), "an Ingress takes a host name"),
         ("kserve", Choices("bot", host="x.example.com"), "--host means nothing to KServe"),
         ("kserve", Choices("bot", max_replicas=2), "give its address: --prometheus URL"),
         ("compose", Choices("bot", replicas=2), "--replicas means nothing to Compose"),
         ("compose", Choices("bot", "space"), "--namespace means nothing to Compose"),
+        ("compose", Choices("bot", host="bot.example.com"), "write an address of this machine"),
         ("compose", Choices("bot", host="no host"), "--host cannot be 'no host'"),
     ],
 )

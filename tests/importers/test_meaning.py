@@ -419,6 +419,12 @@ def test_yaml_is_read_as_the_other_tool_reads_it(of):
     assert (found.kind("sample_packing"), found.kind("load_in_8bit")) == ("same", "same")
 
 
+def test_a_value_of_several_lines_is_shown_on_one(of):
+    found = of(AXOLOTL + 'wandb_name: "a\\nb: c"\n')
+    assert found.kind("wandb_name") == "lost"
+    assert "\n" not in found.outcomes["wandb_name"].todo
+
+
 def test_a_token_is_never_shown(of):
     secret = "hf_" + "a" * 30
     for text, name in (
@@ -471,6 +477,49 @@ def test_names_in_a_script_are_followed_and_nothing_is_run(of, tmp_path):
     )
     assert found.kind("SFTConfig.learning_rate") == "lost"  # which of the two it is, only running would tell
     assert "RATE" in found.outcomes["SFTConfig.learning_rate"].text
+
+
+def test_a_text_that_is_doubled_line_by_line_does_not_fill_the_memory(of):
+    bomb = "text = 'ab'\n" + "text = text + text\n" * 200
+    found = of(bomb + UNSLOTH % ("", ", r=4", ", run_name=text"), "theirs.py")
+    assert found["tuning.lora.r"] == 4
+
+
+def test_what_is_changed_in_place_is_not_carried_as_it_was(of):
+    script = "modules = ['q_proj']\nmodules.append('v_proj')\n" + UNSLOTH
+    found = of(script % ("", ", target_modules=modules", ""), "theirs.py")
+    assert found["tuning.lora.targets"] != ["q_proj"]
+    assert found.kind("get_peft_model.target_modules") == "lost"
+
+
+def test_settings_that_are_assigned_after_the_call_need_attention(of):
+    head, _, _ = (UNSLOTH % ("", "", "")).partition("SFTTrainer(")
+    script = head + (
+        "tokenizer.pad_token = tokenizer.eos_token\n"
+        "args = SFTConfig(num_train_epochs=1, learning_rate=1e-4)\nargs.learning_rate = 5e-5\n"
+        "trainer = SFTTrainer(model=model, args=args)\ntrainer.args.seed = 9\n"
+    )
+    said = [notice.text for notice in of(script, "theirs.py").imported.notices if notice.attention]
+    assert any(text.startswith("args.learning_rate is set after SFTConfig") for text in said)
+    assert any(text.startswith("trainer.args.seed is set after SFTTrainer") for text in said)
+    assert not any("pad_token" in text for text in said)
+
+
+def test_of_two_values_for_one_key_only_the_one_that_is_written_is_carried(of):
+    for text in ("seed: 8\ndata_seed: 9\n", "data_seed: 9\nseed: 8\n"):
+        found = of(AXOLOTL + text)
+        assert found["tuning.seed"] == 8
+        assert (found.kind("seed"), found.kind("data_seed")) == ("carried", "lost")
+    assert of(AXOLOTL + "seed: 8\ndata_seed: 8\n").kind("data_seed") == "carried"
+    arguments = (", max_seq_length=2048", ", random_state=1", ", max_length=1024, seed=1")
+    script = of(UNSLOTH % arguments, "theirs.py")
+    assert script["tuning.max_length"] == 1024
+    assert script.kind("from_pretrained.max_seq_length") == "lost"
+    assert script.kind("get_peft_model.random_state") == "carried"
+
+
+def test_no_limit_of_length_is_not_taken_for_the_usual_one(of):
+    assert of(TRL + "max_length: null\n").kind("max_length") == "lost"
 
 
 def test_a_notebook_is_read_cell_by_cell(of):

@@ -28,7 +28,7 @@ from tunebuild.serve.engines.attention import attention_of
 from tunebuild.serve.engines.model import load_model
 from tunebuild.spec.tuning import LoraSpec, PeftSpec, TuningSpec
 from tunebuild.train.model.adapter import add_adapter, save_adapter
-from tunebuild.train.plan.estimate import adapter_parameters, linear_parameters, read_tensors
+from tunebuild.train.plan.shapes import adapter_parameters, linear_parameters, read_tensors
 
 SIZE = {
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,

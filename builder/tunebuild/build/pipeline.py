@@ -38,9 +38,9 @@ from tunebuild.spec.exports import ExportSpec
 from tunebuild.spec.serving import DEFAULT_CONTEXT
 from tunebuild.spec.serving_rules import engine_of
 from tunebuild.store import Store, Tree, digest_json
-from tunebuild.train.plan.estimate import count_parameters, read_tensors
 from tunebuild.train.plan.hardware import decide
 from tunebuild.train.plan.settings import Device, TrainSettings
+from tunebuild.train.plan.shapes import count_parameters, read_tensors
 from tunebuild.train.stage import TrainStage
 
 if TYPE_CHECKING:

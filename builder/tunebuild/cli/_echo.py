@@ -10,15 +10,16 @@ import click
 from tunebuild.printable import printable, printable_json
 
 
-def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+def echo(text: object = "", *, head: str = "", err: bool = False, nl: bool = True) -> None:
     """Print text for people.
 
     Args:
         text: anything; controls and marks in it are spelled out.
+        head: stands before it as it is, for a word of our own that has a color.
         err: whether on stderr.
         nl: whether to end the line.
     """
-    click.echo(printable(str(text)), err=err, nl=nl)
+    click.echo(head + printable(str(text)), err=err, nl=nl)
 
 
 def echo_json(value: Any) -> None:

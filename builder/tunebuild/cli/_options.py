@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from tunebuild.errors import fail
+
 spec_argument = click.argument("spec", type=click.Path(path_type=Path), metavar="SPEC")
 
 
@@ -42,6 +44,18 @@ lock_option = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="The lock file.  [default: SPEC with the ending .lock, or tunebuild.lock beside SPEC or a base]",
 )
+
+
+def refuse_spec_options(what: object, overrides: Sequence[str], lock_file: Path | None = None) -> None:
+    """Refuse ``--set`` and ``--lock`` where what is named is no spec, so that they would do nothing.
+
+    Raises:
+        TunebuildError: one of them is given.
+    """
+    for option, value in (("--set", overrides), ("--lock", lock_file)):
+        if value:
+            message = f"{option} belongs to a spec, and {what} is none"
+            raise fail("no-spec", message, f"leave it out, or give the spec instead of {what}")
 
 
 class _NewFile(click.Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import lock_option, set_option, store_option
+from tunebuild.cli._options import lock_option, refuse_spec_options, set_option, store_option
 from tunebuild.cli._serving import endpoint, endpoint_runtime_option, ready_option
 from tunebuild.client.chat import Chat
 from tunebuild.errors import TunebuildError
@@ -63,7 +63,9 @@ def command(
     settings = {name: value for name, value in given.items() if value is not None}
     with ExitStack() as running:
         url = target
-        if not target.startswith(("http://", "https://")):
+        if target.startswith(("http://", "https://")):
+            refuse_spec_options(target, overrides, lock_file)
+        else:
             require("train", what="'chat' with a spec")
             from tunebuild.cli._building import build_spec
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import set_option
+from tunebuild.cli._options import refuse_spec_options, set_option
 from tunebuild.cli._registry import registry_options
 
 
@@ -83,12 +83,14 @@ def command(
     port, probes, drain time and memory are read from the image. Nothing is started. With kserve-llm, KServe's
     own vLLM serves the model's folder instead of the image's server.
     """
-    from tunebuild.deploy.find import Place, find_endpoint
+    from tunebuild.deploy.find import Place, find_endpoint, is_spec
     from tunebuild.deploy.target import Choices, check_choices, name_of
     from tunebuild.deploy.targets import TARGETS, render_manifest
     from tunebuild.image.oci.archive import explained
     from tunebuild.store.atomic import write_atomically
 
+    if not is_spec(source):
+        refuse_spec_options(source, overrides)
     endpoint, notes = find_endpoint(source, Place(plain_http, ca_file), overrides)
     choices = Choices(
         name=name or name_of(endpoint.settings.name),

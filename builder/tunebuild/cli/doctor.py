@@ -79,7 +79,7 @@ def _print(found: Sequence[tuple[str, Finding]]) -> None:
     width = max(len(name) for name, _ in found)
     for name, finding in found:
         status = click.style(f"{finding.status:<7}", fg=_COLORS[finding.status])
-        click.echo(f"{status}  {name:<{width}}  {printable_line(finding.text)}")
+        echo(f"  {name:<{width}}  {printable_line(finding.text)}", head=status)
         if finding.fix:
             echo(f"{'':<{width + 9}}  fix: {printable_line(finding.fix)}")
     counts = {status: sum(finding.status == status for _, finding in found) for status in _COLORS}

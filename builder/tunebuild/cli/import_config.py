@@ -38,11 +38,14 @@ def command(file: Path, output: Path | None, tool: str | None, as_json: bool) ->
 
     Exit 0 if all was carried, 2 if something needs attention, 1 on an error.
     """
+    from tunebuild.image.oci.archive import explained
+
     if output is not None and output.exists():
         raise fail("exists", f"{output} is there already", "name a new file, or move it")
     imported = import_config(file, tool, output)
     if output is not None:
-        output.write_text(imported.spec, "utf-8")
+        with explained(output):
+            output.write_text(imported.spec, "utf-8")
     if as_json:
         echo_json(imported.as_json())
     elif output is None:

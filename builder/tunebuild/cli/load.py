@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import lock_option, runtime_option, set_option, store_option
+from tunebuild.cli._options import lock_option, refuse_spec_options, runtime_option, set_option, store_option
 
 
 @click.command("load")
@@ -35,6 +35,7 @@ def command(
         require("train", what="'load' of a spec")
     found = find_container_runtime("" if runtime == "auto" else runtime)
     if stored:
+        refuse_spec_options(source, overrides, lock_file)
         from tunebuild.publish.stored import named_release_of
 
         release, name = named_release_of(source)

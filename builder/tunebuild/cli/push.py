@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import lock_option, set_option, store_option
+from tunebuild.cli._options import lock_option, refuse_spec_options, set_option, store_option
 from tunebuild.cli._registry import registry_options, sign_option
 from tunebuild.errors import fail
 
@@ -72,6 +72,7 @@ def command(
     if wanted is not None and wanted.digest:
         raise fail("bad-image-reference", f"{reference} names a digest", "name a tag: the digest follows")
     if stored:
+        refuse_spec_options(source, overrides, lock_file)
         release, named = release_of(source)
         release = signed(release, signer) if signer else release
     else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunebuild.cli._echo import echo
-from tunebuild.cli._options import NEW_FILE, lock_option, set_option, store_option
+from tunebuild.cli._options import NEW_FILE, lock_option, refuse_spec_options, set_option, store_option
 from tunebuild.cli._progress import Reporter
 from tunebuild.cli._registry import registry_options
 from tunebuild.cli._serving import endpoint, endpoint_runtime_option, ready_option
@@ -87,6 +87,7 @@ def command(
         built = None
         options = (plain_http, ca_file)
         if stored := _stored(spec, options, Path(directory)):
+            refuse_spec_options(spec, overrides, lock_file)
             prompt = _unpack(stored, Path(directory) / "prompt", key)
         elif key is not None:
             raise fail("not-signed", "a spec has no signature", "give an archive or what was pushed")

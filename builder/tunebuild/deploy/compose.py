@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
 from tunebuild.deploy.document import Document
 from tunebuild.deploy.endpoint import Endpoint
 from tunebuild.deploy.target import Choices, Manifest, Needed, refuse
+from tunebuild.errors import fail
 from tunebuild.serve.contract import API_KEYS_FILE, LOG
 
 _KEYS = "api-keys"
@@ -28,6 +30,7 @@ class Compose:
         no_place = ("namespace", "replicas", "max_replicas", "prometheus", "monitor", "pull_secret")
         refuse(choices, "Compose, which runs one container on one machine", no_place)
         refuse(choices, "the server of the image, which uses one GPU", ("gpus",))
+        _check_address(_address(choices))
         value: dict[str, Any] = {"services": {choices.name: _service(endpoint, choices)}}
         needed: tuple[Needed, ...] = ()
         if choices.api_keys:
@@ -90,6 +93,14 @@ def _tmpfs(endpoint: Endpoint) -> list[str]:
 
 def _address(choices: Choices) -> str:
     return choices.host or "127.0.0.1"
+
+
+def _check_address(text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        message = f"Compose opens a port on an address, and --host is '{text}'"
+        raise fail("deploy", message, "write an address of this machine, such as 0.0.0.0") from None
 
 
 def _bracketed(address: str) -> str:

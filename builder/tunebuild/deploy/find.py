@@ -48,13 +48,23 @@ def find_endpoint(
         TunebuildError: there is no such image yet, with what to run; or it is not one that can be deployed.
     """
     path = Path(source)
-    if path.suffix == ".tar" or path.is_dir():
+    if _is_stored(path):
         return _of_file(path)
     require("image", what="'deploy' of an image in a registry")
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    if is_spec(source):
         return _of_spec(path, place, overrides), ()
     reference = _with_registry(ImageReference.parse(source), "")
     return _remote(reference, place, f"tunebuild push SPEC {source}"), ()
+
+
+def is_spec(source: str) -> bool:
+    """Whether a word of the command line names a spec, not an image."""
+    path = Path(source)
+    return not _is_stored(path) and (path.suffix in (".yaml", ".yml") or path.is_file())
+
+
+def _is_stored(path: Path) -> bool:
+    return path.suffix == ".tar" or path.is_dir()
 
 
 def _of_spec(path: Path, place: Place, overrides: Sequence[str]) -> Endpoint:

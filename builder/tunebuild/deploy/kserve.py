@@ -72,7 +72,7 @@ def _inference_service(endpoint: Endpoint, choices: Choices) -> dict[str, Any]:
     scaling: dict[str, Any] = {}
     if choices.max_replicas:
         annotations["serving.kserve.io/autoscalerClass"] = "keda"
-        query, threshold = scale_query(endpoint, choices)
+        query, threshold = scale_query(endpoint, choices, f"{choices.name}-predictor")
         metric = {"backend": "prometheus", "serverAddress": choices.prometheus, "query": query}
         # KServe takes no other type here, and hands the value to KEDA as the threshold, which is one pod's.
         external = {"metric": metric, "target": {"type": "Value", "value": str(threshold)}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from tunebuild.deploy.pod import (
     service_account,
 )
 from tunebuild.deploy.target import Choices, Manifest, Needed, refuse
+from tunebuild.errors import fail
 
 _NAMES = Names("server")
 _METRICS_API = "v1beta1.custom.metrics.k8s.io"
@@ -40,6 +42,9 @@ class Kubernetes:
     def manifest(self, endpoint: Endpoint, choices: Choices) -> Manifest:
         """Deployment and Service, and what makes them safe to run beside others."""
         refuse(choices, "the server of the image, which uses one GPU; --to kserve-llm takes it", ("gpus",))
+        if ":" in choices.host or re.fullmatch(r"[0-9.]+", choices.host):
+            message = f"an Ingress takes a host name, and --host is '{choices.host}'"
+            raise fail("deploy", message, "write a name such as bot.example.com")
         selector = selector_of(endpoint, choices)
         documents = [
             Document(service_account(endpoint, choices)),
@@ -122,7 +127,7 @@ def _service(endpoint: Endpoint, choices: Choices) -> dict[str, Any]:
 def _scaler(endpoint: Endpoint, choices: Choices) -> Document:
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": choices.name}
     if choices.prometheus:
-        query, threshold = scale_query(endpoint, choices)
+        query, threshold = scale_query(endpoint, choices, choices.name)
         trigger = {"serverAddress": choices.prometheus, "query": query, "threshold": str(threshold)}
         spec: dict[str, Any] = {
             "scaleTargetRef": target,

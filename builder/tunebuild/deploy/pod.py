@@ -209,10 +209,12 @@ def scale_targets(endpoint: Endpoint) -> dict[str, int]:
     return {WAITING: max(1, limits.queue // 4), RUNNING: busy}
 
 
-def scale_query(endpoint: Endpoint, choices: Choices) -> tuple[str, int]:
-    """What Prometheus is asked for all pods together, and how much of it one pod should have."""
+def scale_query(endpoint: Endpoint, choices: Choices, deployment: str) -> tuple[str, int]:
+    """What Prometheus is asked for all pods of a Deployment, and how much of it one pod should have."""
     space = f'namespace="{choices.namespace}",' if choices.namespace else ""
-    sums = (f'sum({name}{{{space}pod=~"{choices.name}-.+"}})' for name in (RUNNING, WAITING))
+    # A ReplicaSet's hash and a pod's suffix, and nothing between: not the pods of NAME-v2.
+    pods = f'pod=~"{deployment}-[a-z0-9]+-[a-z0-9]+"'
+    sums = (f"sum({name}{{{space}{pods}}})" for name in (RUNNING, WAITING))
     return " + ".join(sums), scale_targets(endpoint)[RUNNING]
 
 

@@ -17,6 +17,8 @@ _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
 }
 _LARGEST = 10**12
+#: Characters or items; a text that is doubled line by line would fill the memory.
+_LONGEST = 100_000
 _LONGEST_SHOWN = 80
 
 #: The value of a name where an expression stands.
@@ -109,7 +111,8 @@ def _computed(sign: ast.operator, left: Any, right: Any) -> Any:
     numbers = all(isinstance(one, int | float) and abs(one) <= _LARGEST for one in (left, right))
     texts = isinstance(left, str) and isinstance(right, str) and isinstance(sign, ast.Add)
     lists = isinstance(left, list) and isinstance(right, list) and isinstance(sign, ast.Add)
-    if compute is None or not (numbers or texts or lists):
+    too_long = (texts or lists) and len(left) + len(right) > _LONGEST
+    if compute is None or too_long or not (numbers or texts or lists):
         raise _UnknownError
     try:
         return compute(left, right)

@@ -27,8 +27,7 @@ _MEDIA = ("images", "videos", "audios")
 
 
 def described(value: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The entries of ``dataset_info.json`` that a configuration names; none where no such "
-    "file is beside it."""
+    """The entries of ``dataset_info.json`` that a configuration names; none if there is no such file."""
     info = _info(value, file)
     if info is None:
         return {}

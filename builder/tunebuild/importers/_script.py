@@ -16,6 +16,10 @@ from tunebuild.importers._literals import dotted_name, source_of, value_of
 from tunebuild.importers.ledger import Unresolved
 
 _MOST_CALLS = 20_000
+#: Methods that change a list or mapping in place.
+_CHANGING = frozenset(
+    ("append", "extend", "insert", "remove", "pop", "clear", "update", "setdefault", "popitem")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,13 @@ class Script:
 
     Attributes:
         calls: all calls, in order.
+        assigned: attributes that are set on what a call returned, such as ``args.seed``: the method that was
+            called, and the attribute as it is written.
         unread: numbers of a notebook's code cells that are no Python.
     """
 
     calls: list[Call] = field(default_factory=list)
+    assigned: list[tuple[str, str]] = field(default_factory=list)
     unread: list[int] = field(default_factory=list)
 
 
@@ -111,6 +118,7 @@ class _Reader:
 
     def __init__(self, found: Script) -> None:
         self.found = found
+        self.returned: dict[str, str] = {}  # by name, the method whose result it is
 
     def read(self, statements: Sequence[ast.stmt], known: dict[str, Any], *, sure: bool) -> None:
         """Read statements.
@@ -172,7 +180,13 @@ class _Reader:
         for target in targets:
             if isinstance(target, ast.Name):
                 known[target.id] = value
+                self.returned.pop(target.id, None)
+                if isinstance(node.value, ast.Call):
+                    self.returned[target.id] = dotted_name(node.value.func).rpartition(".")[2]
             else:
+                written = dotted_name(target)
+                if method := self.returned.get(written.partition(".")[0]):
+                    self.found.assigned.append((method, written))
                 for name in _names(target):
                     known[name] = Unresolved(name)
 
@@ -181,7 +195,11 @@ class _Reader:
         for node in sorted(made, key=lambda one: (one.lineno, one.col_offset)):
             if len(self.found.calls) >= _MOST_CALLS:
                 raise ValueError(f"it makes more than {_MOST_CALLS:,} calls")
-            self.found.calls.append(_call(node, known))
+            call = _call(node, known)
+            self.found.calls.append(call)
+            changed, _, method = call.name.rpartition(".")
+            if method in _CHANGING and changed in known:
+                known[changed] = Unresolved(changed)
 
 
 def _call(node: ast.Call, known: dict[str, Any]) -> Call:

@@ -14,7 +14,7 @@ from tunebuild.importers.base import carry_base
 from tunebuild.importers.method import carry_adapter, settle_bits
 from tunebuild.importers.refuse import other_objective
 from tunebuild.importers.sources import Place, carry_location, carry_split
-from tunebuild.importers.work import Defaults, Setting, Work, is_empty, is_off, shown
+from tunebuild.importers.work import Defaults, Setting, Work, is_empty, is_off, shown, slug
 
 _FORMATS = {
     "alpaca": "alpaca",
@@ -174,7 +174,7 @@ def _carry_output(work: Work, output: Mapping[str, Any]) -> None:
         if is_empty(value):
             continue
         if name == "name":
-            work.draft.set("name", _slug(str(value)))
+            work.draft.set("name", slug(str(value)) or "model")
             work.ledger.carried(key, "name")
         elif name == "format" and value == "adapter":
             work.draft.set("outputs", ["image", "adapter"])
@@ -182,7 +182,3 @@ def _carry_output(work: Work, output: Mapping[str, Any]) -> None:
         elif name == "format" or name == "quantize":
             text = "no GGUF is written; the image serves the merged weights in 16 bits"
             work.ledger.lost(key, text, "for fewer bits, see exports in docs/exports.md (GPTQ, AWQ)")
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-") or "model"

@@ -222,3 +222,11 @@ _CONVERTERS: Mapping[str, Converter] = {
     "prompt.template": _template_file,
     "prompt.variables": _variables,
 }
+
+#: Keys that one setting decides; of the others several are added up, or settled by what they are.
+SINGLE = frozenset(_CONVERTERS) - {
+    "data.train[].max_rows",
+    "model.token",
+    "tuning.report_to",
+    "tuning.shard",
+}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from tunebuild.errors import fail
 from tunebuild.importers import _yaml
 from tunebuild.importers.aikit import AIKit
 from tunebuild.importers.axolotl import Axolotl
-from tunebuild.importers.convert import convert
+from tunebuild.importers.convert import SINGLE, convert
 from tunebuild.importers.ledger import Ledger, Unresolved
 from tunebuild.importers.llama_factory import LlamaFactory
 from tunebuild.importers.protocol import Importer
@@ -20,7 +19,7 @@ from tunebuild.importers.steps import carry_steps
 from tunebuild.importers.trl import Trl
 from tunebuild.importers.unsloth import Unsloth, script_settings
 from tunebuild.importers.verdicts import settle_topic
-from tunebuild.importers.work import Work, is_empty
+from tunebuild.importers.work import Setting, Work, as_number, is_empty, slug
 from tunebuild.importers.write import spec_text
 from tunebuild.spec.foreign import meaning_of
 from tunebuild.spec.load import problems_of
@@ -122,13 +121,33 @@ def carry_rest(work: Work) -> None:
 
 
 def _convert_below(work: Work, section: str) -> None:
+    found: dict[str, list[Setting]] = {}
     for setting in work.settings:
         meaning = meaning_of(setting.name)
         if meaning and meaning.path and meaning.path.startswith(section) and work.ledger.is_open(setting.key):
+            found.setdefault(meaning.path, []).append(setting)
+    for path, settings in found.items():
+        chosen = _chosen(path, settings)
+        for setting in settings:
             if isinstance(setting.value, Unresolved):
-                work.refuse_value(setting, meaning.path.replace("[]", "[0]"))
+                work.refuse_value(setting, path.replace("[]", "[0]"))
+            elif path in SINGLE and chosen and not _equal(setting.value, chosen.value):
+                text = f"{path} is one value, and {chosen.key} gives it another"
+                work.ledger.lost(setting.key, text, f"set {path}, if that of {setting.key} was meant")
             else:
-                convert(work, setting, meaning.path)
+                convert(work, setting, path)
+
+
+def _chosen(path: str, settings: Sequence[Setting]) -> Setting | None:
+    """Of settings for one key, the one that is called as it is here, else the last, as of arguments."""
+    known = [one for one in settings if not isinstance(one.value, Unresolved)]
+    alike = [one for one in known if one.name == path.rpartition(".")[2]]
+    return next(reversed(alike or known), None)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    number = as_number(one)
+    return one == other if number is None else number == as_number(other)
 
 
 def _carry_defaults(work: Work) -> None:
@@ -188,8 +207,3 @@ def _name(work: Work) -> None:
     plain = not stem or stem in _PLAIN_NAMES or set(stem.split("-")) <= _PLAIN_NAMES
     work.draft.set("name", (f"{base}-tuned" if base and plain else stem or "model")[:63].strip("-._"))
     work.draft.remark("name", "The model's name in the endpoint, and the image's; choose one.")
-
-
-def slug(text: str) -> str:
-    """Text as a name that a spec takes; empty if nothing is left of it."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:57].strip("-")

@@ -91,6 +91,10 @@ class Trl:
                 work.draft.set("data.train[0].columns", {"text": field.value})
                 work.ledger.carried(field.key, "data.train[0].columns.text")
         work.draft.set("data.on_long", "drop", "TRL cuts longer rows, answers too; here they are dropped.")
+        if "max_length" in work.ledger.value and work.ledger.value["max_length"] is None:
+            text = "TRL cuts no row then; here every row has a limit, and TRL's usual one is written"
+            todo = "set tuning.max_length to the longest row, which 'tunebuild data' prints"
+            work.ledger.lost("max_length", text, todo)
         if not work.find("chat_template_path"):
             work.draft.set("prompt.template", "base", "The model's own.")
         adapter = work.find("use_peft")

@@ -76,7 +76,7 @@ def script_settings(text: str, name: str) -> tuple[Mapping[str, Any], tuple[Noti
     if script.unread:
         cells = ", ".join(map(str, script.unread))
         notices.append(Notice(f"code cells that are no Python were not read: {cells}", attention=True))
-    return value, (*notices, *_repeated(script))
+    return value, (*notices, *_repeated(script), *_assigned(script))
 
 
 def _by_call(script: Script) -> dict[str, Any]:
@@ -128,6 +128,17 @@ def _repeated(script: Script) -> tuple[Notice, ...]:
                 text = f"{call.method} is called again with other arguments: only the first call is carried"
                 found.append(Notice(text, attention=True))
     return tuple(dict.fromkeys(found))
+
+
+def _assigned(script: Script) -> tuple[Notice, ...]:
+    """Settings that are changed after the call that has them, which is not followed."""
+    return tuple(
+        Notice(
+            f"{written} is set after {method} is called: put its value in the spec yourself", attention=True
+        )
+        for method, written in dict.fromkeys(script.assigned)
+        if method in _CONFIGS or (method in _TRAINERS and ".args." in written)
+    )
 
 
 class Unsloth:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from tunebuild.importers.draft import Draft
 from tunebuild.importers.ledger import Ledger, Unresolved
 from tunebuild.importers.result import Notice
+from tunebuild.printable import printable_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,5 +142,10 @@ def shown(value: Any) -> str:
     """A value on one line, not too long."""
     from tunebuild.spec.canonical import flow
 
-    text = value.source if isinstance(value, Unresolved) else flow(value)
+    text = printable_line(value.source if isinstance(value, Unresolved) else flow(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def slug(text: str) -> str:
+    """Text as a name that a spec takes; empty if nothing is left of it."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:57].strip("-")

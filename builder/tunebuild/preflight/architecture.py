@@ -113,7 +113,7 @@ def _check_cache(skeleton: Any, tuning: TuningSpec, engine: Literal["transformer
 
 def _check_full(skeleton: Any, directory: Path) -> None:
     from tunebuild.models.skeleton import outside_of_text, stored_parts
-    from tunebuild.train.plan.estimate import read_tensors
+    from tunebuild.train.plan.shapes import read_tensors
 
     tensors = read_tensors(directory)
     parts = stored_parts(skeleton, tensors)
@@ -139,7 +139,7 @@ def _check_targets(
     from tunebuild.models.ends import tied_weights
     from tunebuild.models.skeleton import stored_parts
     from tunebuild.train.model.adapter import add_adapter
-    from tunebuild.train.plan.estimate import read_tensors
+    from tunebuild.train.plan.shapes import read_tensors
 
     modules = dict(skeleton.named_modules())
     if isinstance(tuning.lora.targets, tuple):

@@ -12,7 +12,7 @@ from tunebuild.models.base_model import BaseModel
 from tunebuild.preflight.architecture import check_architecture
 from tunebuild.spec.tuning import TuningSpec
 from tunebuild.store import Inputs, Progress, digest_file
-from tunebuild.train.plan.estimate import read_tensors
+from tunebuild.train.plan.shapes import read_tensors
 
 #: What decides how a model is built and where adapters go; without them nothing can be checked.
 LIBRARIES = ("torch", "transformers", "peft")

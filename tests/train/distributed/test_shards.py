@@ -19,10 +19,11 @@ from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.launch.processes import train_in_processes
 from tunebuild.train.loop.run import train_adapter
-from tunebuild.train.plan.estimate import count_parameters, estimate_memory, read_tensors
+from tunebuild.train.plan.estimate import estimate_memory
 from tunebuild.train.plan.execution import plan_training
 from tunebuild.train.plan.lengths import read_lengths
 from tunebuild.train.plan.settings import Execution, TrainSettings
+from tunebuild.train.plan.shapes import count_parameters, read_tensors
 
 
 def settings(**changes):

@@ -22,10 +22,10 @@ from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.store import Silent
 from tunebuild.train.loop import run, trainer
 from tunebuild.train.loop.run import train_adapter
-from tunebuild.train.plan.estimate import read_tensors
 from tunebuild.train.plan.execution import plan_training
 from tunebuild.train.plan.lengths import read_lengths
 from tunebuild.train.plan.settings import TrainSettings
+from tunebuild.train.plan.shapes import read_tensors
 
 
 def train(root, name, settings=None, **changes):

@@ -14,8 +14,9 @@ from tunebuild.errors import TunebuildError
 from tunebuild.spec.tuning import LoraSpec, TuningSpec
 from tunebuild.train.model.adapter import add_adapter
 from tunebuild.train.model.base import load_base
-from tunebuild.train.plan.estimate import adapter_parameters, estimate_memory, read_tensors
+from tunebuild.train.plan.estimate import estimate_memory
 from tunebuild.train.plan.settings import Execution, TrainSettings
+from tunebuild.train.plan.shapes import adapter_parameters, read_tensors
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))

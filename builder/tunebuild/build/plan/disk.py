@@ -11,7 +11,7 @@ from tunebuild.build.pipeline import Pipeline
 from tunebuild.build.plan.report import DiskPlan
 from tunebuild.spec.tuning import TuningSpec
 from tunebuild.store import Tree
-from tunebuild.train.plan.estimate import read_tensors, trained_parameters
+from tunebuild.train.plan.shapes import read_tensors, trained_parameters
 
 _FLOAT32 = 4
 # Bytes of the packages that a server needs, as layers, by engine and device: what builds were seen to write.

@@ -33,9 +33,9 @@ from tunebuild.image.runtime import runtime_cuda, runtime_layers
 from tunebuild.serve.drivers import needed_driver
 from tunebuild.spec.serving_rules import engine_reason
 from tunebuild.store import Progress, Tree
-from tunebuild.train.plan.estimate import read_tensors
 from tunebuild.train.plan.execution import ComputePlan, plan_training
 from tunebuild.train.plan.lengths import read_lengths
+from tunebuild.train.plan.shapes import read_tensors
 
 _MANIFEST_BYTES = 4096  # manifest and config
 _APP_BYTES = 1 << 19  # the server, prompt and settings, where they are not laid out yet

@@ -44,10 +44,11 @@ from tunebuild.train.model.base import describe_quantization, load_base
 from tunebuild.train.model.inits import moves_base
 from tunebuild.train.model.layers import prepare_layers
 from tunebuild.train.plan.batches import Batching, MicroBatches
-from tunebuild.train.plan.estimate import OVERHEAD, linear_parameters, read_tensors
+from tunebuild.train.plan.estimate import OVERHEAD
 from tunebuild.train.plan.execution import ComputePlan, plan_training
 from tunebuild.train.plan.lengths import lengths_of, read_lengths
 from tunebuild.train.plan.settings import TrainSettings
+from tunebuild.train.plan.shapes import linear_parameters, read_tensors
 from tunebuild.train.plan.speed import measure_limit
 
 _PLANS = TypeAdapter(ComputePlan)

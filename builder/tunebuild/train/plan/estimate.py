@@ -9,31 +9,29 @@ Held against measured peaks by ``benchmarks/training/memory.py``; the figures st
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from tunebuild.errors import fail
-from tunebuild.models.base_model import wanted_files
-from tunebuild.models.safetensors_header import read_header
-from tunebuild.spec.tuning import LoraSpec, PeftSpec, TuningSpec
 from tunebuild.train.plan.settings import Execution, TrainSettings
+from tunebuild.train.plan.shapes import (
+    Shapes,
+    adapted_ends,
+    adapted_layers,
+    count_parameters,
+    ends,
+    folded_experts,
+    has_experts,
+    layer_of,
+    linear_layers,
+    linear_parameters,
+    number_of_layers,
+    trained_parameters,
+)
 
-#: Tensor name -> shape.
-Shapes = Mapping[str, tuple[int, ...]]
-
-# Experts are stored apart and loaded as one parameter, which no adapter and no 4 bits reach.
-_NO_LINEAR = re.compile(r"embed|lm_head|\bwte\b|\bwpe\b|\bexperts\.\d+\.")
-# Parts of a multimodal model that text does not run through.
-_NO_TEXT = re.compile(r"(?:^|\.)(?:vision|visual|audio|multi_modal|mm)(?:_\w+)?\.")
-_EXPERT = re.compile(r"\.experts\.\d+\.(\w+)\.weight$")
-_DOWN = ("down_proj", "w2")
-_HEADS = frozenset({"lm_head", "embed_out", "output"})
-_LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 _FLOAT32 = 4
 # What older architectures call their sizes.
 _OTHER_NAMES = {
@@ -77,62 +75,6 @@ class MemoryEstimate:
         )
 
 
-def read_tensors(directory: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors in a model directory, from the headers of its files."""
-    shards = [directory / name for name in wanted_files(directory) if name.endswith(".safetensors")]
-    return {name: tuple(entry["shape"]) for shard in shards for name, entry in read_header(shard).items()}
-
-
-def count_parameters(tensors: Shapes) -> int:
-    """All weights of a model."""
-    return sum(map(prod, tensors.values()))
-
-
-def adapter_parameters(tensors: Shapes, lora: LoraSpec) -> int:
-    """Trainable parameters: ``r * (in + out)`` for each linear layer that gets an adapter."""
-    adapted = (*adapted_layers(tensors, lora).values(), *adapted_ends(tensors, lora))
-    layers = sum(lora.r * sum(shape) for shape in adapted)
-    return layers + (_expert_parameters(tensors, lora.r) if lora.targets == "all-linear" else 0)
-
-
-def _expert_parameters(tensors: Shapes, rank: int) -> int:
-    """Of experts that are stored apart. Gate and up projection are one matrix, with both their ranks."""
-    found = 0
-    for name, shape in tensors.items():
-        if len(shape) == 2 and (match := _EXPERT.search(name)):
-            found += rank * (sum(shape) if match[1] in _DOWN else 2 * shape[0] + shape[1])
-    return found
-
-
-def trained_parameters(tensors: Shapes, tuning: TuningSpec) -> int:
-    """What the optimizer changes: an adapter, or all weights."""
-    if tuning.method == "full":
-        return count_parameters(tensors)
-    return (
-        _other_parameters(tensors, tuning.peft) if tuning.peft else adapter_parameters(tensors, tuning.lora)
-    )
-
-
-def _other_parameters(tensors: Shapes, peft: PeftSpec) -> int:
-    """At most: which layers IA3 scales and how wide keys and values are is for PEFT and the model to say."""
-    if peft.type == "ia3":
-        return sum(max(shape) for shape in linear_layers(tensors).values())
-    hidden = max((shape[1] for name, shape in tensors.items() if "embed" in name or "wte" in name), default=0)
-    return (
-        peft.virtual_tokens * hidden * (2 * number_of_layers(tensors) if peft.type == "prefix_tuning" else 1)
-    )
-
-
-def number_of_layers(tensors: Shapes) -> int:
-    """Decoder layers."""
-    return max((int(m[1]) + 1 for m in map(_LAYER.search, tensors) if m), default=1)
-
-
-def linear_parameters(tensors: Shapes) -> int:
-    """Weights of the linear layers, the head left out: what a token is multiplied with."""
-    return sum(prod(shape) for shape in linear_layers(tensors).values())
-
-
 def estimate_memory(
     config: Mapping[str, Any], tensors: Shapes, settings: TrainSettings, execution: Execution
 ) -> MemoryEstimate:
@@ -148,7 +90,7 @@ def estimate_memory(
     width = 2 if settings.compute_dtype == "bfloat16" else _FLOAT32
     trained = trained_parameters(tensors, tuning) * _FLOAT32
     # Where rows of embedding and head are trained, both are copied with those in place, and have gradients.
-    tables = [] if settings.full or not settings.new_tokens else list(_ends(tensors).values())
+    tables = [] if settings.full or not settings.new_tokens else list(ends(tensors).values())
     trained += sum(len(settings.new_tokens) * shape[1] for shape in tables) * _FLOAT32
     copies = sum(map(prod, tables)) * (width + _FLOAT32)
     text = _named(config.get("text_config", config))
@@ -177,7 +119,7 @@ def estimate_memory(
         # activations, but for the head's, which comes before those go. One that is longer than planned is
         # done in halves.
         gradients = max(int(text["vocab_size"]) * hidden * _FLOAT32, gradients - activations // 2)
-    folded, folding = _folded_experts(tensors, tuning)
+    folded, folding = folded_experts(tensors, tuning)
     activations += (layers - again) * folded * width
     backward += ((folded if again else 0) + folding) * width
     return MemoryEstimate(
@@ -203,42 +145,6 @@ def _named(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def linear_layers(tensors: Shapes) -> dict[str, tuple[int, ...]]:
-    """Shapes, ``(out, in)``, of the linear layers by module name; the head is not one of them."""
-    return {
-        name.removesuffix(".weight"): shape
-        for name, shape in tensors.items()
-        if name.endswith(".weight") and len(shape) == 2 and not _NO_LINEAR.search(name)
-    }
-
-
-def adapted_layers(tensors: Shapes, lora: LoraSpec) -> dict[str, tuple[int, ...]]:
-    """Shapes, ``(out, in)``, of the linear layers that LoRA adapts."""
-    linears = {n: s for n, s in linear_layers(tensors).items() if not _NO_TEXT.search(n)}
-    if lora.targets == "all-linear":
-        return linears
-    return {n: s for n, s in linears.items() if n.rpartition(".")[2] in lora.targets}
-
-
-def adapted_ends(tensors: Shapes, lora: LoraSpec) -> tuple[tuple[int, ...], ...]:
-    """Shapes of the embedding and the head, those of them that LoRA adapts: one where they are one tensor."""
-    if lora.targets == "all-linear":
-        return ()
-    named = {target.rpartition(".")[2] for target in lora.targets}
-    stored = {n.removesuffix(".weight").rpartition(".")[2]: s for n, s in _ends(tensors).items()}
-    found = [shape for name, shape in stored.items() if name in named]
-    if not found and named & _HEADS:  # a head that is stored as the embedding
-        found = [max(stored.values(), key=prod, default=(0, 0))]
-    return tuple(found)
-
-
-def _ends(tensors: Shapes) -> dict[str, tuple[int, ...]]:
-    """Matrices of no layer that have as many rows as the largest of them: the vocabulary."""
-    outside = {n: s for n, s in tensors.items() if len(s) == 2 and _index(n) < 0 and n.endswith(".weight")}
-    rows = max((shape[0] for shape in outside.values()), default=0)
-    return {name: shape for name, shape in outside.items() if shape[0] == rows}
-
-
 def _weights(tensors: Shapes, settings: TrainSettings, width: int) -> int:
     if settings.full:
         # Products in 16 bits have the linear layers once more in those; what is split is converted as it is
@@ -257,16 +163,16 @@ def _gathered(tensors: Shapes) -> int:
     """
     parts = Counter[int]()
     for name, shape in tensors.items():
-        parts[_index(name)] += prod(shape)
+        parts[layer_of(name)] += prod(shape)
     return parts.pop(-1, 0) + 2 * max(parts.values(), default=0)
 
 
 def _inner(config: Mapping[str, Any], tensors: Shapes) -> int:
     """Width of the MLP, for a token: of all experts that it goes through."""
-    if _has_experts(tensors):
+    if has_experts(tensors):
         wide = config.get("moe_intermediate_size") or config.get("intermediate_size")
         return int(wide or config["hidden_size"]) * int(config.get("num_experts_per_tok") or 1)
-    shapes = [shape for name, shape in linear_layers(tensors).items() if _index(name) == 0]
+    shapes = [shape for name, shape in linear_layers(tensors).items() if layer_of(name) == 0]
     return max((max(shape) for shape in shapes), default=4 * int(config["hidden_size"]))
 
 
@@ -277,14 +183,14 @@ def _kept_by_a_layer(
     lora = settings.tuning.lora
     hidden, inner = int(config["hidden_size"]), _inner(config, tensors)
     adapters = adapted_layers(tensors, lora) if settings.tuning.method in ("lora", "qlora") else {}
-    adapted = [shape for name, shape in adapters.items() if _index(name) == 0]
+    adapted = [shape for name, shape in adapters.items() if layer_of(name) == 0]
     heads = int(config["num_attention_heads"])
     head = int(config.get("head_dim") or hidden // heads)
     key_values = int(config.get("num_key_value_heads") or heads)
     # What goes into both norms and comes out of them; query, key, value and the attention's output; the MLP's
     # gate, its other side, and their product.
     kept = (4 * hidden + 2 * (heads + key_values) * head + 3 * inner) * width
-    if _has_experts(tensors):
+    if has_experts(tensors):
         # Each of them is given the token, and gives back one.
         kept += 2 * int(config.get("num_experts_per_tok") or 1) * hidden * width
     if settings.virtual_tokens:
@@ -293,7 +199,7 @@ def _kept_by_a_layer(
         )  # no linear layer has an adapter, so what comes out of the norms is not needed
     # Each operation keeps for itself: the MLP its gate's activation, which is also what compiled experts do,
     # and a norm its input in 32 bits.
-    if not execution.compiled or _has_experts(tensors):
+    if not execution.compiled or has_experts(tensors):
         kept += inner * width
     if not execution.compiled:
         kept += hidden * _FLOAT32
@@ -310,27 +216,3 @@ def _kept_by_a_layer(
         # Each layer keeps a copy of its input with dropout, and which values were dropped.
         kept += sum(shape[1] for shape in adapted) * (width + 1)
     return kept + len(adapted) * lora.r * width
-
-
-def _folded_experts(tensors: Shapes, tuning: TuningSpec) -> tuple[int, int]:
-    """Weights of a layer's adapted experts, and of the largest parameter among them.
-
-    PEFT adds the whole update to such a parameter in each forward pass. The sum is kept for the backward
-    pass, which makes a gradient for one of them at a time.
-    """
-    if tuning.method not in ("lora", "qlora") or tuning.peft or tuning.lora.targets != "all-linear":
-        return 0, 0
-    down = rest = 0
-    for name, shape in tensors.items():
-        if _index(name) == 0 and len(shape) == 2 and (match := _EXPERT.search(name)):
-            down, rest = (down + prod(shape), rest) if match[1] in _DOWN else (down, rest + prod(shape))
-    return down + rest, max(down, rest)
-
-
-def _has_experts(tensors: Shapes) -> bool:
-    return any(_index(name) == 0 and ".experts." in name for name in tensors)
-
-
-def _index(name: str) -> int:
-    match = _LAYER.search(name)
-    return int(match[1]) if match else -1

@@ -16,18 +16,17 @@ from tunebuild.errors import fail
 from tunebuild.grammar import counted
 from tunebuild.spec.tuning import TuningSpec
 from tunebuild.train.plan.batches import Batching, MicroBatches
-from tunebuild.train.plan.estimate import (
-    MemoryEstimate,
+from tunebuild.train.plan.estimate import MemoryEstimate, estimate_memory
+from tunebuild.train.plan.hardware import find_device, why_not_compile
+from tunebuild.train.plan.settings import Execution, TrainSettings, ways_to_less
+from tunebuild.train.plan.shapes import (
     Shapes,
     adapted_layers,
     count_parameters,
-    estimate_memory,
     linear_layers,
     number_of_layers,
     trained_parameters,
 )
-from tunebuild.train.plan.hardware import find_device, why_not_compile
-from tunebuild.train.plan.settings import Execution, TrainSettings, ways_to_less
 
 # Left free, as a share: an estimate is no measurement, and freed memory comes in pieces that may not fit.
 _KEPT_FREE = 0.06
