@@ -308,7 +308,7 @@ def test_whatever_a_template_runs_into_is_an_error_of_the_template(source, reaso
 
 def test_a_file_of_another_encoding_is_no_template(tmp_path):
     (tmp_path / "chat_template.jinja").write_bytes("{{ 'Größe' }}".encode("latin-1"))
-    with pytest.raises(TunebuildError, match="chat_template.jinja is not UTF-8"):
+    with pytest.raises(TunebuildError, match="is not UTF-8"):
         base_template(tmp_path)
 
 
