@@ -163,6 +163,37 @@ def test_unknown_architecture_is_no_traceback(tmp_path):
     assert refusal(base, tuning()).code == "base-model"
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_hidden_layers": 3}, "lack model.layers.2"),
+        ({"num_hidden_layers": 1}, "also hold model.layers.1"),
+        ({"vocab_size": 100}, "makes it 100 x"),
+        ({"tie_word_embeddings": False}, "lack lm_head.weight"),
+        ({"attention_bias": True}, "lack model.layers.0.self_attn.k_proj.bias"),
+    ],
+)
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_weights_that_are_not_those_of_the_configuration_are_refused(change, said, method, tmp_path):
+    base = save_base("llama", tmp_path / "base", tie_word_embeddings=True)
+    check_architecture(base, tuning(method), merges=True)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, **change}))
+    found = refusal(base, tuning(method))
+    assert (found.code, found.path) == ("base-model", "model.base")
+    assert said in found.message
+
+
+def test_a_tensor_of_another_model_is_refused_and_one_that_transformers_passes_over_is_not(tmp_path):
+    base = save_base("llama", tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    old = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    save_file({**weights, **old}, base / "model.safetensors", {"format": "pt"})
+    check_architecture(base, tuning(), merges=True)
+    save_file({**weights, "score.weight": torch.ones(4)}, base / "model.safetensors", {"format": "pt"})
+    assert "also hold score.weight" in refusal(base, tuning()).message
+
+
 def test_second_copy_is_not_the_model(tmp_path):
     base = save_base("llama", tmp_path / "base")
     before = read_tensors(base)

@@ -23,10 +23,11 @@ from tunebuild.store import Digest, TreeFile
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _LARGEST_POINTER = 1024  # bytes, by its specification
 # Read in many places, each of which takes them for objects; tokenizer.json is read in one, which says so.
+_INDEX = "model.safetensors.index.json"
 _OBJECTS = (
     "config.json",
     "generation_config.json",
-    "model.safetensors.index.json",
+    _INDEX,
     "special_tokens_map.json",
     "tokenizer_config.json",
 )
@@ -160,6 +161,17 @@ def _check_readable(directory: Path, names: list[str]) -> None:
             raise _damaged(directory / name, f"is not JSON: {error}") from None
         if not isinstance(found, dict):
             raise _damaged(directory / name, "is not a JSON object")
+        if name == _INDEX and "model.safetensors" not in names:
+            _check_index(directory / name, found.get("weight_map"))
+
+
+def _check_index(index: Path, places: Any) -> None:
+    """Refuse an index by which not all shards are there, or that leads out of the directory."""
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise _damaged(index, "has no weight_map of tensors and files")
+    for file in sorted(set(places.values())):
+        if "/" in file or not (index.parent / file).is_file():
+            raise _damaged(index, f"names {file!r}, which is not in the directory")
 
 
 def _damaged(file: Path, problem: str) -> TunebuildError:

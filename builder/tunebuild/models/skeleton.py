@@ -77,6 +77,23 @@ def stored_names(skeleton: Any, stored: Iterable[str]) -> dict[str, str]:
     return {part.parameter: name for name, part in parts.items() if part.expert is None}
 
 
+def loaded_names(skeleton: Any, stored: Iterable[str]) -> dict[str, str]:
+    """The parameter that each stored tensor is loaded into, alone or with others, by the tensor's name."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    rules = get_model_conversion_mapping(skeleton)
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    parameters = skeleton.state_dict()
+    found = {}
+    for name in stored:
+        renamed, _ = rename_source_key(name, renamings, converters, skeleton.base_model_prefix, parameters)
+        if renamed in parameters:
+            found[name] = renamed
+    return found
+
+
 def _of_expert(name: str, renamed: str, pattern: str, rule: Any) -> StoredPart | None:
     """The place of an expert's matrix, if stacking them, and joining rows before, is all that is done."""
     operations = [type(one).__name__ for one in rule.operations]

@@ -81,6 +81,10 @@ def check_architecture(
         message = f"the base cannot be built as its config.json says: {reason}"
         hint = "it must be a causal language model that the installed transformers knows"
         raise fail("base-model", message, hint, path="model.base") from error
+    from tunebuild.preflight.stored import check_stored
+    from tunebuild.train.plan.shapes import read_tensors
+
+    check_stored(skeleton, read_tensors(directory))
     _check_cache(skeleton, tuning, engine)
     if tuning.method == "full":
         _check_full(skeleton, directory)

@@ -36,7 +36,7 @@ class ArchitectureStage:
     engine: Literal["transformers", "vllm"]
     new_tokens: tuple[int, ...] = ()
     name: str = "architecture"
-    version: int = 2
+    version: int = 3
 
     def own(self) -> Inputs:
         """Configuration, names and shapes of the weights, and what is asked of them."""
