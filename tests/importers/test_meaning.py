@@ -433,6 +433,7 @@ def test_a_token_is_never_shown(of):
     ):
         found = of(text, name)
         assert secret not in json.dumps(found.imported.as_json())
+        assert all("does not know" not in outcome.text for outcome in found.imported.outcomes)
         assert found.imported.attention
 
 
@@ -533,7 +534,7 @@ def test_a_notebook_is_read_cell_by_cell(of):
     ]
     found = of(json.dumps({"cells": cells}), "theirs.ipynb")
     assert found["tuning.lora.r"] == 7
-    assert any("no Python" in notice.text and "3" in notice.text for notice in found.imported.notices)
+    assert any("not Python" in notice.text and "3" in notice.text for notice in found.imported.notices)
 
 
 def test_what_an_import_of_local_rows_writes_is_a_valid_spec(of, tmp_path):

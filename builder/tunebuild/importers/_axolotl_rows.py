@@ -39,7 +39,7 @@ def carry_datasets(work: Work) -> None:
                 kinds.append(source.carry())
             elif not is_empty(item):
                 work.ledger.lost(
-                    key, f"{shown(item)} is no description of a data set", "see data.train in docs/spec.md"
+                    key, f"{shown(item)} does not describe a data set", "see data.train in docs/spec.md"
                 )
     if not work.draft.get("data.train"):
         work.draft.set("data.train[0].path", "rows.jsonl", "To be filled in.")

@@ -171,7 +171,7 @@ def _read(file: Path) -> str:
     except OSError as error:
         raise fail("no-file", f"cannot read {file}: {error.strerror}") from None
     if len(data) > _MOST_BYTES:
-        raise fail("import-size", f"{file} is larger than 16 MiB, so it is no configuration")
+        raise fail("import-size", f"{file} is larger than 16 MiB, so it is not a configuration")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -192,7 +192,7 @@ def _recognized(file: Path, text: str, tool: str | None) -> tuple[Mapping[str, A
     if not likely:
         known = ", ".join(importer.title for importer in IMPORTERS)
         names_shown = ", ".join(sorted(names)[:5]) or "nothing"
-        message = f"{file} is no configuration of {known} that names a model; its keys are {names_shown}"
+        message = f"{file} is not a configuration of {known} that names a model; its keys are {names_shown}"
         raise fail("import-format", message, "if it is one all the same, name the tool with --from")
     return value, max(likely, key=lambda importer: len(importer.keys & names))
 
