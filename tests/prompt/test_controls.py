@@ -112,6 +112,12 @@ def test_no_other_text_becomes_a_control_token(normalizer, token, typed):
     assert not plain.is_quoted(f"a{typed}b")
 
 
+def test_a_normalizer_that_makes_no_control_token_leaves_texts_to_batches():
+    definition = json.loads(byte_level(AddedToken("<|stop|>", normalized=True), special=True).to_str())
+    definition["normalizer"] = {"type": "NFC"}
+    assert not PromptTokenizer(json.dumps(definition)).is_quoted("a")
+
+
 def test_a_vocabulary_that_holds_the_spelling_does_not_make_it_of_text():
     controls = ["<unk>", "<s>", "</s>"]
     pieces = [(c, 0.0) for c in controls] + [(c, -3.0) for c in "\u2581abcdefghiklmnorstu<>/:"]

@@ -140,6 +140,31 @@ def test_a_block_in_the_content_is_the_same_as_the_key(name):
         assert renderer.examples(rest)[0][1] == renderer.examples(keyed)[0][1]
 
 
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if name != "harmony"])
+def test_reasoning_that_stands_in_both_places_is_trained_once(name):
+    renderer = renderer_of(name)
+    block = f"{renderer.reasoning.opening}Two and two.{renderer.reasoning.closing}"
+    keyed = {"reasoning_content": "Two and two.\n", "content": "4"}
+    both = asked(("2 + 2?", {**keyed, "content": f"{block}4"}))
+    assert renderer.examples(both)[0][1] == renderer.examples(asked(("2 + 2?", keyed)))[0][1]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("kind", ["closed early", "another block"])
+def test_reasoning_that_could_not_be_told_apart_is_refused(name, kind):
+    renderer = renderer_of(name)
+    closer = renderer.reasoning.closer
+    block = f"{renderer.reasoning.opening}Three.{renderer.reasoning.closing}"
+    odd = {
+        "closed early": {"reasoning_content": f"Some write {closer} here.", "content": "4"},
+        "another block": {"reasoning_content": "Two and two.", "content": f"{block}4"},
+    }[kind]
+    talk = asked(("2 + 2?", odd), ("And 3 + 3?", "6"))
+    with pytest.raises(PromptRefused, match="turn 2: it") as refused:
+        renderer.examples(talk)
+    assert refused.value.diagnostics[0].code == "reasoning-mixed"
+
+
 @pytest.mark.parametrize("name", ["always", "opened", "dropped", "half"])
 def test_plain_answers_behind_an_opened_block(name):
     talk = asked(("2 + 2?", "4"))

@@ -286,3 +286,33 @@ def test_an_answer_without_a_question_is_refused_in_words(tokenizer_dir, templat
     renderer = make_renderer(tokenizer_dir, template)
     with pytest.raises(PromptRefused, match="needs a turn before the first answer"):
         renderer.example([{"role": "assistant", "content": "So."}])
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ 10.0 ** 400 }}", "out of range"),
+        ("{% for i in range(10 ** 9) %}{{ i }}{% endfor %}", "Range too big"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "recursion"),
+        ("{% for m in messages %}" * 30 + "{% endfor %}" * 30, "cannot be compiled"),
+        ("{{ messages[0].content | tojson | int | round(2) | foo }}", "No filter named"),
+    ],
+)
+def test_whatever_a_template_runs_into_is_an_error_of_the_template(source, reason):
+    tokenizer = PromptTokenizer(families.byte_level().to_str())
+    with pytest.raises(TunebuildError, match=reason) as error:
+        Renderer(PromptTemplate("own", source, {}), tokenizer)
+    assert error.value.diagnostics[0].path == "prompt.template"
+
+
+def test_a_file_of_another_encoding_is_no_template(tmp_path):
+    (tmp_path / "chat_template.jinja").write_bytes("{{ 'Größe' }}".encode("latin-1"))
+    with pytest.raises(TunebuildError, match="is not UTF-8"):
+        base_template(tmp_path)
+
+
+@pytest.mark.parametrize("entry", ["a", 5, {}, {"name": "default"}, {"name": "default", "template": 5}])
+def test_a_list_of_templates_without_a_default_one_has_none(entry, tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": [entry]}))
+    assert base_template(tmp_path) is None

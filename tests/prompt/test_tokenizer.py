@@ -169,7 +169,11 @@ def test_a_template_adds_control_tokens_to_a_copy():
     definition = json.loads(with_tokens("<turn>").definition)
     tokenizer = PromptTokenizer(json.dumps(definition))
     marked = tokenizer.quote([user("<turn>")])
-    _ = tokenizer.seams, tokenizer._twin, tokenizer._words  # what depends on the control tokens is made anew
+    _ = (
+        tokenizer.seams,
+        tokenizer._twin_ids,
+        tokenizer._words,
+    )  # what depends on the control tokens is made anew
     plain = PromptTemplate("plain", families.CHATML)
     assert tokenizer.under(plain) is tokenizer
     under = tokenizer.under(PromptTemplate("own", families.CHATML.replace("<|im_start|>", "<turn>")))
@@ -178,7 +182,12 @@ def test_a_template_adds_control_tokens_to_a_copy():
     (typed,) = under.quote([user("<turn>")])
     assert under.control_ids.isdisjoint(under.encode(typed["content"]))
     assert under.encode("<turn>") == [tokenizer.token_id("<turn>")]
-    assert under.seams.cuts("<turn>")
+    text = "a<turn>b"
+    assert under.seams.prompt("a<turn>", text, under.encode(text)) == len(under.encode("a<turn>"))
+    assert tokenizer.seams.prompt("a<turn>", text, tokenizer.encode(text)) is None
+    assert under.seams is not tokenizer.seams
+    assert under._words is not tokenizer._words
+    assert under._twin_ids is not tokenizer._twin_ids
 
 
 @pytest.mark.parametrize("as_text", [True, False], ids=["text", "pairs"])

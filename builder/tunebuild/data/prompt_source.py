@@ -18,6 +18,7 @@ from tunebuild.prompt import (
     special_tokens,
 )
 from tunebuild.prompt.controls import is_written
+from tunebuild.prompt.directory import read_template
 from tunebuild.prompt.template import RESERVED
 from tunebuild.spec.model import PromptSpec
 from tunebuild.spec.words import suggest
@@ -83,7 +84,7 @@ def check_variables(template: PromptTemplate, paths: Mapping[str, str]) -> None:
 def _template(prompt: PromptSpec, base_dir: Path, spec_dir: Path) -> tuple[str, str]:
     wanted = prompt.template
     if not isinstance(wanted, str):
-        return Path(wanted.file).name, (spec_dir / wanted.file).read_text("utf-8")
+        return Path(wanted.file).name, read_template(spec_dir / wanted.file)
     if wanted == "base":
         source = base_template(base_dir)
         if source is None:

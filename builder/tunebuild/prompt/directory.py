@@ -108,11 +108,25 @@ def special_tokens(tokenizer_dir: Path) -> dict[str, str]:
 def base_template(tokenizer_dir: Path) -> str | None:
     """The base model's own chat template, from ``chat_template.jinja`` or the tokenizer's configuration."""
     if (own := tokenizer_dir / "chat_template.jinja").is_file():
-        return own.read_text("utf-8")
+        return read_template(own)
     template = _read_json(tokenizer_dir / "tokenizer_config.json").get("chat_template")
     if isinstance(template, list):  # several named templates; "default" is the chat one
-        template = next((t["template"] for t in template if t.get("name") == "default"), None)
+        named = (t for t in template if isinstance(t, Mapping) and t.get("name") == "default")
+        template = next(named, {}).get("template")
     return template if isinstance(template, str) else None
+
+
+def read_template(file: Path) -> str:
+    """A template's text.
+
+    Raises:
+        TunebuildError: it is not UTF-8.
+    """
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        message = f"{file.name} is not UTF-8: {error.reason} at byte {error.start}"
+        raise fail("template-syntax", message, "save it as UTF-8", path="prompt.template") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -100,14 +100,29 @@ class Reasoning:
 
     def separated(self, turn: Message, *, opened: bool) -> Message:
         """A turn whose reasoning stands in :data:`KEY`, if it stood in its content."""
-        if self.form == "tokens" or turn.get("role") != "assistant" or turn.get(KEY):
+        if self.form == "tokens" or turn.get("role") != "assistant":
             return turn
-        found = self.split(turn.get("content") or "", opened=opened)
-        if found is None:
+        known = turn.get(KEY) or ""
+        # Beside a key, only a whole block is one. Some files have the same reasoning in both places.
+        found = self.split(turn.get("content") or "", opened=opened and not known)
+        if found is None or (known and found[0].strip() != known.strip()):
             return turn
         reasoning, answer = found
         bare = {**{key: value for key, value in turn.items() if key != KEY}, "content": answer}
-        return {**bare, KEY: reasoning} if reasoning.strip() else bare
+        return {**bare, KEY: known or reasoning} if reasoning.strip() else bare
+
+    def ambiguous(self, turn: Message) -> str:
+        """Why a separated turn's reasoning could not be told apart once it is printed; empty if it could."""
+        reasoning = turn.get(KEY)
+        if not reasoning or turn.get("role") != "assistant" or self.form == "tokens":
+            return ""
+        if self.closer in reasoning:
+            return f"its reasoning holds '{self.closer}', which ends it: what follows would be the answer"
+        if self.split(turn.get("content") or "") is not None:
+            return (
+                "it has reasoning of its own, and another block of reasoning in its content: keep one of them"
+            )
+        return ""
 
     def for_template(self, turn: Message) -> Message:
         """A separated turn as the template reads it."""

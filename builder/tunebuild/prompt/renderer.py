@@ -234,6 +234,7 @@ class Renderer:
         turns = self.texts.prepared(messages)
         if not turns or turns[-1]["role"] != "assistant":
             raise refused("no-target", "the conversation does not end with an assistant turn")
+        self.texts.check_reasoning(messages)
         quoted = self.tokenizer.quote(turns)
         places = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
         prompts = [self.texts.prompt(quoted[:index]) for index in places]

@@ -63,6 +63,13 @@ class PromptTemplate:
                 "fix the template; it must be valid Jinja",
                 path="prompt.template",
             ) from error
+        except Exception as error:  # Jinja makes Python of it, which has limits of its own: nesting, say
+            raise fail(
+                "template-syntax",
+                f"prompt template '{self.name}' cannot be compiled: {str(error) or type(error).__name__}",
+                "make it simpler; Python's limits for nested blocks and expressions hold for it, too",
+                path="prompt.template",
+            ) from error
         tools, turns = split_tools(messages)
         try:
             return compiled.render(
@@ -79,7 +86,7 @@ class PromptTemplate:
                 "pin it: prompt.date: 2026-01-31",
                 path="prompt.date",
             ) from error
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        except Exception as error:  # a template can run into whatever Python does: 1 / 0, endless recursion
             # Many a template looks at the first message, and then there is none before an answer.
             reason = error if turns else "it needs a turn before the first answer"
             diagnostic = fail("template-refused", f"prompt template '{self.name}' refuses it: {reason}")

@@ -58,6 +58,18 @@ class Texts:
             return list(messages)
         return [self.reasoning.separated(turn, opened=self.opens) for turn in messages]
 
+    def check_reasoning(self, messages: Conversation) -> None:
+        """Refuse to train on reasoning that would not be told apart from its answer.
+
+        Raises:
+            PromptRefused: with the first such turn.
+        """
+        if self.reasoning is None:
+            return
+        for number, turn in enumerate(with_system(self.separated(messages), self.system), 1):
+            if why := self.reasoning.ambiguous(turn):
+                raise _refused("reasoning-mixed", f"turn {number}: {why}")
+
     def prepared(self, messages: Conversation) -> list[Message]:
         """Turns as the template takes them, with the system text."""
         turns = with_system(self.separated(messages), self.system)
