@@ -389,6 +389,26 @@ def test_no_value_becomes_a_line_of_the_spec(of, breaks):
     assert found["gates"] is None
 
 
+@pytest.mark.parametrize("tool", ["axolotl", "trl", "unsloth"])
+def test_of_several_data_files_none_is_dropped_silently(of, tool):
+    def imported(files):
+        item = f"datasets: [{{path: json, data_files: {files}}}]\n"
+        if tool == "unsloth":
+            script = (UNSLOTH % ("", "", "")).replace('"example-org/faq"', f'"json", data_files={files}')
+            return of(script, "theirs.py"), "load_dataset[0].data_files"
+        if tool == "trl":
+            return of(f"model_name_or_path: example-org/tiny\n{item}"), "datasets[0].data_files"
+        return of(AXOLOTL.replace(AXOLOTL.splitlines()[1] + "\n", item)), "datasets[0].data_files"
+
+    found, key = imported('{"train": "a.jsonl", "test": "b.jsonl"}')
+    assert found["data.train[0].path"] == "a.jsonl"
+    assert (found.kind(f"{key}.train"), found.kind(f"{key}.test")) == ("carried", "lost")
+    for files in ('["a.jsonl", "b.jsonl"]', '{"train": ["a.jsonl", "b.jsonl"]}'):
+        found, _ = imported(files)
+        assert found["data.train[0].path"] == "a.jsonl"
+        assert any("of 2 data_files the first" in notice.text for notice in found.imported.notices)
+
+
 def test_a_data_set_that_nobody_describes_is_said(of):
     found = of(FACTORY)
     assert any(notice.attention and "faq" in notice.text for notice in found.imported.notices)

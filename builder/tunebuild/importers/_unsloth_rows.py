@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunebuild.importers.ledger import Unresolved
-from tunebuild.importers.sources import Place, carry_location, carry_split
+from tunebuild.importers.sources import Place, carry_location, carry_split, first_file
 from tunebuild.importers.templates import carry_template
 from tunebuild.importers.work import Setting, Work, as_number, is_empty, shown
 
@@ -37,20 +37,17 @@ def carry_rows(work: Work) -> None:
 
 
 def _carry_loaded(work: Work, key: str, path: str, item: Mapping[str, Any]) -> None:
-    name, files, split = item.get("path"), item.get("data_files"), item.get("split")
-    if isinstance(files, Mapping):
-        inner = next((one for part, one in files.items() if part == "train"), None)
-        files = inner if isinstance(inner, str) else None
-    files = files[0] if isinstance(files, list) and files and isinstance(files[0], str) else files
+    name, split = item.get("path"), item.get("split")
+    place, file = first_file(work, f"{key}.data_files", path, item.get("data_files"))
     hub = False
-    if isinstance(name, str) and name in _BUILDERS and isinstance(files, str):
-        carry_location(work, Place(f"{key}.data_files", path), files)
+    if isinstance(name, str) and name in _BUILDERS and file:
+        carry_location(work, Place(place, path), file)
         work.ledger.same(f"{key}.path", "a file's ending says what it is")
     elif isinstance(name, str):
         hub = carry_location(work, Place(f"{key}.path", path), name)
-        if hub and isinstance(files, str):
-            work.draft.set(f"{path}.path", files)
-            work.ledger.carried(f"{key}.data_files", f"{path}.path")
+        if hub and file:
+            work.draft.set(f"{path}.path", file)
+            work.ledger.carried(place, f"{path}.path")
             hub = False
     else:
         work.draft.set(f"{path}.path", "rows.jsonl", "To be filled in.")

@@ -114,6 +114,9 @@ def carry_rest(work: Work) -> None:
     for key, value in work.ledger.leaves.items():
         if is_empty(value):
             work.ledger.same(key, "left empty, which sets nothing")
+        elif isinstance(value, Unresolved) and key.rpartition(".")[2].startswith("**"):
+            text = f"only running the script would tell what `{value.source}` sets"
+            work.ledger.lost(key, text, "put what it sets in the spec yourself")
         else:
             text = "this importer does not know the key, and nothing in the spec comes from it"
             todo = f"look up what it does in {work.tool}, and find its like in docs/spec.md if it matters"
