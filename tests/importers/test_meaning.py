@@ -409,6 +409,21 @@ def test_of_several_data_files_none_is_dropped_silently(of, tool):
         assert any("of 2 data_files the first" in notice.text for notice in found.imported.notices)
 
 
+def test_a_split_that_a_script_evaluates_on_is_not_trained_on(of):
+    load = (
+        'load_dataset("example-org/faq", split="train_sft")\nheld = load_dataset("example-org/faq", split=%r)'
+    )
+    head, tail = (UNSLOTH % ("", "", "")).split('load_dataset("example-org/faq")')
+    for split in ("test", "validation", "test_sft", "val[:50]"):
+        script = (head + load % split + tail).replace("args=", "eval_dataset=held, args=")
+        found = of(script, "theirs.py")
+        assert [one["split"] for one in found["data.train"]] == ["train_sft"]
+        assert [one["split"] for one in found["data.eval.files"]] == [split.partition("[")[0]]
+        assert found.outcomes["SFTTrainer.eval_dataset"].path == "data.eval.files"
+    alone = of(head + 'load_dataset("example-org/faq", split="test")' + tail, "theirs.py")
+    assert alone["data.train[0].split"] == "test"
+
+
 def test_a_data_set_that_nobody_describes_is_said(of):
     found = of(FACTORY)
     assert any(notice.attention and "faq" in notice.text for notice in found.imported.notices)

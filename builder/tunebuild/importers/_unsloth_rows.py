@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ _BUILDERS = frozenset(("json", "csv", "parquet"))
 _OBJECTS = frozenset(
     ("model", "tokenizer", "processing_class", "args", "train_dataset", "trainer", "processor")
 )
+_HELD_OUT = re.compile(r"(?:test|val|valid|validation|eval|dev)(?![a-z])", re.IGNORECASE)
 _RESPONSES = "train_on_responses_only"
 #: Where the settings say that rows are printed by the notebooks' usual Alpaca text.
 ALPACA = "alpaca_prompt"
@@ -22,9 +24,13 @@ _IN_CODE = "Formed by code in the script, which is not run: name the format, or 
 
 def carry_rows(work: Work) -> None:
     """Carry each data set that the script loads."""
-    loaded = work.ledger.value.get("load_dataset")
-    for index, item in enumerate(loaded if isinstance(loaded, list) else ()):
-        _carry_loaded(work, f"load_dataset[{index}]", f"data.train[{index}]", item)
+    found = work.ledger.value.get("load_dataset")
+    loaded = found if isinstance(found, list) else []
+    trains = [item for item in loaded if not _is_held_out(item)]
+    for index, item in enumerate(loaded):
+        part = "eval.files" if trains and _is_held_out(item) else "train"
+        place = len(work.draft.get(f"data.{part}") or [])
+        _carry_loaded(work, f"load_dataset[{index}]", f"data.{part}[{place}]", item)
     if not work.draft.get("data.train"):
         work.draft.set("data.train[0].path", "rows.jsonl", "To be filled in.")
         work.note(
@@ -34,6 +40,12 @@ def carry_rows(work: Work) -> None:
     text = "rows are formed by code in the script, which is not run: see what they hold with 'tunebuild data'"
     work.note(f"data.train[0].format: auto. {text}", attention=True)
     _carry_held_out(work)
+
+
+def _is_held_out(item: Mapping[str, Any]) -> bool:
+    """Whether a data set is one to evaluate on, by its split's name."""
+    split = item.get("split")
+    return isinstance(split, str) and _HELD_OUT.match(split) is not None
 
 
 def _carry_loaded(work: Work, key: str, path: str, item: Mapping[str, Any]) -> None:
@@ -102,6 +114,8 @@ def carry_trainer(work: Work, trainers: Sequence[str]) -> None:
             elif name == "eval_dataset" and not is_empty(value):
                 if work.draft.get("data.eval.fraction"):
                     ledger.carried(key, "data.eval.fraction")
+                elif work.draft.get("data.eval.files"):
+                    ledger.carried(key, "data.eval.files")
                 else:
                     text = "which rows are held out is decided in the script"
                     ledger.lost(key, text, "set data.eval.fraction or data.eval.files")
