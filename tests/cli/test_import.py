@@ -104,7 +104,7 @@ NOTEBOOK = json.dumps({"cells": [{"cell_type": "code", "source": "print(1)"}]})
         ("a.yaml", "apiVersion: tunebuild/v1\nname: a\n", "is a tunebuild spec already", "validate"),
         ("a.ipynb", NOTEBOOK, "does not call FastLanguageModel.from_pretrained", "get_peft_model"),
         ("a.ipynb", "{}", "has no cells", "export it as a script"),
-        ("a.ipynb", "no json", "is no notebook", "export it as a script"),
+        ("a.ipynb", "no json", "is not a notebook", "export it as a script"),
         ("a.py", "def (", "is not Python", "a script that Python runs"),
         ("a.py", "SFTTrainer(args=SFTConfig())\n", "does not call FastLanguageModel", "trl sft --config"),
         (

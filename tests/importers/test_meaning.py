@@ -389,6 +389,41 @@ def test_no_value_becomes_a_line_of_the_spec(of, breaks):
     assert found["gates"] is None
 
 
+@pytest.mark.parametrize("tool", ["axolotl", "trl", "unsloth"])
+def test_of_several_data_files_none_is_dropped_silently(of, tool):
+    def imported(files):
+        item = f"datasets: [{{path: json, data_files: {files}}}]\n"
+        if tool == "unsloth":
+            script = (UNSLOTH % ("", "", "")).replace('"example-org/faq"', f'"json", data_files={files}')
+            return of(script, "theirs.py"), "load_dataset[0].data_files"
+        if tool == "trl":
+            return of(f"model_name_or_path: example-org/tiny\n{item}"), "datasets[0].data_files"
+        return of(AXOLOTL.replace(AXOLOTL.splitlines()[1] + "\n", item)), "datasets[0].data_files"
+
+    found, key = imported('{"train": "a.jsonl", "test": "b.jsonl"}')
+    assert found["data.train[0].path"] == "a.jsonl"
+    assert (found.kind(f"{key}.train"), found.kind(f"{key}.test")) == ("carried", "lost")
+    for files in ('["a.jsonl", "b.jsonl"]', '{"train": ["a.jsonl", "b.jsonl"]}'):
+        found, _ = imported(files)
+        assert found["data.train[0].path"] == "a.jsonl"
+        assert any("of 2 data_files the first" in notice.text for notice in found.imported.notices)
+
+
+def test_a_split_that_a_script_evaluates_on_is_not_trained_on(of):
+    load = (
+        'load_dataset("example-org/faq", split="train_sft")\nheld = load_dataset("example-org/faq", split=%r)'
+    )
+    head, tail = (UNSLOTH % ("", "", "")).split('load_dataset("example-org/faq")')
+    for split in ("test", "validation", "test_sft", "val[:50]"):
+        script = (head + load % split + tail).replace("args=", "eval_dataset=held, args=")
+        found = of(script, "theirs.py")
+        assert [one["split"] for one in found["data.train"]] == ["train_sft"]
+        assert [one["split"] for one in found["data.eval.files"]] == [split.partition("[")[0]]
+        assert found.outcomes["SFTTrainer.eval_dataset"].path == "data.eval.files"
+    alone = of(head + 'load_dataset("example-org/faq", split="test")' + tail, "theirs.py")
+    assert alone["data.train[0].split"] == "test"
+
+
 def test_a_data_set_that_nobody_describes_is_said(of):
     found = of(FACTORY)
     assert any(notice.attention and "faq" in notice.text for notice in found.imported.notices)
@@ -433,6 +468,7 @@ def test_a_token_is_never_shown(of):
     ):
         found = of(text, name)
         assert secret not in json.dumps(found.imported.as_json())
+        assert all("does not know" not in outcome.text for outcome in found.imported.outcomes)
         assert found.imported.attention
 
 
@@ -533,7 +569,7 @@ def test_a_notebook_is_read_cell_by_cell(of):
     ]
     found = of(json.dumps({"cells": cells}), "theirs.ipynb")
     assert found["tuning.lora.r"] == 7
-    assert any("no Python" in notice.text and "3" in notice.text for notice in found.imported.notices)
+    assert any("not Python" in notice.text and "3" in notice.text for notice in found.imported.notices)
 
 
 def test_what_an_import_of_local_rows_writes_is_a_valid_spec(of, tmp_path):

@@ -299,4 +299,4 @@ def test_the_warmup_is_said_once(directory):
     (directory / "spec.yaml").write_text(text)
     assert load_spec(directory / "spec.yaml").spec.tuning.warmup_ratio == 0.1
     (line,) = problems(directory, text + "  warmup_steps: 5\n")
-    assert "tuning.warmup_ratio: warmup_steps says it already" in line
+    assert "tuning.warmup_ratio: is set together with warmup_steps" in line

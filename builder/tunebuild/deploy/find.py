@@ -1,7 +1,7 @@
 """Finds the image that is deployed: in a registry by a spec or a name, or in an archive or layout.
 
-A digest comes from the image alone. A spec that was edited after the push names an image that is not the
-spec's any more, which is told.
+A digest comes from the image alone. A spec that was edited after the push no longer matches its image, which
+is an error.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tunebuild.importers.sources import Place, carry_location, carry_split
+from tunebuild.importers.sources import Place, carry_location, carry_split, first_file
 from tunebuild.importers.templates import carry_template
 from tunebuild.importers.verdicts import settle_topic
 from tunebuild.importers.work import Setting, Work, is_empty, is_off, shown
@@ -39,7 +39,7 @@ def carry_datasets(work: Work) -> None:
                 kinds.append(source.carry())
             elif not is_empty(item):
                 work.ledger.lost(
-                    key, f"{shown(item)} is no description of a data set", "see data.train in docs/spec.md"
+                    key, f"{shown(item)} does not describe a data set", "see data.train in docs/spec.md"
                 )
     if not work.draft.get("data.train"):
         work.draft.set("data.train[0].path", "rows.jsonl", "To be filled in.")
@@ -97,23 +97,19 @@ class _Source:
         return not is_empty(self.item.get(name)) and self.work.ledger.is_open(f"{self.key}.{name}")
 
     def _carry_place(self) -> None:
-        work, files = self.work, self.item.get("data_files")
-        name, key = self.item.get("path"), f"{self.key}.path"
-        files = [files] if isinstance(files, str) else files if isinstance(files, list) else []
+        work, name, key = self.work, self.item.get("path"), f"{self.key}.path"
         if not isinstance(name, str):
             work.draft.set(f"{self.path}.path", "rows.jsonl", "To be filled in.")
             work.note(f"{self.path}: put in a file or a hub's split", attention=True)
             return
-        place = Place(key, self.path)
-        if files and name in _BUILDERS:
-            carry_location(work, Place(f"{self.key}.data_files", self.path), str(files[0]))
+        files, file = first_file(work, f"{self.key}.data_files", self.path, self.item.get("data_files"))
+        if file and name in _BUILDERS:
+            carry_location(work, Place(files, self.path), file)
             work.ledger.same(key, "a file's ending says what it is")
-            self._more(files)
-        elif carry_location(work, place, name):
-            if files:
-                work.draft.set(f"{self.path}.path", str(files[0]))
-                work.ledger.carried(f"{self.key}.data_files", f"{self.path}.path")
-                self._more(files)
+        elif carry_location(work, Place(key, self.path), name):
+            if file:
+                work.draft.set(f"{self.path}.path", file)
+                work.ledger.carried(files, f"{self.path}.path")
                 if self._has("split"):
                     work.ledger.same(f"{self.key}.split", "a file has no splits")
             else:
@@ -121,11 +117,6 @@ class _Source:
                 carry_split(work, f"{self.key}.split", self.path, split if isinstance(split, str) else None)
         elif self._has("split"):
             carry_split(work, f"{self.key}.split", self.path, str(self.item["split"]), of_file=True)
-
-    def _more(self, files: list[Any]) -> None:
-        if len(files) > 1:
-            text = f"{self.path}: of {len(files)} data_files the first is written; add the others as sources"
-            self.work.note(text, attention=True)
 
     def _carry_form(self) -> str:
         work, said, key = self.work, self.item.get("type"), f"{self.key}.type"

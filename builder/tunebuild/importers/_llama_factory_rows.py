@@ -38,7 +38,7 @@ def described(value: Mapping[str, Any], file: Path) -> dict[str, Any]:
         raise fail("import-datasets", f"{info} is not JSON that can be read: {error}", hint) from None
     if not isinstance(entries, Mapping):
         raise fail(
-            "import-datasets", f"{info} is no mapping of data sets", "see LLaMA-Factory's data/README.md"
+            "import-datasets", f"{info} is not a mapping of data sets", "see LLaMA-Factory's data/README.md"
         )
     names = [*names_of(value.get("dataset")), *names_of(value.get("eval_dataset"))]
     return {name: entries[name] for name in dict.fromkeys(names) if isinstance(entries.get(name), Mapping)}

@@ -84,7 +84,7 @@ def read_script(text: str, name: str) -> Script:
         message = f"{name}:{error.lineno} is not Python: {error.msg}"
         raise fail("import-script", message, "give a script that Python runs, or a notebook") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        message = f"{name} is no Python that can be read: {error or type(error).__name__}"
+        message = f"{name} cannot be read as Python: {error or type(error).__name__}"
         raise fail("import-script", message, "give the script that trains") from None
     return found
 
@@ -95,7 +95,7 @@ def _cells(text: str, name: str) -> Iterator[str]:
     try:
         notebook = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise fail("import-script", f"{name} is no notebook: {error}", hint) from None
+        raise fail("import-script", f"{name} is not a notebook: {error}", hint) from None
     cells = notebook.get("cells") if isinstance(notebook, Mapping) else None
     if not isinstance(cells, list):
         raise fail("import-script", f"{name} has no cells", hint)

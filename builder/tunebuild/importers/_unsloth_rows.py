@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunebuild.importers.ledger import Unresolved
-from tunebuild.importers.sources import Place, carry_location, carry_split
+from tunebuild.importers.sources import Place, carry_location, carry_split, first_file
 from tunebuild.importers.templates import carry_template
 from tunebuild.importers.work import Setting, Work, as_number, is_empty, shown
 
@@ -14,6 +15,7 @@ _BUILDERS = frozenset(("json", "csv", "parquet"))
 _OBJECTS = frozenset(
     ("model", "tokenizer", "processing_class", "args", "train_dataset", "trainer", "processor")
 )
+_HELD_OUT = re.compile(r"(?:test|val|valid|validation|eval|dev)(?![a-z])", re.IGNORECASE)
 _RESPONSES = "train_on_responses_only"
 #: Where the settings say that rows are printed by the notebooks' usual Alpaca text.
 ALPACA = "alpaca_prompt"
@@ -22,9 +24,13 @@ _IN_CODE = "Formed by code in the script, which is not run: name the format, or 
 
 def carry_rows(work: Work) -> None:
     """Carry each data set that the script loads."""
-    loaded = work.ledger.value.get("load_dataset")
-    for index, item in enumerate(loaded if isinstance(loaded, list) else ()):
-        _carry_loaded(work, f"load_dataset[{index}]", f"data.train[{index}]", item)
+    found = work.ledger.value.get("load_dataset")
+    loaded = found if isinstance(found, list) else []
+    trains = [item for item in loaded if not _is_held_out(item)]
+    for index, item in enumerate(loaded):
+        part = "eval.files" if trains and _is_held_out(item) else "train"
+        place = len(work.draft.get(f"data.{part}") or [])
+        _carry_loaded(work, f"load_dataset[{index}]", f"data.{part}[{place}]", item)
     if not work.draft.get("data.train"):
         work.draft.set("data.train[0].path", "rows.jsonl", "To be filled in.")
         work.note(
@@ -36,21 +42,24 @@ def carry_rows(work: Work) -> None:
     _carry_held_out(work)
 
 
+def _is_held_out(item: Mapping[str, Any]) -> bool:
+    """Whether a data set is one to evaluate on, by its split's name."""
+    split = item.get("split")
+    return isinstance(split, str) and _HELD_OUT.match(split) is not None
+
+
 def _carry_loaded(work: Work, key: str, path: str, item: Mapping[str, Any]) -> None:
-    name, files, split = item.get("path"), item.get("data_files"), item.get("split")
-    if isinstance(files, Mapping):
-        inner = next((one for part, one in files.items() if part == "train"), None)
-        files = inner if isinstance(inner, str) else None
-    files = files[0] if isinstance(files, list) and files and isinstance(files[0], str) else files
+    name, split = item.get("path"), item.get("split")
+    place, file = first_file(work, f"{key}.data_files", path, item.get("data_files"))
     hub = False
-    if isinstance(name, str) and name in _BUILDERS and isinstance(files, str):
-        carry_location(work, Place(f"{key}.data_files", path), files)
+    if isinstance(name, str) and name in _BUILDERS and file:
+        carry_location(work, Place(place, path), file)
         work.ledger.same(f"{key}.path", "a file's ending says what it is")
     elif isinstance(name, str):
         hub = carry_location(work, Place(f"{key}.path", path), name)
-        if hub and isinstance(files, str):
-            work.draft.set(f"{path}.path", files)
-            work.ledger.carried(f"{key}.data_files", f"{path}.path")
+        if hub and file:
+            work.draft.set(f"{path}.path", file)
+            work.ledger.carried(place, f"{path}.path")
             hub = False
     else:
         work.draft.set(f"{path}.path", "rows.jsonl", "To be filled in.")
@@ -105,6 +114,8 @@ def carry_trainer(work: Work, trainers: Sequence[str]) -> None:
             elif name == "eval_dataset" and not is_empty(value):
                 if work.draft.get("data.eval.fraction"):
                     ledger.carried(key, "data.eval.fraction")
+                elif work.draft.get("data.eval.files"):
+                    ledger.carried(key, "data.eval.files")
                 else:
                     text = "which rows are held out is decided in the script"
                     ledger.lost(key, text, "set data.eval.fraction or data.eval.files")

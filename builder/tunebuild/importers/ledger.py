@@ -56,7 +56,7 @@ class Ledger:
                 path += "'"
             self.leaves[path] = leaf
             if len(self.leaves) > _MOST_KEYS:
-                message = f"has more than {_MOST_KEYS:,} keys, so it is no configuration"
+                message = f"has more than {_MOST_KEYS:,} keys, so it is not a configuration"
                 raise fail("import-size", message, "give the file that the other tool is started with")
         self._outcomes: dict[str, Outcome] = {}
 

@@ -140,7 +140,7 @@ def _method(work: Work) -> tuple[Method, str]:
         settle_bits(work, _BITS, "")
         return "full", ""
     if kind and name != "lora":
-        text = f"there is no training of kind {name}; an adapter of LoRA is written"
+        text = f"there is no training of kind {name}; a LoRA adapter is written"
         todo = "keep it, or choose tuning.method: full or peft"
         work.ledger.lost(kind.key, text, todo)
     if four:

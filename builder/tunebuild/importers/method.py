@@ -52,7 +52,7 @@ def carry_adapter(work: Work, method: Method, comment: str = "") -> None:
     if method == "full":
         for setting in work.settings:
             if setting.name in _ADAPTER_SETTINGS and not is_off(setting.value):
-                work.ledger.same(setting.key, f"no adapter is trained, in {work.tool} neither")
+                work.ledger.same(setting.key, f"{work.tool} trains no adapter either")
         return
     rank = _number(work, _RANK, "r", work.defaults.rank)
     alpha = work.defaults.alpha if work.defaults.alpha is not None else 2 * rank

@@ -114,6 +114,9 @@ def carry_rest(work: Work) -> None:
     for key, value in work.ledger.leaves.items():
         if is_empty(value):
             work.ledger.same(key, "left empty, which sets nothing")
+        elif isinstance(value, Unresolved) and key.rpartition(".")[2].startswith("**"):
+            text = f"only running the script would tell what `{value.source}` sets"
+            work.ledger.lost(key, text, "put what it sets in the spec yourself")
         else:
             text = "this importer does not know the key, and nothing in the spec comes from it"
             todo = f"look up what it does in {work.tool}, and find its like in docs/spec.md if it matters"
@@ -171,7 +174,7 @@ def _read(file: Path) -> str:
     except OSError as error:
         raise fail("no-file", f"cannot read {file}: {error.strerror}") from None
     if len(data) > _MOST_BYTES:
-        raise fail("import-size", f"{file} is larger than 16 MiB, so it is no configuration")
+        raise fail("import-size", f"{file} is larger than 16 MiB, so it is not a configuration")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -192,7 +195,7 @@ def _recognized(file: Path, text: str, tool: str | None) -> tuple[Mapping[str, A
     if not likely:
         known = ", ".join(importer.title for importer in IMPORTERS)
         names_shown = ", ".join(sorted(names)[:5]) or "nothing"
-        message = f"{file} is no configuration of {known} that names a model; its keys are {names_shown}"
+        message = f"{file} is not a configuration of {known} that names a model; its keys are {names_shown}"
         raise fail("import-format", message, "if it is one all the same, name the tool with --from")
     return value, max(likely, key=lambda importer: len(importer.keys & names))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tunebuild.importers.work import Work, shown
 from tunebuild.spec.endings import ENDINGS
@@ -23,6 +25,30 @@ class Place:
 
     key: str
     path: str
+
+
+def first_file(work: Work, key: str, path: str, files: Any) -> tuple[str, str | None]:
+    """The file to train on of ``data_files``, with its key; what else it names is listed as not carried.
+
+    Args:
+        work: the import.
+        key: of ``data_files``.
+        path: of the source in the spec.
+        files: a name, a list of names, or either by split; anything else gives ``None``.
+    """
+    if isinstance(files, Mapping):
+        for split in files:
+            if split != "train":
+                text = "a source is one file, and that of another split is not read"
+                todo = "name it in data.eval.files if its rows are held out"
+                work.ledger.lost(f"{key}.{split}", text, todo)
+        key, files = f"{key}.train", files.get("train")
+    if isinstance(files, list):
+        if len(files) > 1:
+            text = f"{path}: of {len(files)} data_files the first is written; add the others as sources"
+            work.note(text, attention=True)
+        files = files[0] if files else None
+    return key, files if isinstance(files, str) else None
 
 
 def carry_location(work: Work, place: Place, name: str, *, folder: str = "") -> bool:

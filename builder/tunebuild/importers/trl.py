@@ -12,7 +12,7 @@ from typing import Any
 from tunebuild.importers.base import carry_base
 from tunebuild.importers.method import Method, carry_adapter, settle_bits
 from tunebuild.importers.refuse import other_objective
-from tunebuild.importers.sources import Place, carry_location, carry_split
+from tunebuild.importers.sources import Place, carry_location, carry_split, first_file
 from tunebuild.importers.work import Defaults, Setting, Work, is_empty, is_off, shown
 
 #: Keys that only the other trainers of its command line have.
@@ -151,16 +151,16 @@ def _carry_rows(work: Work) -> None:
 
 
 def _carry_item(work: Work, key: str, path: str, item: Mapping[str, Any]) -> None:
-    files = item.get("data_files")
+    place, file = first_file(work, f"{key}.data_files", path, item.get("data_files"))
     name = str(item.get("path") or "")
-    if isinstance(files, str) and name in ("json", "csv", "parquet"):
-        hub = carry_location(work, Place(f"{key}.data_files", path), files)
+    if file and name in ("json", "csv", "parquet"):
+        hub = carry_location(work, Place(place, path), file)
         work.ledger.same(f"{key}.path", "a file's ending says what it is")
     else:
         hub = carry_location(work, Place(f"{key}.path", path), name)
-        if hub and isinstance(files, str):
-            work.draft.set(f"{path}.path", files)
-            work.ledger.carried(f"{key}.data_files", f"{path}.path")
+        if hub and file:
+            work.draft.set(f"{path}.path", file)
+            work.ledger.carried(place, f"{path}.path")
     work.draft.set(f"{path}.format", "auto", "Detected from the first row's columns, as in TRL.")
     split = item.get("split")
     if hub and not work.draft.get(f"{path}.path"):

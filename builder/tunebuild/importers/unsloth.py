@@ -65,7 +65,7 @@ def script_settings(text: str, name: str) -> tuple[Mapping[str, Any], tuple[Noti
             if model
             else "FastLanguageModel.from_pretrained"
         )
-        unread = f", and {len(script.unread)} of its cells are no Python" if script.unread else ""
+        unread = f", and {len(script.unread)} of its cells are not Python" if script.unread else ""
         message = f"{name} does not call {missing}{unread}"
         plain = not model and any(part in value for part in ("SFTConfig", "SFTTrainer"))
         raise fail("import-no-calls", message, _PLAIN_HINT if plain else _HINT)
@@ -75,7 +75,7 @@ def script_settings(text: str, name: str) -> tuple[Mapping[str, Any], tuple[Noti
         notices.append(Notice(text, attention=True))
     if script.unread:
         cells = ", ".join(map(str, script.unread))
-        notices.append(Notice(f"code cells that are no Python were not read: {cells}", attention=True))
+        notices.append(Notice(f"code cells that are not Python were not read: {cells}", attention=True))
     return value, (*notices, *_repeated(script), *_assigned(script))
 
 

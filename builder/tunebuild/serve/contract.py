@@ -29,7 +29,7 @@ LOG = "TUNEBUILD_LOG"
 LAME_DUCK_SECONDS = 2.0
 """After SIGTERM the port still answers, with 503, until load balancers have seen :data:`READY`."""
 CLOSE_SECONDS = 5
-"""What runs longer than the drain has been told so; connections that do not listen are closed by then."""
+"""Answers that outlast the drain are told to end; connections that are still open after this are closed."""
 ENGINE_SECONDS = 10
 """How long the engine's end is waited for."""
 

@@ -173,8 +173,8 @@ OURS: dict[str, tuple[str, str]] = {
             "WANDB_PROJECT and the like"
         ),
         (
-            "wandb_project wandb_entity wandb_name wandb_run_id wandb_watch wandb_log_model run_name "
-            "mlflow_tracking_uri mlflow_experiment_name trackio_space_id project wandb_mode "
+            "wandb_project wandb_api_key wandb_entity wandb_name wandb_run_id wandb_watch wandb_log_model "
+            "run_name mlflow_tracking_uri mlflow_experiment_name trackio_space_id project wandb_mode "
             "mlflow_run_name use_swanlab use_trackio use_comet trackio_project_name trackio_run_name "
             "swanlab_project swanlab_run_name swanlab_experiment_name swanlab_workspace swanlab_mode "
             "swanlab_description comet_project_name use_otel_metrics"

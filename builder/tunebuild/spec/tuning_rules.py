@@ -26,7 +26,7 @@ def warmup_is_said_once(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
     """The warm-up is a number of steps, or a share of all."""
     tuning, path = spec.tuning, "tuning.warmup_ratio"
     if tuning.warmup_ratio is not None and tuning.warmup_steps is not None:
-        yield Diagnostic("warmup", "warmup_steps says it already", "remove one of them", path)
+        yield Diagnostic("warmup", "is set together with warmup_steps", "remove one of them", path)
 
 
 def processes_have_rows(spec: Spec, directory: Folder) -> Iterator[Diagnostic]:
