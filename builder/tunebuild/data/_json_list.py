@@ -114,7 +114,7 @@ def _item(buffer: _Buffer, decode: Any, strange: list[str]) -> Item:
         except RecursionError:
             raise buffer.broken("is nested too deeply") from None
         except ValueError as error:  # a number of thousands of digits
-            raise buffer.broken(f"not usable JSON: {error}") from None
+            raise buffer.broken(f"not usable JSON: {str(error).partition(';')[0]}") from None
         # A number that is cut ("1." or "1e") reads as a shorter one.
         behind = buffer.text[end : end + 1]
         if (not behind or behind not in ",] \t\n\r") and buffer.more():

@@ -114,7 +114,7 @@ def _jsonl(stream: BinaryIO, shown: str) -> Iterator[SourceRow]:
         except _NotJson as error:
             problem = str(error)
         except ValueError as error:  # a number of thousands of digits
-            problem = f"is not usable JSON: {error}"
+            problem = f"is not usable JSON: {str(error).partition(';')[0]}"
         yield _unreadable(number, problem, line) if problem else SourceRow(number, value)
 
 

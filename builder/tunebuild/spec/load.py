@@ -127,10 +127,14 @@ def _read(document: Document) -> tuple[Spec | None, list[Diagnostic]]:
             return Spec.model_validate(document.value), problems
         except ValidationError as error:  # such as 1e19, which the schema takes for a whole number
             for wrong in error.errors():
-                place = document.position(wrong["loc"])
+                location, message = wrong["loc"], wrong["msg"]
+                if location[-1:] == ("[key]",):  # which is pydantic's way to say that the key itself is wrong
+                    location = location[:-1]
+                    message = f"the name {str(location[-1])!r} is wrong: {message}"
+                place = document.position(location)
                 if place not in known:
-                    path = dotted(wrong["loc"])
-                    problems.append(Diagnostic("invalid", wrong["msg"].lower(), "", path, place))
+                    message = message[:1].lower() + message[1:]
+                    problems.append(Diagnostic("invalid", message, "", dotted(location), place))
     if not isinstance(document.value, dict):
         return None, problems
 
