@@ -54,6 +54,12 @@ def problems(directory: Path, text: str) -> list[str]:
     return [str(d).removeprefix(str(directory) + "/") for d in caught.value.diagnostics]
 
 
+def test_a_variable_whose_name_is_wrong_is_named_with_what_names_are(directory):
+    (said,) = problems(directory, VALID + "prompt: {variables: {enable-thinking: true}}\n")
+    assert "the name 'enable-thinking' is wrong" in said
+    assert "[A-Za-z_][A-Za-z0-9_]" in said
+
+
 @pytest.mark.parametrize(
     "gate",
     [
