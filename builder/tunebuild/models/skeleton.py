@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,25 +48,11 @@ def stored_parts(skeleton: Any, stored: Iterable[str]) -> dict[str, StoredPart]:
     transformers adds or drops a prefix, follows names that changed between versions, and stacks experts. A
     tensor that it rearranges in another way is left out.
     """
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-
-    rules = get_model_conversion_mapping(skeleton)
-    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
-    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
-    parameters = skeleton.state_dict()
     found = {}
-    for name in stored:
-        renamed, pattern = rename_source_key(
-            name, renamings, converters, skeleton.base_model_prefix, parameters
-        )
-        if renamed not in parameters:
-            continue
+    for name, renamed, pattern, rule in _loaded(skeleton, stored):
         if pattern is None:
             found[name] = StoredPart(renamed)
-            continue
-        rule = next(rule for rule in converters if pattern in rule.source_patterns)
-        if part := _of_expert(name, renamed, pattern, rule):
+        elif part := _of_expert(name, renamed, pattern, rule):
             found[name] = part
     return found
 
@@ -79,6 +65,11 @@ def stored_names(skeleton: Any, stored: Iterable[str]) -> dict[str, str]:
 
 def loaded_names(skeleton: Any, stored: Iterable[str]) -> dict[str, str]:
     """The parameter that each stored tensor is loaded into, alone or with others, by the tensor's name."""
+    return {name: renamed for name, renamed, _, _ in _loaded(skeleton, stored)}
+
+
+def _loaded(skeleton: Any, stored: Iterable[str]) -> Iterator[tuple[str, str, str | None, Any]]:
+    """Each stored tensor that has a place, its parameter, and the pattern and rule that rearrange it."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -86,12 +77,13 @@ def loaded_names(skeleton: Any, stored: Iterable[str]) -> dict[str, str]:
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
     parameters = skeleton.state_dict()
-    found = {}
     for name in stored:
-        renamed, _ = rename_source_key(name, renamings, converters, skeleton.base_model_prefix, parameters)
+        renamed, pattern = rename_source_key(
+            name, renamings, converters, skeleton.base_model_prefix, parameters
+        )
         if renamed in parameters:
-            found[name] = renamed
-    return found
+            rule = next((rule for rule in converters if pattern in rule.source_patterns), None)
+            yield name, renamed, pattern, rule
 
 
 def _of_expert(name: str, renamed: str, pattern: str, rule: Any) -> StoredPart | None:
