@@ -187,14 +187,6 @@ def _check_targets(
             fits = any(one in whole and tensors[whole[one]] == parameters[one] for one in same)
         else:
             raise _not_linear(name, kind, modules)
-        if weight in whole and sorted(tensors[whole[weight]]) != sorted(parameters[weight]):
-            raise fail(
-                "base-model",
-                f"the base's {whole[weight]} is {_shape(tensors[whole[weight]])}, and its config.json "
-                f"makes it {_shape(parameters[weight])}",
-                "they do not belong together: fetch or save the model again",
-                path="model.base",
-            )
         if merges and not fits:
             raise fail(
                 "not-mergeable",
@@ -202,10 +194,6 @@ def _check_targets(
                 _attention_targets(modules),
                 path="tuning.lora.targets",
             )
-
-
-def _shape(sizes: Iterable[int]) -> str:
-    return " x ".join(map(str, sizes))
 
 
 def _check_experts(tuning: TuningSpec, modules: Mapping[str, Any]) -> None:
